@@ -1,0 +1,164 @@
+/**
+ * Rules of this repository that no linter knows. They read source text with regular expressions,
+ * which is enough because the formatter leaves only one way to write an import or an export.
+ */
+import { expect, test } from "bun:test";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, posix } from "node:path";
+
+import { outputOf, repositoryRoot } from "./setup/command.ts";
+
+const linesMax = 999;
+/** A file of the library that is longer has more than one responsibility. */
+const libraryLinesMax = 400;
+
+const files = await projectFiles();
+const typescriptFiles = files.filter((file) => file.endsWith(".ts"));
+const libraryFiles = typescriptFiles.filter((file) => /^(lib|ffi)\//.test(file));
+
+test("house rules: no file is too long", () => {
+  const sources = files.filter((file) => /\.(ts|js|c|h|asm|sh|md)$/.test(file));
+  const tooLong = sources.flatMap((file) => {
+    const lines = read(file).split("\n").length - 1;
+    const max = libraryFiles.includes(file) ? libraryLinesMax : linesMax;
+    return lines > max ? [`${file}: ${lines} lines, at most ${max}`] : [];
+  });
+  expect(tooLong).toEqual([]);
+});
+
+test("house rules: file names are snake_case", () => {
+  const misnamed = typescriptFiles.filter(
+    (file) => !/^([a-z0-9]+(_[a-z0-9]+)*\/)*[a-z0-9]+(_[a-z0-9]+)*(\.test|\.d)?\.ts$/.test(file),
+  );
+  expect(misnamed).toEqual([]);
+});
+
+test("house rules: ffi imports only ffi, lib imports only lib and ffi", () => {
+  const wrong = libraryFiles.flatMap((file) => {
+    const allowed = file.startsWith("ffi/") ? /^ffi\// : /^(lib|ffi)\//;
+    return relativeImports(file)
+      .filter((target) => !allowed.test(target))
+      .map((target) => `${file} imports ${target}`);
+  });
+  expect(wrong).toEqual([]);
+});
+
+test("house rules: lib and ffi need no npm package, and only ffi talks to native code", () => {
+  const wrong = libraryFiles.flatMap((file) =>
+    importsOf(file)
+      .filter((name) => !name.startsWith("."))
+      .filter((name) => !/^(bun$|bun:|node:)/.test(name) || name === "bun:ffi")
+      .filter((name) => !(name === "bun:ffi" && file.startsWith("ffi/")))
+      .map((name) => `${file} imports ${name}`),
+  );
+  expect(wrong).toEqual([]);
+});
+
+test("house rules: relative imports name existing files", () => {
+  const wrong = typescriptFiles.flatMap((file) =>
+    relativeImports(file)
+      // Built from its neighbour, and not there before that.
+      .filter((target) => !target.endsWith(".bundle.txt"))
+      .filter((target) => !existsSync(join(repositoryRoot, target)))
+      .map((target) => `${file} imports ${target}`),
+  );
+  expect(wrong).toEqual([]);
+});
+
+test("house rules: no import cycle in lib and ffi, type imports included", () => {
+  expect(findCycle(libraryFiles)).toEqual([]);
+});
+
+test("house rules: mod.ts has named re-exports only, and each has a doc comment", () => {
+  if (!files.includes("mod.ts")) return;
+  const text = read("mod.ts");
+  expect(text).not.toMatch(/^export \*/m);
+
+  const undocumented: string[] = [];
+  for (const match of text.matchAll(/^export (?:type )?\{([^}]*)\} from "([^"]+)"/gm)) {
+    const file = posix.normalize(match[2] ?? "");
+    const lines = read(file).split("\n");
+    for (const item of (match[1] ?? "").replaceAll(/\/\/.*/g, "").split(",")) {
+      const name = /^\s*(?:type )?(\w+)/.exec(item)?.[1];
+      if (name !== undefined && !isDocumented(lines, name)) undocumented.push(`${file}: ${name}`);
+    }
+  }
+  expect(undocumented).toEqual([]);
+});
+
+test("house rules: no file holds a path of a developer's machine or a registry's host name", () => {
+  const machinePath = /(?<![\w.~$}])\/(?:work|root|home\/\w+)\//;
+  const registryHost = /\b(?:registry|deb|security|ftp)\.(?:npmjs|yarnpkg|debian)\.\w+/;
+  const wrong = files.flatMap((file) =>
+    read(file)
+      .split("\n")
+      .flatMap((line, index) =>
+        machinePath.test(line) || registryHost.test(line) ? [`${file}:${index + 1}: ${line}`] : [],
+      ),
+  );
+  expect(wrong).toEqual([]);
+});
+
+/** All files that belong to the project, those not yet committed included. */
+async function projectFiles(): Promise<string[]> {
+  const gitList = "ls-files -z --cached --others --exclude-standard";
+  const listed = await outputOf(["git", "-C", repositoryRoot, ...gitList.split(" ")]);
+  const found =
+    listed?.split("\0").filter((file) => file !== "") ??
+    // A copy without git's data, or a machine without git.
+    (await Array.fromAsync(new Bun.Glob("**/*.{ts,md,json}").scan({ cwd: repositoryRoot })));
+  return found
+    .filter((file) => !file.startsWith("node_modules/"))
+    .filter((file) => existsSync(join(repositoryRoot, file)))
+    .toSorted();
+}
+
+function read(file: string): string {
+  return readFileSync(join(repositoryRoot, file), "utf8");
+}
+
+/** The module names in a file's import and re-export statements, and in its import() calls. */
+function importsOf(file: string): string[] {
+  const statements = /^(?:import|export)\b[\w$*\s{},]*?(?:\bfrom )?"([^"]+)"/gm;
+  const calls = /^(?!\s*(?:\*|\/\/)).*\bimport\("([^"]+)"/gm;
+  const text = read(file);
+  return [...text.matchAll(statements), ...text.matchAll(calls)].map((match) => match[1] ?? "");
+}
+
+/** A file's relative imports as paths from the repository root. */
+function relativeImports(file: string): string[] {
+  return importsOf(file)
+    .filter((name) => name.startsWith("."))
+    .map((name) => posix.join(dirname(file), name));
+}
+
+/** The first cycle among the given files as a path whose ends are equal, or an empty list. */
+function findCycle(nodes: readonly string[]): string[] {
+  const finished = new Set<string>();
+  const visit = (file: string, path: readonly string[]): string[] => {
+    if (path.includes(file)) return [...path.slice(path.indexOf(file)), file];
+    if (finished.has(file) || !nodes.includes(file)) return [];
+    for (const target of relativeImports(file)) {
+      const cycle = visit(target, [...path, file]);
+      if (cycle.length > 0) return cycle;
+    }
+    finished.add(file);
+    return [];
+  };
+  for (const file of nodes) {
+    const cycle = visit(file, []);
+    if (cycle.length > 0) return cycle;
+  }
+  return [];
+}
+
+/** Whether the first declaration of a name, which is the one documented, follows a doc comment. */
+function isDocumented(lines: readonly string[], name: string): boolean {
+  const declaration = RegExp(
+    `^export (?:abstract |async |const )*(?:function\\*?|class|const|let|interface|type|enum)? ?${name}\\b`,
+  );
+  const index = lines.findIndex((line) => declaration.test(line));
+  if (index < 1 || lines[index - 1]?.trimEnd().endsWith("*/") !== true) return false;
+  const opening = lines.slice(0, index).findLast((line) => line.trimStart().startsWith("/*"));
+  return opening?.trimStart().startsWith("/**") === true;
+}
