@@ -1,0 +1,179 @@
+/**
+ * A measured transfer between two fresh Bun processes that talk to the benchmark in lines, JSON
+ * upwards and plain words downwards. Fresh, because a second transfer in a warm process would start
+ * with compiled code and touched memory that no user's first transfer has.
+ *
+ *     receiver: makes its RAM resident    -> { endpoint }
+ *     sender:   loads the image           -> { ready }
+ *     sender:   is told "go", transfers   -> SideReport
+ *     receiver: has confirmed             -> SideReport, then { sha256 } if it was asked for
+ *
+ * @module
+ */
+
+import type { SideMemory, TransferRun } from "./contender.ts";
+import { residentMemory, resetPeak } from "./cpu_time.ts";
+import { watchMachine } from "./idle_machine.ts";
+
+/** What a side reports when its transfer is over. */
+export interface SideReport {
+  readonly cpuSeconds: number;
+  readonly memory: SideMemory;
+  /** From the first send to the confirmation; the sender's clock counts. */
+  readonly seconds?: number | undefined;
+  readonly setUpSeconds?: number | undefined;
+  readonly wireBytes?: number | undefined;
+}
+
+/** What a receiver says last, outside all clocks: the digest of what arrived, in hex. */
+export interface DigestReport {
+  readonly sha256: string;
+}
+
+/** What a receiver reports when it listens. */
+export interface ListenReport {
+  readonly endpoint: string;
+}
+
+/** A script of this folder and its arguments. */
+export type SideCommand = readonly [script: string, ...args: string[]];
+
+const KILL_TIMEOUT_MS = 5_000;
+const LOAD_TIMEOUT_MS = 120_000; // a large image on cold memory
+const TRANSFER_TIMEOUT_MS = 180_000;
+const SETTLE_MS = 300; // as long as QEMU gets
+
+/**
+ * Makes one transfer between two processes.
+ *
+ * @param receiver Its script has to report a {@link ListenReport}.
+ * @param senderTo Gives the sender's script, which has to wait for a word once it is ready.
+ * @param verify Whether the receiver was asked for a digest.
+ * @throws {Error} If a side fails or stalls; its own words are on stderr.
+ */
+export async function transferBetween(
+  receiver: SideCommand,
+  senderTo: (endpoint: string) => SideCommand,
+  verify: boolean,
+): Promise<TransferRun> {
+  await using receiving = new BenchProcess(receiver);
+  const { endpoint } = await receiving.next<ListenReport>(LOAD_TIMEOUT_MS);
+  await using sending = new BenchProcess(senderTo(endpoint));
+  await sending.next(LOAD_TIMEOUT_MS);
+  await Bun.sleep(SETTLE_MS);
+  const watch = watchMachine();
+  await sending.say("go");
+  const sent = await sending.next<SideReport>(TRANSFER_TIMEOUT_MS);
+  const received = await receiving.next<SideReport>(TRANSFER_TIMEOUT_MS);
+  const disturbance = watch(sent.cpuSeconds + received.cpuSeconds);
+  const digest = verify ? await receiving.next<DigestReport>(TRANSFER_TIMEOUT_MS) : undefined;
+  return {
+    seconds: sent.seconds ?? 0,
+    setUpSeconds: sent.setUpSeconds ?? 0,
+    cpuSecondsSender: sent.cpuSeconds,
+    cpuSecondsReceiver: received.cpuSeconds,
+    wireBytes: sent.wireBytes ?? 0,
+    memorySender: sent.memory,
+    memoryReceiver: received.memory,
+    disturbance,
+    sha256: digest?.sha256,
+  };
+}
+
+/** A side as the benchmark sees it. */
+class BenchProcess implements AsyncDisposable {
+  readonly #name: string;
+  readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">;
+  readonly #lines: AsyncGenerator<string, undefined>;
+
+  constructor([script, ...args]: SideCommand) {
+    this.#name = script;
+    this.#child = Bun.spawn(
+      [process.execPath, new URL(script, import.meta.url).pathname, ...args],
+      { stdin: "pipe", stdout: "pipe", stderr: "inherit" },
+    );
+    this.#lines = linesOf(this.#child.stdout);
+  }
+
+  /**
+   * Waits for the next line.
+   *
+   * @throws {Error} If the process ends or stays silent.
+   */
+  async next<T>(timeoutMs: number): Promise<T> {
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), timeoutMs);
+    const { value, done } = await this.#lines.next();
+    clearTimeout(timer);
+    if (done === true) {
+      await this.#child.exited;
+      const end = this.#child.signalCode ?? this.#child.exitCode;
+      const limit = `it must report within ${timeoutMs} ms`;
+      throw new Error(`Cannot go on with ${this.#name}: it ended with ${end}, ${limit}`);
+    }
+    return JSON.parse(value) as T;
+  }
+
+  /** Lets the process take its next step. */
+  async say(word: string): Promise<void> {
+    void this.#child.stdin.write(`${word}\n`);
+    await this.#child.stdin.flush();
+  }
+
+  /** Waits for its end, or brings it about. Safe to call twice. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    const timer = setTimeout(() => this.#child.kill("SIGKILL"), KILL_TIMEOUT_MS);
+    void this.#child.stdin.end(); // a side that waits for a word takes this as the end
+    await this.#child.exited;
+    clearTimeout(timer);
+  }
+}
+
+/** What a script of a side uses to play its part. */
+export class BenchSide {
+  readonly #words = linesOf(Bun.stdin.stream());
+  readonly #floorBytes: number;
+  #blockBytes = 0;
+  #cpu = process.cpuUsage();
+
+  /** Make it before anything else is loaded: what is resident now is Bun's own. */
+  constructor() {
+    this.#floorBytes = residentMemory(process.pid).rssBytes;
+  }
+
+  /** Sends one line to the benchmark. */
+  report(value: ListenReport | { readonly ready: true } | SideReport | DigestReport): void {
+    console.log(JSON.stringify(value));
+  }
+
+  /** Waits for the benchmark to say something; exits if it has gone. */
+  async word(): Promise<string> {
+    const { value, done } = await this.#words.next();
+    return done === true ? process.exit(1) : value;
+  }
+
+  /** Call when the RAM is resident and nothing is connected: what is used from here on counts. */
+  startCounting(blockBytes: number): void {
+    this.#blockBytes = blockBytes;
+    Bun.gc(true); // what loading the image left behind is not the transfer's
+    resetPeak(process.pid);
+    this.#cpu = process.cpuUsage();
+  }
+
+  /** CPU and memory since {@link startCounting}. */
+  counts(): { readonly cpuSeconds: number; readonly memory: SideMemory } {
+    const { user, system } = process.cpuUsage(this.#cpu);
+    const { peakRssBytes } = residentMemory(process.pid);
+    const extraBytes = peakRssBytes - this.#blockBytes - this.#floorBytes;
+    return { cpuSeconds: (user + system) / 1e6, memory: { peakRssBytes, extraBytes } };
+  }
+}
+
+async function* linesOf(stream: ReadableStream<Uint8Array>): AsyncGenerator<string, undefined> {
+  const decoder = new TextDecoder();
+  let partial = "";
+  for await (const chunk of stream) {
+    const lines = (partial + decoder.decode(chunk, { stream: true })).split("\n");
+    partial = lines.pop() ?? "";
+    yield* lines;
+  }
+}

@@ -1,0 +1,56 @@
+/**
+ * What every contender of the benchmark is given and gives back, so that the runner can treat this
+ * library, QEMU and the naive script alike.
+ *
+ * @module
+ */
+
+import type { Disturbance } from "./idle_machine.ts";
+
+/** The compression methods that can be compared. */
+export const COMPRESSIONS = ["none", "zlib", "zstd"] as const;
+
+/** One of {@link COMPRESSIONS}. */
+export type Compression = (typeof COMPRESSIONS)[number];
+
+/** One transfer of one image. */
+export interface TransferOptions {
+  /** Raw RAM, as a file. */
+  readonly image: string;
+  readonly imageBytes: number;
+  readonly compression: Compression;
+  readonly level: number;
+  /** Multifd channels; the naive script has one connection whatever this says. */
+  readonly channels: number;
+  /** Also digest what arrived, outside the clock. */
+  readonly verify: boolean;
+}
+
+/** One side's memory, in bytes. */
+export interface SideMemory {
+  /** Most that was resident at once, the guest's RAM included. */
+  readonly peakRssBytes: number;
+  /** Of that, what is neither the RAM nor there before the transfer was set up. */
+  readonly extraBytes: number;
+}
+
+/** What one transfer took. */
+export interface TransferRun {
+  /** From the first send on connected channels to the confirmation; QEMU: its total-time. */
+  readonly seconds: number;
+  /** Connecting and starting channels, where it is not within `seconds`. */
+  readonly setUpSeconds: number;
+  /** From before the set-up to the confirmation. */
+  readonly cpuSecondsSender: number;
+  readonly cpuSecondsReceiver: number;
+  /** All bytes on all connections. */
+  readonly wireBytes: number;
+  readonly memorySender: SideMemory;
+  readonly memoryReceiver: SideMemory;
+  readonly disturbance: Disturbance;
+  /** SHA-256 of what arrived, in hex, if it was asked for. */
+  readonly sha256?: string | undefined;
+}
+
+/** Makes one transfer, in processes of its own that have ended when it settles. */
+export type Contender = (options: TransferOptions) => Promise<TransferRun>;

@@ -1,0 +1,166 @@
+/**
+ * One migration between two QEMU processes on this machine. The source is loaded from a snapshot
+ * and stays paused, so every run moves the very same bytes and nothing but the transport works.
+ *
+ * @module
+ */
+
+import { rmSync } from "node:fs";
+import { parseArgs } from "node:util";
+import { Qemu, type QemuOptions } from "../test/qemu/qemu.ts";
+import type { Compression, SideMemory, TransferRun } from "./contender.ts";
+import { residentMemory, resetPeak } from "./cpu_time.ts";
+import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
+import { watchMachine } from "./idle_machine.ts";
+import { imageFacts } from "./image_facts.ts";
+
+/** What to migrate, and how. */
+export interface QemuMigrationOptions {
+  readonly meta: GuestMeta;
+  /** A mapped-ram migration file, made by guest_image.ts. */
+  readonly snapshot: string;
+  readonly method: Compression;
+  /** 0: the plain protocol of one stream, without multifd. */
+  readonly channels: number;
+  readonly level: number;
+  /** Default `multifd`, as in QEMU. */
+  readonly zeroPageDetection?: "none" | "legacy" | "multifd" | undefined;
+  /** Have the destination's RAM resident before the start. Default true. */
+  readonly prealloc?: boolean | undefined;
+  /** Wait for the destination's confirmation, within the time. Default false, as in QEMU. */
+  readonly returnPath?: boolean | undefined;
+  /** Also digest the destination's RAM, which is then a file in /dev/shm. */
+  readonly verify?: boolean | undefined;
+}
+
+/** What it took; `seconds` is QEMU's own total-time. */
+export interface QemuMigration extends TransferRun {
+  /** From the command to the destination's word that all is loaded, device state included. */
+  readonly confirmedSeconds: number;
+}
+
+const LOAD_TIMEOUT_MS = 120_000;
+const MIGRATION_TIMEOUT_MS = 180_000;
+const SETTLE_MS = 300; // both processes have just finished to start; their last threads come to rest
+const NO_LIMIT = 2 ** 50; // bytes/s; 0 means the same, but QEMU 10 then computes with it
+
+/**
+ * Migrates once.
+ *
+ * @throws {QemuMigrationError} If QEMU could not.
+ */
+export async function qemuMigration(options: QemuMigrationOptions): Promise<QemuMigration> {
+  const { meta, verify = false } = options;
+  using ramFile = verify ? sharedRamFile() : undefined;
+  const machine: QemuOptions = {
+    name: "source",
+    machine: meta.machine,
+    memoryMib: meta.mib,
+    incoming: "defer",
+    paused: true,
+    extraArgs: meta.boot_args,
+  };
+  await using source = await Qemu.start(machine);
+  await using target = await Qemu.start({
+    ...machine,
+    name: "destination",
+    ramFile: ramFile?.path,
+    prealloc: options.prealloc ?? true,
+  });
+  await source.setCapabilities({ "mapped-ram": true });
+  await source.migrateIncoming(`file:${options.snapshot}`);
+  await source.waitMigration(LOAD_TIMEOUT_MS);
+  await source.setCapabilities({ "mapped-ram": false });
+  for (const vm of [source, target]) await configure(vm, options);
+  const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
+  await Bun.sleep(SETTLE_MS);
+  return { ...(await measure(source, target, uri)), sha256: await ramFile?.sha256() };
+}
+
+async function configure(vm: Qemu, options: QemuMigrationOptions): Promise<void> {
+  const { method, channels, level, zeroPageDetection = "multifd" } = options;
+  const multifd = channels > 0;
+  await vm.setCapabilities({ multifd, "return-path": options.returnPath ?? false });
+  await vm.setParameters({
+    "max-bandwidth": NO_LIMIT,
+    "zero-page-detection": multifd ? zeroPageDetection : "legacy",
+  });
+  if (!multifd) return;
+  await vm.setParameters({ "multifd-channels": channels, "multifd-compression": method });
+  if (method !== "none") await vm.setParameters({ [`multifd-${method}-level`]: level });
+}
+
+async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMigration> {
+  const before = [source, target].map((vm) => {
+    resetPeak(vm.pid);
+    return { cpuSeconds: vm.cpuSeconds(), rssBytes: residentMemory(vm.pid).rssBytes };
+  });
+  const watch = watchMachine();
+  const startMs = performance.now();
+  await source.migrate(uri);
+  await Promise.all([source, target].map(async (vm) => vm.waitMigration(MIGRATION_TIMEOUT_MS)));
+  const confirmedSeconds = (performance.now() - startMs) / 1000;
+  const [sender, receiver] = [source, target].map((vm, side) => ({
+    cpuSeconds: vm.cpuSeconds() - (before[side]?.cpuSeconds ?? 0),
+    memory: grownMemory(vm, before[side]?.rssBytes ?? 0),
+  }));
+  const cpuSeconds = (sender?.cpuSeconds ?? 0) + (receiver?.cpuSeconds ?? 0);
+  const disturbance = watch(cpuSeconds);
+  const { totalTimeMs, ram } = await source.queryMigrate();
+  if (sender === undefined || receiver === undefined || totalTimeMs === undefined) {
+    throw new Error("Cannot measure QEMU: no total-time, query-migrate must report it");
+  }
+  return {
+    seconds: totalTimeMs / 1000,
+    setUpSeconds: 0, // within QEMU's total-time
+    confirmedSeconds,
+    cpuSecondsSender: sender.cpuSeconds,
+    cpuSecondsReceiver: receiver.cpuSeconds,
+    wireBytes: ram?.transferredBytes ?? 0,
+    memorySender: sender.memory,
+    memoryReceiver: receiver.memory,
+    disturbance,
+  };
+}
+
+/** QEMU's resident RAM is not a round number: untouched pages are not there. Only growth is clear. */
+function grownMemory(vm: Qemu, rssBeforeBytes: number): SideMemory {
+  const { peakRssBytes } = residentMemory(vm.pid);
+  return { peakRssBytes, extraBytes: peakRssBytes - rssBeforeBytes };
+}
+
+interface SharedRamFile extends Disposable {
+  readonly path: string;
+  sha256(): Promise<string>;
+}
+
+function sharedRamFile(): SharedRamFile {
+  const path = `/dev/shm/multifd-bench-${process.pid}-${Date.now()}.ram`;
+  return {
+    path,
+    sha256: async () => (await imageFacts(path)).sha256,
+    [Symbol.dispose]: () => rmSync(path, { force: true }),
+  };
+}
+
+if (import.meta.main) {
+  const { values } = parseArgs({
+    options: {
+      meta: { type: "string", default: "" },
+      snapshot: { type: "string", default: "" },
+      compression: { type: "string", default: "none" },
+      channels: { type: "string", default: "2" },
+      level: { type: "string", default: "1" },
+      verify: { type: "boolean", default: false },
+    },
+  });
+  const migration = await qemuMigration({
+    meta: await readGuestMeta(values.meta),
+    snapshot: values.snapshot,
+    method: values.compression as Compression,
+    channels: Number(values.channels),
+    level: Number(values.level),
+    verify: values.verify,
+  });
+  console.log(JSON.stringify(migration, undefined, 2));
+}
