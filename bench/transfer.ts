@@ -12,11 +12,11 @@
  * @module
  */
 
-import { homedir } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
 import { COMPRESSIONS, type Compression, type Contender, type TransferRun } from "./contender.ts";
+import { cacheFolder, imageName } from "./guest_image.ts";
 import { readGuestMeta } from "./guest_meta.ts";
 import { machineDescription, waitIdle, warmGib, warmMemory } from "./idle_machine.ts";
 import { imageFacts, type ImageFacts } from "./image_facts.ts";
@@ -80,8 +80,7 @@ function readSettings(args: string[]): Settings {
     console.log(USAGE);
     process.exit(0);
   }
-  const cache = process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache");
-  const image = values.image ?? join(cache, "multifd", "linux1g.ram");
+  const image = values.image ?? join(cacheFolder(), `${imageName(1024)}.ram`);
   const beside = image.replace(/\.ram$/, "");
   const number = (name: "level" | "channels" | "runs" | "extra" | "warm-gib", least: number) => {
     const value = Number(values[name]);
@@ -169,6 +168,11 @@ async function runRounds(
 }
 
 async function main(settings: Settings): Promise<void> {
+  if (!(await Bun.file(settings.image).exists())) {
+    throw new Error(
+      `Cannot read ${settings.image}: no such file; bun bench/guest_image.ts makes one`,
+    );
+  }
   const facts = await imageFacts(settings.image);
   const field = await contenders(settings);
   const runs = await runRounds(settings, facts, field);
