@@ -1,21 +1,15 @@
 import { expect, test } from "bun:test";
-import { Qemu, qemuAvailable } from "./qemu.ts";
+import { Qemu, QemuMigrationError } from "./qemu.ts";
+import { qemuTest } from "./qemu_case.ts";
 import {
   assembleTinyGuest,
   checkCounters,
   COUNTER_START,
-  nasmAvailable,
   PAGE_BYTES,
   serialRounds,
 } from "./tiny_guest.ts";
 
 const MIB = 1 << 20;
-const missing = qemuAvailable() ?? nasmAvailable();
-
-/** A test that shows in its name what it would have needed. */
-function qemuTest(name: string, body: () => Promise<void>): void {
-  test.skipIf(missing !== null)(missing === null ? name : `${name} (${missing})`, body, 30_000);
-}
 
 qemuTest("tiny guest counts its rounds and its pages on pc, q35 and pc-i440fx-8.0", async () => {
   await using guest = await assembleTinyGuest({ roundPauseMs: 5 });
@@ -94,11 +88,22 @@ qemuTest("tiny guest goes on after multifd/tcp/zstd between two QEMUs", async ()
   expect(after).not.toEqual(before);
 });
 
-test("Qemu.start() ends with what QEMU printed and leaves no files", async () => {
-  if (missing !== null) return; // said by the tests above
+qemuTest("Qemu.start() rejects with what QEMU printed", async () => {
   const start = Qemu.start({ name: "vm", memoryMib: 64, machine: "pdp11" });
-  expect(start).rejects.toThrow(/Cannot start vm: QEMU exited with 1.*pdp11/s);
-  await start.catch(() => {});
+  await expect(start).rejects.toThrow(/Cannot start vm: QEMU exited with 1.*pdp11/s);
+});
+
+qemuTest("Qemu.waitMigration() rejects with the status and QEMU's reason", async () => {
+  await using vm = await Qemu.start({ name: "vm", memoryMib: 64, paused: true });
+  await vm.migrate("unix:/nobody/listens/here");
+  const failed = await vm.waitMigration(5_000).catch((error: unknown) => error);
+  expect(failed).toBeInstanceOf(QemuMigrationError);
+  expect(failed).toMatchObject({ status: "failed" });
+  expect(String(failed)).toMatch(/: Cannot migrate vm: failed, must be completed: .*nobody/s);
+
+  const wait = vm.waitMigration(5_000).catch((error: unknown) => error);
+  await vm.kill();
+  expect(String(await wait)).toMatch(/QEMU was ended by SIGKILL/);
 });
 
 test("checkCounters() accepts one step down and nothing else", () => {
