@@ -1,0 +1,313 @@
+/**
+ * The C library: sockets, files, mapped memory, and the three memory primitives of the page path.
+ *
+ * Every wrapper that can fail returns the result or `-errno`, as Linux itself does, because nothing
+ * may run between the failing call and the reading of errno. Callers that have no use for the
+ * number go through {@linkcode unwrap}.
+ *
+ * @module
+ */
+import { FFIType, read } from "bun:ffi";
+import { constants } from "node:os";
+import { SystemError, type ErrorContext } from "./errors.ts";
+import { openLibrary, type LibrarySource } from "./library.ts";
+
+/** Where libc is looked for. */
+export const LIBC: LibrarySource = {
+  name: "libc",
+  sonames: ["libc.so.6"],
+  override: "MULTIFD_LIBC",
+  debianPackage: "libc6",
+};
+
+const ADDRESS = FFIType.ptr; // any pointer, passed as a number: the fastest form in Bun 1.4
+const INT = FFIType.i32;
+const SIZE = FFIType.u64_fast; // size_t and off_t below 2^53
+const SSIZE = FFIType.i64_fast; // ssize_t or off_t; -1 on failure
+
+const SYMBOLS = {
+  __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
+  socket: { args: [INT, INT, INT], returns: INT }, // domain, type, protocol
+  bind: { args: [INT, ADDRESS, INT], returns: INT }, // sockfd, sockaddr *, addrlen
+  listen: { args: [INT, INT], returns: INT }, // sockfd, backlog
+  accept4: { args: [INT, ADDRESS, ADDRESS, INT], returns: INT }, // sockfd, sockaddr *, socklen_t *, flags
+  connect: { args: [INT, ADDRESS, INT], returns: INT }, // sockfd, sockaddr *, addrlen
+  getsockname: { args: [INT, ADDRESS, ADDRESS], returns: INT }, // sockfd, sockaddr *, socklen_t *
+  setsockopt: { args: [INT, INT, INT, ADDRESS, INT], returns: INT }, // sockfd, level, optname, optval *, optlen
+  getsockopt: { args: [INT, INT, INT, ADDRESS, ADDRESS], returns: INT }, // …, optval *, socklen_t *
+  shutdown: { args: [INT, INT], returns: INT }, // sockfd, how
+  poll: { args: [ADDRESS, SIZE, INT], returns: INT }, // pollfd *, nfds, timeout in ms; ready descriptors
+  sendmsg: { args: [INT, ADDRESS, INT], returns: SSIZE }, // sockfd, msghdr *, flags; bytes sent
+  recvmsg: { args: [INT, ADDRESS, INT], returns: SSIZE }, // sockfd, msghdr *, flags; bytes, 0 at end
+  send: { args: [INT, ADDRESS, SIZE, INT], returns: SSIZE }, // sockfd, buf, len, flags
+  recv: { args: [INT, ADDRESS, SIZE, INT], returns: SSIZE }, // sockfd, buf, len, flags
+  open: { args: [FFIType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
+  close: { args: [INT], returns: INT },
+  fcntl: { args: [INT, INT, INT], returns: INT }, // fd, cmd, arg
+  lseek: { args: [INT, SSIZE, INT], returns: SSIZE }, // fd, offset, whence
+  ftruncate: { args: [INT, SIZE], returns: INT }, // fd, length
+  fsync: { args: [INT], returns: INT },
+  read: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
+  write: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
+  pread: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
+  pwrite: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
+  preadv: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
+  pwritev: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
+  mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
+  munmap: { args: [ADDRESS, SIZE], returns: INT },
+  madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
+  memfd_create: { args: [FFIType.cstring, INT], returns: INT }, // name, flags
+  memcmp: { args: [ADDRESS, ADDRESS, SIZE], returns: INT },
+  memcpy: { args: [ADDRESS, ADDRESS, SIZE], returns: FFIType.void },
+  memset: { args: [ADDRESS, INT, SIZE], returns: FFIType.void },
+  gnu_get_libc_version: { args: [], returns: FFIType.cstring },
+} as const;
+
+type Libc = ReturnType<typeof open>;
+type Address = Parameters<Libc["memset"]>[0];
+
+const open = () => openLibrary(LIBC, SYMBOLS);
+let opened: Libc | undefined;
+let errnoAddress = 0 as unknown as Parameters<typeof read.i32>[0]; // per thread, as this module is
+
+function libc(): Libc {
+  if (opened === undefined) {
+    opened = open();
+    errnoAddress = opened.__errno_location() as typeof errnoAddress;
+  }
+  return opened;
+}
+
+/** Turns C's -1 into `-errno`; must directly follow the call. */
+function result(value: number | bigint): number {
+  return value === -1 ? -read.i32(errnoAddress, 0) : (value as number);
+}
+
+const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, code]) => [code, name]));
+
+/** Linux numbers of the errors that callers decide on. */
+export const Errno = {
+  EINTR: 4,
+  EAGAIN: 11,
+  ENOSPC: 28,
+  EPIPE: 32,
+  EINVAL: 22,
+  ECONNRESET: 104,
+  ENOTCONN: 107,
+  EINPROGRESS: 115,
+} as const;
+
+/** Name of an errno number, for example `ECONNRESET` for 104. */
+export function errnoName(errno: number): string {
+  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+}
+
+/**
+ * Returns `value` when it is a result.
+ *
+ * @throws {SystemError} when `value` is `-errno`; the message starts with `action`.
+ */
+export function unwrap(action: string, value: number, context: ErrorContext = {}): number {
+  if (value >= 0) return value;
+  const name = errnoName(-value);
+  throw new SystemError(`${action}: ${name}`, { ...context, errno: name });
+}
+
+/** Version text of the running C library. */
+export function libcVersion(): string {
+  return String(libc().gnu_get_libc_version());
+}
+
+/** Opens a socket; a descriptor or `-errno`. */
+export function socket(domain: number, type: number, protocol: number): number {
+  return result(libc().socket(domain, type, protocol));
+}
+
+/** Binds `fd` to the `sockaddr` at `address`. */
+export function bind(fd: number, address: number, bytes: number): number {
+  return result(libc().bind(fd, address as Address, bytes));
+}
+
+/** Makes `fd` a listening socket. */
+export function listen(fd: number, backlog: number): number {
+  return result(libc().listen(fd, backlog));
+}
+
+/** Accepts a connection with `flags` such as `SOCK_CLOEXEC`; a descriptor or `-errno`. */
+export function accept(fd: number, address: number, lengthAddress: number, flags: number): number {
+  return result(libc().accept4(fd, address as Address, lengthAddress as Address, flags));
+}
+
+/** Connects `fd` to the `sockaddr` at `address`. */
+export function connect(fd: number, address: number, bytes: number): number {
+  return result(libc().connect(fd, address as Address, bytes));
+}
+
+/** Writes the bound address of `fd` to `address`. */
+export function getsockname(fd: number, address: number, lengthAddress: number): number {
+  return result(libc().getsockname(fd, address as Address, lengthAddress as Address));
+}
+
+/** Sets a socket option from `bytes` bytes at `address`. */
+export function setsockopt(
+  fd: number,
+  level: number,
+  option: number,
+  address: number,
+  bytes: number,
+): number {
+  return result(libc().setsockopt(fd, level, option, address as Address, bytes));
+}
+
+/** Reads a socket option into `address`; the length is at `lengthAddress`. */
+export function getsockopt(
+  fd: number,
+  level: number,
+  option: number,
+  address: number,
+  lengthAddress: number,
+): number {
+  return result(libc().getsockopt(fd, level, option, address as Address, lengthAddress as Address));
+}
+
+/** Ends a connection and wakes every thread blocked on it, which `close` does not. */
+export function shutdown(fd: number, how: number): number {
+  return result(libc().shutdown(fd, how));
+}
+
+/** Waits for events on `count` `pollfd` structs; the number of ready ones. */
+export function poll(address: number, count: number, timeoutMs: number): number {
+  return result(libc().poll(address as Address, count, timeoutMs));
+}
+
+/** Gather-writes the `msghdr` at `message`; bytes taken by the kernel. */
+export function sendmsg(fd: number, message: number, flags: number): number {
+  return result(libc().sendmsg(fd, message as Address, flags));
+}
+
+/** Scatter-reads into the `msghdr` at `message`; bytes, 0 at end of stream. */
+export function recvmsg(fd: number, message: number, flags: number): number {
+  return result(libc().recvmsg(fd, message as Address, flags));
+}
+
+/** Sends `bytes` bytes at `address`. */
+export function send(fd: number, address: number, bytes: number, flags: number): number {
+  return result(libc().send(fd, address as Address, bytes, flags));
+}
+
+/** Receives up to `bytes` bytes to `address`; 0 at end of stream. */
+export function recv(fd: number, address: number, bytes: number, flags: number): number {
+  return result(libc().recv(fd, address as Address, bytes, flags));
+}
+
+/** Opens a file; a descriptor or `-errno`. */
+export function openFile(path: string, flags: number, mode = 0o600): number {
+  return result(libc().open(path, flags, mode));
+}
+
+/** Closes a descriptor. */
+export function close(fd: number): number {
+  return result(libc().close(fd));
+}
+
+/** `fcntl` with an integer argument. */
+export function fcntl(fd: number, command: number, argument: number): number {
+  return result(libc().fcntl(fd, command, argument));
+}
+
+/** Moves the position of `fd`, or finds data and holes in a sparse file. */
+export function lseek(fd: number, offset: number, whence: number): number {
+  return result(libc().lseek(fd, offset, whence));
+}
+
+/** Sets the length of a file. */
+export function ftruncate(fd: number, bytes: number): number {
+  return result(libc().ftruncate(fd, bytes));
+}
+
+/** Waits until a file's data is on its device. */
+export function fsync(fd: number): number {
+  return result(libc().fsync(fd));
+}
+
+/** Reads from any descriptor at its current position; 0 at end. */
+export function readFd(fd: number, address: number, bytes: number): number {
+  return result(libc().read(fd, address as Address, bytes));
+}
+
+/** Writes to any descriptor at its current position. */
+export function writeFd(fd: number, address: number, bytes: number): number {
+  return result(libc().write(fd, address as Address, bytes));
+}
+
+/** Positioned read; 0 at end of file. */
+export function pread(fd: number, address: number, bytes: number, offset: number): number {
+  return result(libc().pread(fd, address as Address, bytes, offset));
+}
+
+/** Positioned write. */
+export function pwrite(fd: number, address: number, bytes: number, offset: number): number {
+  return result(libc().pwrite(fd, address as Address, bytes, offset));
+}
+
+/** Positioned scatter read into `count` iovecs at `vectors`. */
+export function preadv(fd: number, vectors: number, count: number, offset: number): number {
+  return result(libc().preadv(fd, vectors as Address, count, offset));
+}
+
+/** Positioned gather write of `count` iovecs at `vectors`. */
+export function pwritev(fd: number, vectors: number, count: number, offset: number): number {
+  return result(libc().pwritev(fd, vectors as Address, count, offset));
+}
+
+/** Maps memory; its address or `-errno`. Whoever maps must unmap after the last user is gone. */
+export function mmap(
+  bytes: number,
+  prot: number,
+  flags: number,
+  fd: number,
+  offset: number,
+): number {
+  return result(libc().mmap(0 as unknown as Address, bytes, prot, flags, fd, offset));
+}
+
+/** Unmaps memory; nobody may hold an address inside it any more. */
+export function munmap(address: number, bytes: number): number {
+  return result(libc().munmap(address as Address, bytes));
+}
+
+/** Gives the kernel advice on a page-aligned range. */
+export function madvise(address: number, bytes: number, advice: number): number {
+  return result(libc().madvise(address as Address, bytes, advice));
+}
+
+/** Makes an anonymous file in memory; a descriptor or `-errno`. */
+export function memfdCreate(name: string, flags: number): number {
+  return result(libc().memfd_create(name, flags));
+}
+
+/**
+ * Whether the `bytes` bytes at `address` are all zero. One byte is compared with the next all the
+ * way through, so only the page itself is read; this is as fast as a vectorised scan of our own.
+ */
+export function isZero(address: number, bytes: number): boolean {
+  return (
+    libc().memcmp(address as Address, (address + 1) as Address, bytes - 1) === 0 &&
+    read.u8(address as Parameters<typeof read.u8>[0], 0) === 0
+  );
+}
+
+/** Whether two ranges hold the same bytes. */
+export function isEqual(left: number, right: number, bytes: number): boolean {
+  return libc().memcmp(left as Address, right as Address, bytes) === 0;
+}
+
+/** Copies between ranges that do not overlap. */
+export function copyMemory(to: number, from: number, bytes: number): void {
+  libc().memcpy(to as Address, from as Address, bytes);
+}
+
+/** Fills a range with zeros. */
+export function clearMemory(address: number, bytes: number): void {
+  libc().memset(address as Address, 0, bytes);
+}

@@ -1,0 +1,176 @@
+/**
+ * libzstd: one compression and one decompression stream per channel, driven through
+ * `ZSTD_inBuffer` and `ZSTD_outBuffer` in an arena.
+ *
+ * @module
+ */
+import { FFIType } from "bun:ffi";
+import { Arena } from "./arena.ts";
+import { NativeCodecError } from "./errors.ts";
+import { openLibrary, type LibrarySource } from "./library.ts";
+
+/** Where libzstd is looked for. */
+export const LIBZSTD: LibrarySource = {
+  name: "libzstd",
+  sonames: ["libzstd.so.1"],
+  override: "MULTIFD_LIBZSTD",
+  debianPackage: "libzstd1",
+};
+
+const ZSTD_e_continue = 0;
+const ZSTD_e_flush = 1;
+const ZSTD_c_compressionLevel = 100;
+
+const CONTEXT = FFIType.ptr; // ZSTD_CCtx * or ZSTD_DCtx *
+const STATUS = FFIType.u64_fast; // size_t: a count, or an error code near 2^64 (a BigInt here)
+const SYMBOLS = {
+  ZSTD_versionString: { args: [], returns: FFIType.cstring },
+  ZSTD_getErrorName: { args: [FFIType.u64], returns: FFIType.cstring }, // code
+  ZSTD_createCCtx: { args: [], returns: CONTEXT },
+  ZSTD_freeCCtx: { args: [CONTEXT], returns: STATUS },
+  ZSTD_CCtx_setParameter: { args: [CONTEXT, "i32", "i32"], returns: STATUS }, // cctx, param, value
+  ZSTD_compressStream2: { args: [CONTEXT, "ptr", "ptr", "i32"], returns: STATUS }, // cctx, output, input, endOp; bytes still unflushed
+  ZSTD_createDCtx: { args: [], returns: CONTEXT },
+  ZSTD_freeDCtx: { args: [CONTEXT], returns: STATUS },
+  ZSTD_decompressStream: { args: [CONTEXT, "ptr", "ptr"], returns: STATUS }, // dctx, output, input; 0 at frame end or a hint
+} as const;
+
+type Libzstd = ReturnType<typeof open>;
+type Context = Parameters<Libzstd["ZSTD_freeCCtx"]>[0];
+
+const open = () => openLibrary(LIBZSTD, SYMBOLS);
+let opened: Libzstd | undefined;
+
+function libzstd(): Libzstd {
+  return (opened ??= open());
+}
+
+/** Version text of the running libzstd. */
+export function zstdVersion(): string {
+  return String(libzstd().ZSTD_versionString());
+}
+
+function unwrap(call: string, status: number | bigint): number {
+  // Every size fits in a number; only an error code is large enough to arrive as a BigInt.
+  if (typeof status === "number") return status;
+  throw new NativeCodecError(
+    `${call}: ${String(libzstd().ZSTD_getErrorName(status))}`,
+    Number(BigInt.asIntN(64, status)),
+  );
+}
+
+/*
+ * ZSTD_inBuffer and ZSTD_outBuffer, 24 bytes each: 0 pointer, 8 size, 16 pos.
+ */
+const INPUT_AT = 0;
+const OUTPUT_AT = 64;
+const SIZE_AT = 8;
+const POSITION_AT = 16;
+const BUFFERS_BYTES = 128;
+
+/** The two buffer structs and the moves both directions share. */
+abstract class ZstdStream implements Disposable {
+  readonly #arena = new Arena(BUFFERS_BYTES);
+  protected readonly input = (this.#arena.address + INPUT_AT) as unknown as Context;
+  protected readonly output = (this.#arena.address + OUTPUT_AT) as unknown as Context;
+
+  /** Points the stream at its input. The memory must stay alive until it is consumed. */
+  setInput(address: number, bytes: number): void {
+    this.#set(INPUT_AT, address, bytes);
+  }
+
+  /** Points the stream at its output. The memory must stay alive until it is filled. */
+  setOutput(address: number, bytes: number): void {
+    this.#set(OUTPUT_AT, address, bytes);
+  }
+
+  /** Input bytes not yet consumed. */
+  get inputLeft(): number {
+    return this.#left(INPUT_AT);
+  }
+
+  /** Output bytes not yet filled. */
+  get outputLeft(): number {
+    return this.#left(OUTPUT_AT);
+  }
+
+  #set(at: number, address: number, bytes: number): void {
+    this.#arena.setPointer(at, address);
+    this.#arena.setPointer(at + SIZE_AT, bytes);
+    this.#arena.setPointer(at + POSITION_AT, 0);
+  }
+
+  #left(at: number): number {
+    return this.#arena.pointerAt(at + SIZE_AT) - this.#arena.pointerAt(at + POSITION_AT);
+  }
+
+  abstract [Symbol.dispose](): void;
+}
+
+/** One compression context that writes a single frame without end. */
+export class ZstdCompressStream extends ZstdStream {
+  #context: Context | null;
+
+  constructor(level: number) {
+    super();
+    this.#context = libzstd().ZSTD_createCCtx() as Context | null;
+    if (this.#context === null) throw new NativeCodecError("ZSTD_createCCtx() is out of memory", 0);
+    this.setLevel(level);
+  }
+
+  /** Sets the level; in a running frame libzstd takes it into use at its next block. */
+  setLevel(level: number): void {
+    unwrap(
+      "ZSTD_CCtx_setParameter(compressionLevel)",
+      libzstd().ZSTD_CCtx_setParameter(this.#live(), ZSTD_c_compressionLevel, level),
+    );
+  }
+
+  /** Consumes input; with `flush` returns the bytes still held back, 0 when all are out. */
+  compress(flush: boolean): number {
+    return unwrap(
+      "ZSTD_compressStream2()",
+      libzstd().ZSTD_compressStream2(
+        this.#live(),
+        this.output,
+        this.input,
+        flush ? ZSTD_e_flush : ZSTD_e_continue,
+      ),
+    );
+  }
+
+  #live(): Context {
+    if (this.#context === null) throw new TypeError("Cannot compress: the stream is disposed");
+    return this.#context;
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#context !== null) libzstd().ZSTD_freeCCtx(this.#context);
+    this.#context = null;
+  }
+}
+
+/** One decompression context with libzstd's default window limit of 27 bits. */
+export class ZstdDecompressStream extends ZstdStream {
+  #context: Context | null;
+
+  constructor() {
+    super();
+    this.#context = libzstd().ZSTD_createDCtx() as Context | null;
+    if (this.#context === null) throw new NativeCodecError("ZSTD_createDCtx() is out of memory", 0);
+  }
+
+  /** Produces as much output as input and room allow. */
+  decompress(): void {
+    if (this.#context === null) throw new TypeError("Cannot decompress: the stream is disposed");
+    unwrap(
+      "ZSTD_decompressStream()",
+      libzstd().ZSTD_decompressStream(this.#context, this.output, this.input),
+    );
+  }
+
+  [Symbol.dispose](): void {
+    if (this.#context !== null) libzstd().ZSTD_freeDCtx(this.#context);
+    this.#context = null;
+  }
+}

@@ -1,0 +1,76 @@
+/**
+ * Linux constants under their C names, grouped by the call that takes them. The values are those of
+ * x86-64 and arm64, which agree on all of them.
+ *
+ * @module
+ */
+
+/** `socket()` domains. */
+export const AddressFamily = { UNIX: 1, INET: 2, INET6: 10 } as const;
+
+/** `socket()` and `accept4()` types and flags. */
+export const SocketType = { STREAM: 1, NONBLOCK: 0o4000, CLOEXEC: 0o2000000 } as const;
+
+/** `setsockopt()` levels and options. */
+export const SocketOption = {
+  SOL_SOCKET: 1,
+  SO_REUSEADDR: 2,
+  SO_ERROR: 4,
+  SO_SNDBUF: 7,
+  SO_RCVBUF: 8,
+  SO_RCVTIMEO: 20,
+  SO_SNDTIMEO: 21,
+  IPPROTO_TCP: 6,
+  TCP_NODELAY: 1,
+  IPPROTO_IPV6: 41,
+  IPV6_V6ONLY: 26,
+} as const;
+
+/** `send*()` and `recv*()` flags. */
+export const MessageFlag = {
+  PEEK: 0x2,
+  DONTWAIT: 0x40,
+  WAITALL: 0x100,
+  NOSIGNAL: 0x4000,
+} as const;
+
+/** `shutdown()` directions. */
+export const Shutdown = { WRITE: 1, BOTH: 2 } as const;
+
+/** `poll()` events. */
+export const PollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 16 } as const;
+
+/** `open()` flags that differ between machines are taken from `node:fs`; these do not differ. */
+export const OpenFlag = {
+  RDONLY: 0,
+  WRONLY: 1,
+  RDWR: 2,
+  CREAT: 0o100,
+  EXCL: 0o200,
+  TRUNC: 0o1000,
+  CLOEXEC: 0o2000000,
+} as const;
+
+/** `lseek()` origins. */
+export const SeekFrom = { START: 0, CURRENT: 1, END: 2, DATA: 3, HOLE: 4 } as const;
+
+/** `mmap()` protections and flags. */
+export const MemoryMap = {
+  PROT_READ: 1,
+  PROT_WRITE: 2,
+  SHARED: 1,
+  PRIVATE: 2,
+  ANONYMOUS: 0x20,
+} as const;
+
+/** `madvise()` advice. */
+export const MemoryAdvice = { HUGEPAGE: 14, POPULATE_READ: 22, POPULATE_WRITE: 23 } as const;
+
+/** `fcntl()` commands. */
+export const FileControl = { GETFL: 3, SETFL: 4 } as const;
+
+/** `memfd_create()` flags. */
+export const MemfdFlag = { CLOEXEC: 1 } as const;
+
+/** Most `iovec` entries one call takes. */
+export const IOV_MAX = 1024;
