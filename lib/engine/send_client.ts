@@ -1,0 +1,78 @@
+/**
+ * The RAM client: collects pages of one block until a packet is full and hands it to a channel
+ * (engine description, sections 1.2 and 1.5).
+ *
+ * @module
+ */
+import { TimeoutError } from "../errors.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+import type { SendState } from "./send_state.ts";
+import { Payload, type Slot } from "./slot.ts";
+
+/** See the module comment. Used by one thread at a time. */
+export class RamClient {
+  readonly #state: SendState;
+  readonly #control: SessionControl;
+  readonly #limitMs: number;
+  #slotNumber: number;
+  #slot: Slot;
+
+  /**
+   * @param client Number of this client, below the session's client count.
+   * @param limitMs How long to wait for an idle channel.
+   */
+  constructor(state: SendState, control: SessionControl, client: number, limitMs: number) {
+    this.#state = state;
+    this.#control = control;
+    this.#limitMs = limitMs;
+    this.#slotNumber = state.clientSlot(client);
+    this.#slot = state.slots[this.#slotNumber]!;
+    this.#slot.type = Payload.NONE;
+    this.#slot.pageCount = 0;
+  }
+
+  /** Pages collected and not handed over yet. */
+  get pending(): number {
+    return this.#slot.pageCount;
+  }
+
+  /** Adds one page. Returns true when this handed a packet over. */
+  queuePage(blockIndex: number, page: number): boolean {
+    let slot = this.#slot;
+    let sent = false;
+    if (
+      slot.pageCount > 0 &&
+      (slot.blockIndex !== blockIndex || slot.pageCount === slot.pages.length)
+    ) {
+      this.flush();
+      slot = this.#slot;
+      sent = true;
+    }
+    slot.blockIndex = blockIndex;
+    slot.pages[slot.pageCount] = page;
+    slot.pageCount++;
+    return sent;
+  }
+
+  /**
+   * Hands over what has been collected, if anything.
+   *
+   * @throws The session's first error when it has failed, {TimeoutError} when no channel got idle.
+   */
+  flush(): void {
+    if (this.#slot.pageCount === 0) return;
+    this.#slot.type = Payload.RAM;
+    const empty = this.#state.handOff(this.#slotNumber, this.#limitMs);
+    if (empty < 0) {
+      this.#control.throwIfFailed();
+      throw new TimeoutError(
+        "ERR_MULTIFD_TIMEOUT_STALL",
+        `Cannot send pages: no channel got idle within ${this.#limitMs} ms`,
+      );
+    }
+    this.#slotNumber = empty;
+    this.#slot = this.#state.slots[empty]!;
+    this.#slot.type = Payload.NONE;
+    this.#slot.pageCount = 0;
+  }
+}

@@ -1,0 +1,74 @@
+/**
+ * Slots: the reusable containers in which work travels from a client to a channel. Clients and
+ * channels exchange slot numbers, never contents, so every slot has exactly one owner at any time
+ * and nothing is allocated during a migration (engine description, section 1.1).
+ *
+ * @module
+ */
+import { packetPages } from "../wire/packet.ts";
+
+/** What a slot holds. */
+export const Payload = { NONE: 0, RAM: 1, DEVICE_STATE: 2 } as const;
+
+/*
+ * One slot, 32-bit words; all are written by the slot's owner only:
+ *   0 payload type   1 block index   2 number of pages   16… page numbers
+ */
+const TYPE_AT = 0;
+const BLOCK_AT = 1;
+const PAGES_AT = 2;
+const HEADER_WORDS = 16;
+
+/** One slot as its owner sees it. Plain reads and writes: the hand-off orders them. */
+export class Slot {
+  /** Page numbers; the first `pageCount` are valid. */
+  readonly pages: Uint32Array;
+  readonly #words: Uint32Array;
+
+  constructor(words: Uint32Array, pagesMax: number) {
+    this.#words = words;
+    this.pages = words.subarray(HEADER_WORDS, HEADER_WORDS + pagesMax);
+  }
+
+  get type(): number {
+    return this.#words[TYPE_AT]!;
+  }
+
+  set type(type: number) {
+    this.#words[TYPE_AT] = type;
+  }
+
+  get blockIndex(): number {
+    return this.#words[BLOCK_AT]!;
+  }
+
+  set blockIndex(index: number) {
+    this.#words[BLOCK_AT] = index;
+  }
+
+  get pageCount(): number {
+    return this.#words[PAGES_AT]!;
+  }
+
+  set pageCount(count: number) {
+    this.#words[PAGES_AT] = count;
+  }
+}
+
+/** All slots of a session over one shared buffer; each thread makes its own objects. */
+export class SlotTable {
+  readonly buffer: SharedArrayBuffer;
+  readonly slots: readonly Slot[];
+
+  constructor(pageSize: number, source: SharedArrayBuffer | number) {
+    const pagesMax = packetPages(pageSize);
+    const slotWords = Math.ceil((HEADER_WORDS + pagesMax) / 32) * 32;
+    this.buffer =
+      typeof source === "number" ? new SharedArrayBuffer(source * slotWords * 4) : source;
+    const words = new Uint32Array(this.buffer);
+    this.slots = Array.from(
+      { length: words.length / slotWords },
+      (_, index) => new Slot(words.subarray(index * slotWords, (index + 1) * slotWords), pagesMax),
+    );
+  }
+}

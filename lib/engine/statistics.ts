@@ -1,0 +1,228 @@
+/**
+ * Counters of a session in shared memory. Each channel writes its own row and nobody else's, so no
+ * atomics are needed; readers see every field whole, rows may be a packet apart from each other.
+ *
+ * @module
+ */
+
+/** Fields of a channel's row, 64-bit floats: counts stay exact up to 2^53. */
+const Field = {
+  PACKETS: 0,
+  BYTES: 1,
+  NORMAL_PAGES: 2,
+  ZERO_PAGES: 3,
+  SYNCS: 4,
+  IDLE_MS: 5,
+  TRANSFER_MS: 6,
+} as const;
+const ROW_FIELDS = 16; // 128 bytes, so that no two threads share a cache line
+const MAIN_ROWS = 1; // row 0 belongs to the thread of the main connection
+
+/** Counters of one channel. */
+export interface ChannelStatistics {
+  /** Packets with pages or device state, SYNC packets not counted. */
+  readonly packets: number;
+  /** Bytes on the wire, headers and handshake included. */
+  readonly bytes: number;
+  /** Pages whose content was on the wire. */
+  readonly normalPages: number;
+  /** Pages that were announced as zero. */
+  readonly zeroPages: number;
+  /** Sync points passed. */
+  readonly syncs: number;
+  /** Time without work, in milliseconds. */
+  readonly idleMs: number;
+  /** Time inside socket calls, in milliseconds; on a receiver this includes waiting for data. */
+  readonly transferMs: number;
+}
+
+/** Counters of a session; all are totals since its start. */
+export interface Statistics {
+  /** Milliseconds from the first queued page (or arriving connection) to now or to the end. */
+  readonly elapsedMs: number;
+  /** Bytes of all blocks. */
+  readonly ramBytes: number;
+  /** Bytes of pages handled so far, normal and zero, all rounds. */
+  readonly pageBytes: number;
+  /** Bytes on all channels and the main connection. */
+  readonly wireBytes: number;
+  /** Bytes on the multifd channels alone. */
+  readonly multifdBytes: number;
+  readonly normalPages: number;
+  readonly zeroPages: number;
+  /** Rounds begun: fetches of dirty pages. */
+  readonly rounds: number;
+  readonly channels: readonly ChannelStatistics[];
+}
+
+/** The shared rows. Each thread makes its own object over the same buffer. */
+export class StatisticsTable {
+  readonly buffer: SharedArrayBuffer;
+  readonly #rows: Float64Array;
+
+  constructor(source: SharedArrayBuffer | number) {
+    this.buffer =
+      typeof source === "number"
+        ? new SharedArrayBuffer((MAIN_ROWS + source) * ROW_FIELDS * 8)
+        : source;
+    this.#rows = new Float64Array(this.buffer);
+  }
+
+  /** The row that the thread of `channel` writes. */
+  channel(channel: number): ChannelCounters {
+    return new ChannelCounters(this.#row(MAIN_ROWS + channel));
+  }
+
+  /** The row that the thread of the main connection writes. */
+  main(): MainCounters {
+    return new MainCounters(this.#row(0));
+  }
+
+  /** Everything, as of now. */
+  snapshot(channelCount: number, pageSize: number): Statistics {
+    const channels = Array.from({ length: channelCount }, (_, index) =>
+      this.channel(index).snapshot(),
+    );
+    const main = this.main();
+    const sum = (pick: (row: ChannelStatistics) => number) =>
+      channels.reduce((total, row) => total + pick(row), 0);
+    const multifdBytes = sum((row) => row.bytes);
+    const normalPages = sum((row) => row.normalPages);
+    const zeroPages = sum((row) => row.zeroPages) + main.zeroPages;
+    return {
+      elapsedMs: main.elapsedMs(),
+      ramBytes: main.ramBytes,
+      pageBytes: (normalPages + zeroPages) * pageSize,
+      wireBytes: multifdBytes + main.bytes,
+      multifdBytes,
+      normalPages,
+      zeroPages,
+      rounds: main.rounds,
+      channels,
+    };
+  }
+
+  #row(index: number): Float64Array {
+    return this.#rows.subarray(index * ROW_FIELDS, (index + 1) * ROW_FIELDS);
+  }
+}
+
+/** Writer and reader of one channel's row. */
+export class ChannelCounters {
+  readonly #row: Float64Array;
+
+  constructor(row: Float64Array) {
+    this.#row = row;
+  }
+
+  /** Counts one packet with its header and payload bytes and its pages. */
+  addPacket(bytes: number, normalPages: number, zeroPages: number): void {
+    this.#row[Field.PACKETS]! += 1;
+    this.#row[Field.BYTES]! += bytes;
+    this.#row[Field.NORMAL_PAGES]! += normalPages;
+    this.#row[Field.ZERO_PAGES]! += zeroPages;
+  }
+
+  /** Counts one SYNC packet of `bytes` bytes. */
+  addSync(bytes: number): void {
+    this.#row[Field.SYNCS]! += 1;
+    this.#row[Field.BYTES]! += bytes;
+  }
+
+  /** Counts bytes that belong to no packet, such as the handshake. */
+  addBytes(bytes: number): void {
+    this.#row[Field.BYTES]! += bytes;
+  }
+
+  /** Counts time without work. */
+  addIdle(ms: number): void {
+    this.#row[Field.IDLE_MS]! += ms;
+  }
+
+  /** Counts time inside socket calls. */
+  addTransfer(ms: number): void {
+    this.#row[Field.TRANSFER_MS]! += ms;
+  }
+
+  /** The row as of now. */
+  snapshot(): ChannelStatistics {
+    const row = this.#row;
+    return {
+      packets: row[Field.PACKETS]!,
+      bytes: row[Field.BYTES]!,
+      normalPages: row[Field.NORMAL_PAGES]!,
+      zeroPages: row[Field.ZERO_PAGES]!,
+      syncs: row[Field.SYNCS]!,
+      idleMs: row[Field.IDLE_MS]!,
+      transferMs: row[Field.TRANSFER_MS]!,
+    };
+  }
+}
+
+const MainField = { BYTES: 0, ZERO_PAGES: 1, RAM_BYTES: 2, ROUNDS: 3, START: 4, END: 5 } as const;
+
+/** Writer and reader of the main connection's row. */
+export class MainCounters {
+  readonly #row: Float64Array;
+
+  constructor(row: Float64Array) {
+    this.#row = row;
+  }
+
+  /** Counts bytes of the main connection. */
+  addBytes(bytes: number): void {
+    this.#row[MainField.BYTES]! += bytes;
+  }
+
+  /** Counts zero pages that travelled on the main connection. */
+  addZeroPages(pages: number): void {
+    this.#row[MainField.ZERO_PAGES]! += pages;
+  }
+
+  /** Counts one round. */
+  addRound(): void {
+    this.#row[MainField.ROUNDS]! += 1;
+  }
+
+  /** Sets the length of all blocks together. */
+  setRamBytes(bytes: number): void {
+    this.#row[MainField.RAM_BYTES] = bytes;
+  }
+
+  /** Starts the clock; later calls change nothing. Wall time, since threads' own clocks differ. */
+  start(): void {
+    if (this.#row[MainField.START] === 0) this.#row[MainField.START] = wallMs();
+  }
+
+  /** Stops the clock. */
+  end(): void {
+    if (this.#row[MainField.START] !== 0) this.#row[MainField.END] = wallMs();
+  }
+
+  get bytes(): number {
+    return this.#row[MainField.BYTES]!;
+  }
+
+  get zeroPages(): number {
+    return this.#row[MainField.ZERO_PAGES]!;
+  }
+
+  get ramBytes(): number {
+    return this.#row[MainField.RAM_BYTES]!;
+  }
+
+  get rounds(): number {
+    return this.#row[MainField.ROUNDS]!;
+  }
+
+  /** Milliseconds on the clock. */
+  elapsedMs(): number {
+    const start = this.#row[MainField.START]!;
+    if (start === 0) return 0;
+    return (this.#row[MainField.END]! || wallMs()) - start;
+  }
+}
+
+function wallMs(): number {
+  return performance.timeOrigin + performance.now();
+}

@@ -1,0 +1,115 @@
+/**
+ * Every error a user of the library may catch, and the form in which an error crosses threads.
+ * Structured cloning reduces a subclass to a plain `Error`, so a thread that fails writes the parts
+ * down and the reader builds the class again from the code.
+ *
+ * @module
+ */
+import {
+  MissingLibraryError,
+  MultifdError,
+  SystemError,
+  type ErrorContext,
+} from "../ffi/errors.ts";
+
+export { MissingLibraryError, MultifdError, SystemError, type ErrorContext };
+
+/** The 64-byte channel handshake is not acceptable; the code ends with the field at fault. */
+export class HandshakeError extends MultifdError {}
+
+/** A multifd packet breaks the protocol; the code ends with the field at fault. */
+export class PacketError extends MultifdError {}
+
+/** The main connection carries something else than a migration stream. */
+export class StreamError extends MultifdError {}
+
+/** A payload does not decode to the pages it announces, or pages cannot be encoded. */
+export class CodecError extends MultifdError {}
+
+/** A connection ended or was refused before its work was done. */
+export class ChannelError extends MultifdError {}
+
+/** Something took longer than its configured limit. */
+export class TimeoutError extends MultifdError {}
+
+/** The user cancelled the transfer; `cause` is the signal's reason. */
+export class CancelledError extends MultifdError {}
+
+/** The other end reported that it failed. */
+export class PeerError extends MultifdError {}
+
+/** What the peer announces is larger than this end allows. */
+export class LimitError extends MultifdError {}
+
+/** The memory that arrived is not the memory that was sent. */
+export class DigestError extends MultifdError {}
+
+const CLASSES: readonly [
+  string,
+  new (code: string, message: string, context?: ErrorContext) => MultifdError,
+][] = [
+  ["ERR_MULTIFD_HANDSHAKE", HandshakeError],
+  ["ERR_MULTIFD_PACKET", PacketError],
+  ["ERR_MULTIFD_STREAM", StreamError],
+  ["ERR_MULTIFD_CODEC", CodecError],
+  ["ERR_MULTIFD_CHANNEL", ChannelError],
+  ["ERR_MULTIFD_TIMEOUT", TimeoutError],
+  ["ERR_MULTIFD_CANCELLED", CancelledError],
+  ["ERR_MULTIFD_PEER", PeerError],
+  ["ERR_MULTIFD_LIMIT", LimitError],
+  ["ERR_MULTIFD_DIGEST", DigestError],
+];
+
+/** The parts of an error that survive the way between threads. */
+export interface ErrorRecord {
+  readonly code: string;
+  readonly message: string;
+  readonly side?: "source" | "destination";
+  readonly channel?: number;
+  readonly phase?: string;
+  readonly errno?: string;
+  readonly peer?: string;
+}
+
+/** Writes an error down, with `context` filling in what the error itself does not know. */
+export function toErrorRecord(error: unknown, context: ErrorContext = {}): ErrorRecord {
+  const known: Partial<MultifdError> = error instanceof MultifdError ? error : {};
+  return Object.fromEntries(
+    Object.entries({
+      code: known.code ?? "ERR_MULTIFD_INTERNAL",
+      message: error instanceof Error ? error.message : String(error),
+      side: known.side ?? context.side,
+      channel: known.channel ?? context.channel,
+      phase: known.phase ?? context.phase,
+      errno: known.errno ?? context.errno,
+      peer: known.peer ?? context.peer,
+    }).filter(([, value]) => value !== undefined),
+  ) as unknown as ErrorRecord;
+}
+
+/** Builds the error a record was made of. */
+export function fromErrorRecord(record: ErrorRecord): MultifdError {
+  const { code, message, ...context } = record;
+  if (code === "ERR_MULTIFD_LIBRARY") return new MissingLibraryError(message, context);
+  if (code === "ERR_MULTIFD_SYSTEM") return new SystemError(message, context);
+  const found = CLASSES.find(([prefix]) => code === prefix || code.startsWith(`${prefix}_`));
+  const ErrorClass = found?.[1] ?? MultifdError;
+  return new ErrorClass(code, message, context);
+}
+
+/**
+ * One line that says what failed and where: side, phase, channel, peer, errno. Parts that the
+ * message already names are not repeated.
+ */
+export function describeError(error: unknown): string {
+  if (!(error instanceof MultifdError))
+    return error instanceof Error ? error.message : String(error);
+  const where = [
+    error.side,
+    error.phase === undefined ? undefined : `phase ${error.phase}`,
+    error.channel === undefined ? undefined : `channel ${error.channel}`,
+    error.peer === undefined ? undefined : `peer ${error.peer}`,
+    error.errno,
+  ].filter((part) => part !== undefined && !error.message.includes(part));
+  return `${error.message} [${[error.code, ...where].join(", ")}]`;
+}

@@ -1,0 +1,87 @@
+/**
+ * Every bound of the library in one place, with the reason for its value. What the wire format fixes
+ * is marked with the section of the format description (`docs/wire_format.md`) it comes from.
+ *
+ * @module
+ */
+
+/** Payload budget of one packet in bytes (section 1); a packet never carries more page bytes. */
+export const PACKET_PAYLOAD_BYTES = 524_288;
+
+/** Channels of one migration (section 1); the handshake has one byte for the id. */
+export const CHANNELS_MAX = 255;
+
+/** Page sizes in bytes a target may have. */
+export const PAGE_SIZES: readonly number[] = [4096, 8192, 16_384, 65_536];
+
+/** Bytes of a RAM block's id string; one more is the terminating NUL (section 1). */
+export const BLOCK_ID_BYTES_MAX = 255;
+
+/** Compressed payload a QEMU receiver has room for (section 7.2), hence the most we send or accept. */
+export const PAYLOAD_BYTES_MAX = 1_048_576;
+
+/**
+ * Largest SharedArrayBuffer, a fixed limit of JavaScriptCore. Blocks above it are held in several
+ * segments of `SEGMENT_BYTES`.
+ */
+export const BUFFER_BYTES_MAX = 4_294_967_296;
+
+/**
+ * Segment of an allocated block. A power of two keeps every page in one segment; 1 GiB keeps the
+ * largest contiguous reservation modest while a terabyte is still only a thousand segments.
+ */
+export const SEGMENT_BYTES = 1_073_741_824;
+
+/** Blocks of one migration; QEMU guests have a few dozen, the table is allocated up front. */
+export const BLOCKS_MAX = 256;
+
+/** Segments of all blocks together, 4 TiB at `SEGMENT_BYTES`. */
+export const SEGMENTS_MAX = 4096;
+
+/** Largest block: page numbers are 32-bit everywhere in the engine. */
+export const BLOCK_PAGES_MAX = 0xffff_ffff;
+
+/** Memory a receiver allocates for announced blocks unless told otherwise. */
+export const RECEIVE_BYTES_DEFAULT = 64 * 1_073_741_824;
+
+/** Longest machine name in a configuration section; QEMU's are below 64. */
+export const MACHINE_NAME_BYTES_MAX = 255;
+
+/** Longest VM description; QEMU's are below 1 MiB for large machines. */
+export const DESCRIPTION_BYTES_MAX = 16 * 1_048_576;
+
+/** Digest section, one entry per block. */
+export const DIGEST_BYTES_MAX = 64;
+
+/** Longest return-path message QEMU itself accepts. */
+export const RETURN_MESSAGE_BYTES_MAX = 512;
+
+/**
+ * Longest uninterrupted wait of any thread. Every wait looks at the stop word at least this often,
+ * so a cancel takes effect within this time even where nobody could be woken.
+ */
+export const WAIT_TICK_MS = 100;
+
+/** Looks at a semaphore before sleeping; a sleep and a wake cost about 35 µs, this many loads 1 µs. */
+export const SPIN_LOADS = 400;
+
+/** How long joining a stopped worker may take before it is terminated. */
+export const JOIN_LIMIT_MS = 5000;
+
+/** How long a worker may take to load before the session is given up. */
+export const WORKER_START_LIMIT_MS = 30_000;
+
+/** Default time limits in milliseconds; all can be set per session. */
+export const TIMEOUTS_DEFAULT = {
+  /** One connection attempt, and from the first to the last connection of a migration. */
+  connectMs: 10_000,
+  /** A listening receiver until the first connection. */
+  acceptMs: 600_000,
+  /** Between two packets or two pieces of the main stream. */
+  idleMs: 300_000,
+  /** Without a single byte while a packet is half way through. */
+  stallMs: 30_000,
+} as const;
+
+/** Connections that may be waiting to be identified at once; a hostile peer gets no more. */
+export const PENDING_CONNECTIONS_MAX = 512;

@@ -1,0 +1,166 @@
+/**
+ * The RAM blocks of a session as channel threads see them: names and addresses in shared memory,
+ * read once per thread and then plain numbers on the page path.
+ *
+ * A receiver learns its blocks only when its channels are already running. They stop at the sync of
+ * the setup section until the table is complete, so it is written by one thread and read later.
+ *
+ * @module
+ */
+import { LimitError } from "../errors.ts";
+import { BLOCKS_MAX, SEGMENTS_MAX } from "../limits.ts";
+import { PageBitmap } from "./page_bitmap.ts";
+import type { RamBlock } from "./ram_block.ts";
+
+/*
+ * Table layout, host byte order:
+ *
+ *      0  u32 number of blocks; written last, pairs with the load in `refresh()`
+ *     64  BLOCKS_MAX records of 320 bytes
+ *           0 f64 pages             8 f64 pages per segment (a power of two, or more than pages)
+ *          16 u32 page size        20 u32 first segment     24 u32 segments
+ *          28 u32 1 = memory was zero at the start
+ *          32 f64 byte offset of the received bitmap
+ *          40 u32 id bytes         64 id string, NUL padded to 256
+ *    then  SEGMENTS_MAX f64 addresses
+ */
+const RECORDS_AT = 64;
+const RECORD_BYTES = 320;
+const SEGMENTS_AT = RECORDS_AT + BLOCKS_MAX * RECORD_BYTES;
+const TABLE_BYTES = SEGMENTS_AT + SEGMENTS_MAX * 8;
+
+/** One block on the page path. All numbers are read once; `bases` are segment addresses. */
+export interface TableBlock {
+  readonly index: number;
+  readonly idstr: string;
+  /** The id string as on the wire, without NUL. */
+  readonly idBytes: Uint8Array;
+  readonly pages: number;
+  readonly pageSize: number;
+  readonly segmentPages: number;
+  readonly bases: Float64Array;
+  readonly zeroed: boolean;
+  /** Pages that have arrived at least once. */
+  readonly received: PageBitmap;
+}
+
+/** The two buffers of a table, to attach in another thread. */
+export interface BlockTableHandle {
+  readonly table: SharedArrayBuffer;
+  readonly received: SharedArrayBuffer;
+}
+
+/** See the module comment. */
+export class BlockTable {
+  readonly handle: BlockTableHandle;
+  readonly #view: DataView;
+  readonly #count: Int32Array;
+  #blocks: TableBlock[] = [];
+  #segmentsUsed = 0;
+  #receivedUsed = 0;
+
+  /**
+   * @param source A handle to attach to, or the most bytes of RAM a new table must describe; the
+   * received bitmaps are reserved for that much (unused parts cost no memory).
+   */
+  constructor(source: BlockTableHandle | number) {
+    this.handle =
+      typeof source === "number"
+        ? {
+            table: new SharedArrayBuffer(TABLE_BYTES),
+            received: new SharedArrayBuffer(Math.ceil(source / 4096 / 64) * 8 + BLOCKS_MAX * 8),
+          }
+        : source;
+    this.#view = new DataView(this.handle.table);
+    this.#count = new Int32Array(this.handle.table, 0, 1);
+    this.refresh();
+  }
+
+  /** The blocks in order of their index. */
+  get blocks(): readonly TableBlock[] {
+    return this.#blocks;
+  }
+
+  /**
+   * Adds a block. Only the thread that made the table may do so, and only while no page of the
+   * block is on its way. The caller keeps `block` alive as long as any thread uses the table.
+   *
+   * @throws {LimitError} when the table is full.
+   */
+  add(block: RamBlock): TableBlock {
+    const index = this.#blocks.length;
+    const receivedBytes = PageBitmap.bytesFor(block.pages);
+    if (
+      index >= BLOCKS_MAX ||
+      this.#segmentsUsed + block.segments.length > SEGMENTS_MAX ||
+      this.#receivedUsed + receivedBytes > this.handle.received.byteLength
+    ) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_BLOCKS",
+        `Cannot add RAM block ${block.idstr}: the table holds ${index} blocks and has no room for ${block.bytes} bytes more`,
+      );
+    }
+    const at = RECORDS_AT + index * RECORD_BYTES;
+    const idBytes = new TextEncoder().encode(block.idstr);
+    this.#view.setFloat64(at, block.pages, true);
+    this.#view.setFloat64(at + 8, block.segmentBytes / block.pageSize, true);
+    this.#view.setUint32(at + 16, block.pageSize, true);
+    this.#view.setUint32(at + 20, this.#segmentsUsed, true);
+    this.#view.setUint32(at + 24, block.segments.length, true);
+    this.#view.setUint32(at + 28, block.zeroed ? 1 : 0, true);
+    this.#view.setFloat64(at + 32, this.#receivedUsed, true);
+    this.#view.setUint32(at + 40, idBytes.byteLength, true);
+    new Uint8Array(this.handle.table, at + 64, 256).set(idBytes);
+    for (const segment of block.segments) {
+      this.#view.setFloat64(SEGMENTS_AT + this.#segmentsUsed++ * 8, segment.address, true);
+    }
+    this.#receivedUsed += receivedBytes;
+    Atomics.store(this.#count, 0, index + 1);
+    this.refresh();
+    return this.#blocks[index]!;
+  }
+
+  /** Reads blocks that were added since the last look. */
+  refresh(): void {
+    for (let index = this.#blocks.length; index < Atomics.load(this.#count, 0); index++) {
+      this.#blocks.push(this.#read(index));
+    }
+  }
+
+  /** The block of that name, if there is one. */
+  find(idstr: string): TableBlock | undefined {
+    return this.#blocks.find((block) => block.idstr === idstr);
+  }
+
+  #read(index: number): TableBlock {
+    const at = RECORDS_AT + index * RECORD_BYTES;
+    const pages = this.#view.getFloat64(at, true);
+    const idBytes = new Uint8Array(
+      this.handle.table,
+      at + 64,
+      this.#view.getUint32(at + 40, true),
+    ).slice();
+    return {
+      index,
+      idstr: new TextDecoder().decode(idBytes),
+      idBytes,
+      pages,
+      pageSize: this.#view.getUint32(at + 16, true),
+      segmentPages: this.#view.getFloat64(at + 8, true),
+      bases: new Float64Array(
+        this.handle.table,
+        SEGMENTS_AT + this.#view.getUint32(at + 20, true) * 8,
+        this.#view.getUint32(at + 24, true),
+      ),
+      zeroed: this.#view.getUint32(at + 28, true) === 1,
+      received: new PageBitmap(pages, this.handle.received, this.#view.getFloat64(at + 32, true)),
+    };
+  }
+}
+
+/** Address of a page that is known to be inside the block. */
+export function pageAddress(block: TableBlock, page: number): number {
+  if (block.bases.length === 1) return block.bases[0]! + page * block.pageSize;
+  const segment = Math.floor(page / block.segmentPages);
+  return block.bases[segment]! + (page - segment * block.segmentPages) * block.pageSize;
+}

@@ -1,0 +1,44 @@
+/**
+ * The pages of one packet as runs of contiguous memory. Neighbouring pages usually are neighbours in
+ * memory too, and one long run costs the kernel and the codecs less than many single pages.
+ *
+ * @module
+ */
+import { pageAddress, type TableBlock } from "./block_table.ts";
+
+/** See the module comment. One object serves a channel for its whole life. */
+export class PageRuns {
+  /** Addresses of the runs; the first `count` are valid. */
+  readonly addresses: Float64Array;
+  /** Lengths of the runs in bytes. */
+  readonly lengths: Uint32Array;
+  /** Number of runs. */
+  count = 0;
+  /** Sum of all lengths. */
+  bytes = 0;
+
+  constructor(pagesMax: number) {
+    this.addresses = new Float64Array(pagesMax);
+    this.lengths = new Uint32Array(pagesMax);
+  }
+
+  /** Fills the runs with `count` pages of `block`, numbered in `pages` from `first` on. */
+  assign(block: TableBlock, pages: Uint32Array, first: number, count: number): void {
+    const { pageSize } = block;
+    let runs = 0;
+    let end = -1;
+    for (let index = first; index < first + count; index++) {
+      const address = pageAddress(block, pages[index]!);
+      if (address === end) {
+        this.lengths[runs - 1]! += pageSize;
+      } else {
+        this.addresses[runs] = address;
+        this.lengths[runs] = pageSize;
+        runs++;
+      }
+      end = address + pageSize;
+    }
+    this.count = runs;
+    this.bytes = count * pageSize;
+  }
+}

@@ -1,0 +1,324 @@
+/**
+ * A RAM block: a named range of guest memory, addressable by page, and the owner of that memory.
+ *
+ * JavaScript buffers end at 4 GiB and blocks do not, so a block is a list of segments; allocated
+ * ones are a power of two long, hence every page lies in one segment. Threads work with addresses,
+ * which are equal everywhere; the block object of the thread that made it keeps them valid.
+ *
+ * @module
+ */
+import { addressOf, viewOfMemory } from "../../ffi/arena.ts";
+import {
+  close,
+  errnoName,
+  lseek,
+  madvise,
+  mmap,
+  munmap,
+  openFile,
+  unwrap,
+} from "../../ffi/libc.ts";
+import { MemoryAdvice, MemoryMap, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
+import {
+  BLOCK_ID_BYTES_MAX,
+  BLOCK_PAGES_MAX,
+  BUFFER_BYTES_MAX,
+  PAGE_SIZES,
+  SEGMENT_BYTES,
+} from "../limits.ts";
+
+/** A contiguous piece of a block's memory. */
+export interface Segment {
+  /** Address of the first byte, valid while the block lives. */
+  readonly address: number;
+  /** Length in bytes, a multiple of the page size. */
+  readonly bytes: number;
+  /** The memory itself, absent when it is mapped and not a JavaScript buffer. */
+  readonly buffer: SharedArrayBuffer | undefined;
+}
+
+/** How a block is made. */
+export interface RamBlockOptions {
+  /** Target page size in bytes: 4096 (default), 8192, 16384 or 65536. */
+  pageSize?: number | undefined;
+  /** Touch all memory now, so that no page fault falls into the transfer. Default false. */
+  prefault?: boolean | undefined;
+  /** Ask for huge pages, which makes copying cheaper. Default true. */
+  hugePages?: boolean | undefined;
+  /** The caller vouches that the memory is all zero, so that zero pages need not be written. */
+  zeroed?: boolean | undefined;
+}
+
+/** A block in the form that can be posted to another thread. */
+export interface SharedRamBlock {
+  readonly idstr: string;
+  readonly pageSize: number;
+  readonly segments: readonly Segment[];
+  readonly zeroed: boolean;
+}
+
+/**
+ * See the module comment.
+ *
+ * @example
+ * ```ts
+ * const block = RamBlock.allocate("pc.ram", 64 * 1024 * 1024);
+ * block.view(0, 4096).fill(7);
+ * ```
+ */
+export class RamBlock implements Disposable {
+  /** Name of the block, equal on both sides, at most 255 bytes of UTF-8. */
+  readonly idstr: string;
+  /** Length in bytes, a multiple of `pageSize`. */
+  readonly bytes: number;
+  /** Target page size in bytes. */
+  readonly pageSize: number;
+  /** Length in pages. */
+  readonly pages: number;
+  /** The memory, in ascending order; all but the last have the same length. */
+  readonly segments: readonly Segment[];
+  /** Whether the memory was all zero when the block was made. */
+  readonly zeroed: boolean;
+  #unmap: (() => void) | undefined;
+
+  private constructor(shared: SharedRamBlock, unmap?: () => void) {
+    const { idstr, pageSize, segments, zeroed } = shared;
+    const idBytes = new TextEncoder().encode(idstr).byteLength;
+    if (idBytes < 1 || idBytes > BLOCK_ID_BYTES_MAX || idstr.includes("\0")) {
+      throw new RangeError(
+        `Cannot make RAM block: its id has ${idBytes} bytes, must be 1 to ${BLOCK_ID_BYTES_MAX} without NUL`,
+      );
+    }
+    checkPageSize(pageSize);
+    this.bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+    this.pages = this.bytes / pageSize;
+    if (!Number.isInteger(this.pages) || this.pages < 1 || this.pages > BLOCK_PAGES_MAX) {
+      throw new RangeError(
+        `Cannot make RAM block ${idstr}: ${this.bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
+      );
+    }
+    checkSegments(idstr, segments);
+    this.idstr = idstr;
+    this.pageSize = pageSize;
+    this.segments = segments;
+    this.zeroed = zeroed;
+    this.#unmap = unmap;
+  }
+
+  /**
+   * Allocates zeroed memory; physical pages are taken on first touch unless `prefault` is set.
+   *
+   * @throws {RangeError} for an impossible length, page size or id.
+   */
+  static allocate(idstr: string, bytes: number, options: RamBlockOptions = {}): RamBlock {
+    const pageSize = options.pageSize ?? 4096;
+    checkLength(idstr, bytes, pageSize);
+    const segments: Segment[] = [];
+    for (let left = bytes; left > 0; left -= SEGMENT_BYTES) {
+      const buffer = new SharedArrayBuffer(Math.min(left, SEGMENT_BYTES));
+      segments.push(segmentOf(buffer));
+    }
+    return prepared(new RamBlock({ idstr, pageSize, segments, zeroed: true }), options);
+  }
+
+  /**
+   * Uses the caller's own memory. Several buffers make one block; all but the last must have the
+   * same power-of-two length.
+   *
+   * @throws {RangeError} when the lengths do not allow it.
+   */
+  static fromBuffer(
+    idstr: string,
+    buffers: SharedArrayBuffer | readonly SharedArrayBuffer[],
+    options: RamBlockOptions = {},
+  ): RamBlock {
+    const list = buffers instanceof SharedArrayBuffer ? [buffers] : buffers;
+    const block = new RamBlock({
+      idstr,
+      pageSize: options.pageSize ?? 4096,
+      segments: list.map(segmentOf),
+      zeroed: options.zeroed ?? false,
+    });
+    return prepared(block, { hugePages: false, ...options });
+  }
+
+  /**
+   * Maps a file or device that several processes share: a memfd (`/proc/PID/fd/N`), a file in
+   * /dev/shm, guest RAM with `share=on`. Nothing is copied; dispose the block to unmap.
+   *
+   * The file must keep its length while it is mapped: the kernel ends the process when a page is
+   * touched that is no longer there.
+   *
+   * @param path File to map from its start.
+   * @throws {SystemError} when it cannot be opened or mapped.
+   */
+  static map(
+    idstr: string,
+    path: string,
+    options: RamBlockOptions & { writable?: boolean | undefined } = {},
+  ): RamBlock {
+    const writable = options.writable ?? false;
+    const action = `Cannot map ${path}`;
+    const flags = (writable ? OpenFlag.RDWR : OpenFlag.RDONLY) | OpenFlag.CLOEXEC;
+    const fd = unwrap(action, openFile(path, flags));
+    try {
+      const bytes = unwrap(action, lseek(fd, 0, SeekFrom.END));
+      const pageSize = options.pageSize ?? 4096;
+      checkLength(idstr, bytes, pageSize);
+      const prot = MemoryMap.PROT_READ | (writable ? MemoryMap.PROT_WRITE : 0);
+      const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, fd, 0));
+      const shared: SharedRamBlock = {
+        idstr,
+        pageSize,
+        segments: [{ address, bytes, buffer: undefined }],
+        zeroed: options.zeroed ?? false,
+      };
+      try {
+        const block = new RamBlock(shared, () => munmap(address, bytes));
+        if (options.prefault) block.prefault(writable);
+        return block;
+      } catch (error) {
+        munmap(address, bytes);
+        throw error;
+      }
+    } finally {
+      close(fd); // the mapping keeps the file
+    }
+  }
+
+  /** Makes a block object over one that another thread owns and keeps alive. */
+  static attach(shared: SharedRamBlock): RamBlock {
+    return new RamBlock(shared);
+  }
+
+  /** The form to post to another thread; this object must outlive its use there. */
+  share(): SharedRamBlock {
+    return {
+      idstr: this.idstr,
+      pageSize: this.pageSize,
+      segments: this.segments,
+      zeroed: this.zeroed,
+    };
+  }
+
+  /** Length of every segment but the last, in bytes. */
+  get segmentBytes(): number {
+    return this.segments[0]!.bytes;
+  }
+
+  /**
+   * Address of byte `offset`; the bytes up to the end of its segment are contiguous.
+   *
+   * @throws {RangeError} outside the block.
+   */
+  addressAt(offset: number): number {
+    this.#checkRange(offset, 1);
+    const index = Math.floor(offset / this.segmentBytes);
+    return this.segments[index]!.address + (offset - index * this.segmentBytes);
+  }
+
+  /**
+   * A view of `bytes` bytes from `offset`, without a copy. A mapped block must not be disposed while
+   * the view is in use.
+   *
+   * @throws {RangeError} outside the block or across a segment border (`segmentBytes`).
+   */
+  view(offset: number, bytes: number): Uint8Array {
+    this.#checkRange(offset, bytes);
+    const index = Math.floor(offset / this.segmentBytes);
+    const segment = this.segments[index]!;
+    const within = offset - index * this.segmentBytes;
+    if (within + bytes > segment.bytes) {
+      throw new RangeError(
+        `Cannot view ${bytes} bytes at ${offset}: the segment ends after ${segment.bytes - within}`,
+      );
+    }
+    return segment.buffer === undefined
+      ? viewOfMemory(segment.address + within, bytes)
+      : new Uint8Array(segment.buffer, within, bytes);
+  }
+
+  /** Views that together cover the block in order, each at most `bytesMax` long. */
+  *views(bytesMax = 8 * 1_048_576): Generator<Uint8Array> {
+    for (let offset = 0; offset < this.bytes;) {
+      const left = this.segmentBytes - (offset % this.segmentBytes);
+      const bytes = Math.min(bytesMax, left, this.bytes - offset);
+      yield this.view(offset, bytes);
+      offset += bytes;
+    }
+  }
+
+  /** Touches all memory, for writing or only for reading, so that later use finds it in place. */
+  prefault(forWriting = true): void {
+    const advice = forWriting ? MemoryAdvice.POPULATE_WRITE : MemoryAdvice.POPULATE_READ;
+    for (const { address, bytes } of this.segments) {
+      const start = Math.ceil(address / 4096) * 4096;
+      const whole = Math.floor((address + bytes - start) / 4096) * 4096;
+      if (whole <= 0) continue;
+      const status = madvise(start, whole, advice);
+      if (status < 0) {
+        throw new RangeError(`Cannot prefault RAM block ${this.idstr}: ${errnoName(-status)}`);
+      }
+    }
+  }
+
+  /** Unmaps mapped memory; other memory is freed when nobody refers to it. Safe to call twice. */
+  [Symbol.dispose](): void {
+    this.#unmap?.();
+    this.#unmap = undefined;
+  }
+
+  #checkRange(offset: number, bytes: number): void {
+    if (!(offset >= 0 && bytes > 0 && offset + bytes <= this.bytes)) {
+      throw new RangeError(
+        `Cannot access ${bytes} bytes at ${offset}: RAM block ${this.idstr} has ${this.bytes} bytes`,
+      );
+    }
+  }
+}
+
+/** @throws {RangeError} unless `pageSize` is one a target may have. */
+export function checkPageSize(pageSize: number): void {
+  if (!PAGE_SIZES.includes(pageSize)) {
+    throw new RangeError(
+      `Cannot use page size ${pageSize}: must be one of ${PAGE_SIZES.join(", ")} bytes`,
+    );
+  }
+}
+
+function checkLength(idstr: string, bytes: number, pageSize: number): void {
+  checkPageSize(pageSize);
+  if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % pageSize !== 0) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: ${bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
+    );
+  }
+}
+
+function checkSegments(idstr: string, segments: readonly Segment[]): void {
+  const first = segments[0]!.bytes;
+  if (segments.length === 1) return;
+  const uniform = segments.every(({ bytes }, index) =>
+    index < segments.length - 1 ? bytes === first : bytes <= first,
+  );
+  if (!uniform || !Number.isInteger(Math.log2(first)) || first > BUFFER_BYTES_MAX) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: all buffers but the last must have the same power-of-two length`,
+    );
+  }
+}
+
+function segmentOf(buffer: SharedArrayBuffer): Segment {
+  return { address: addressOf(buffer), bytes: buffer.byteLength, buffer };
+}
+
+function prepared(block: RamBlock, options: RamBlockOptions): RamBlock {
+  if (options.hugePages ?? true) {
+    for (const { address, bytes } of block.segments) {
+      // Advice only: small or unaligned memory and kernels without huge pages are no failure.
+      if (address % 4096 === 0) madvise(address, bytes, MemoryAdvice.HUGEPAGE);
+    }
+  }
+  if (options.prefault) block.prefault();
+  return block;
+}

@@ -1,0 +1,261 @@
+/**
+ * Blocking sockets without blocking for ever: connecting, listening and accepting in short steps
+ * that look at the stop word, and the options every migration socket gets.
+ *
+ * @module
+ */
+import { Arena } from "../../ffi/arena.ts";
+import {
+  accept,
+  bind,
+  close,
+  connect,
+  Errno,
+  errnoName,
+  fcntl,
+  getsockname,
+  getsockopt,
+  listen,
+  poll,
+  setsockopt,
+  socket,
+  unwrap,
+} from "../../ffi/libc.ts";
+import { FileControl, PollEvent, SocketOption, SocketType } from "../../ffi/linux.ts";
+import { ChannelError, SystemError, TimeoutError } from "../errors.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
+import { formatEndpoint, type Endpoint } from "./endpoint.ts";
+import {
+  addressFamily,
+  readSocketAddress,
+  SOCKET_ADDRESS_BYTES,
+  writeSocketAddress,
+} from "./socket_address.ts";
+
+/** Scratch structs of one thread's socket calls. */
+class SocketScratch {
+  readonly arena = new Arena(512);
+  readonly address = this.arena.reserve(SOCKET_ADDRESS_BYTES);
+  readonly integer = this.arena.reserve(16); // socklen_t, int options, timeval
+  readonly pollfd = this.arena.reserve(8);
+
+  at(offset: number): number {
+    return this.arena.address + offset;
+  }
+}
+
+let scratch: SocketScratch | undefined;
+const structs = (): SocketScratch => (scratch ??= new SocketScratch());
+
+/**
+ * Connects within `limitMs`. A peer that is not listening yet is an error: retrying is the caller's
+ * decision.
+ *
+ * @param onSocket Called with the descriptor before any wait, so that a stop can shut it down.
+ * @returns The connected, blocking descriptor.
+ * @throws {SystemError} when the kernel refuses, {TimeoutError} after the limit.
+ */
+export function connectSocket(
+  endpoint: Endpoint,
+  limitMs: number,
+  session: Stoppable,
+  onSocket: (fd: number) => void,
+): number {
+  const peer = formatEndpoint(endpoint);
+  const action = `Cannot connect to ${peer}`;
+  const { arena, address } = structs();
+  const fd = unwrap(
+    action,
+    socket(
+      addressFamily(endpoint),
+      SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC,
+      0,
+    ),
+  );
+  onSocket(fd);
+  const bytes = writeSocketAddress(arena, address, endpoint);
+  const deadline = performance.now() + limitMs;
+  for (;;) {
+    const status = connect(fd, arena.address + address, bytes);
+    if (status >= 0) break;
+    if (status === -Errno.EINTR) continue;
+    if (status === -Errno.EAGAIN) {
+      // A Unix listener whose backlog is full: there is nothing to poll for.
+      pause(session, deadline, action, peer);
+      continue;
+    }
+    if (status !== -Errno.EINPROGRESS) unwrap(action, status, { peer });
+    waitReady(fd, PollEvent.OUT, session, deadline, action, peer);
+    const error = socketError(fd);
+    if (error !== 0) unwrap(action, -error, { peer });
+    break;
+  }
+  configureSocket(fd, endpoint.kind === "tcp");
+  return fd;
+}
+
+/** A bound, listening, non-blocking socket and where it really listens. */
+export interface Listener {
+  readonly fd: number;
+  readonly endpoint: Endpoint;
+}
+
+/**
+ * Listens at `endpoint`; port 0 takes a free one.
+ *
+ * @throws {SystemError} when the address is in use or not ours.
+ */
+export function listenSocket(endpoint: Endpoint, backlog: number): Listener {
+  const action = `Cannot listen on ${formatEndpoint(endpoint)}`;
+  const { arena, address, integer } = structs();
+  const fd = unwrap(
+    action,
+    socket(
+      addressFamily(endpoint),
+      SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC,
+      0,
+    ),
+  );
+  try {
+    if (endpoint.kind === "tcp") {
+      setInteger(fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
+    }
+    const bytes = writeSocketAddress(arena, address, endpoint);
+    unwrap(action, bind(fd, arena.address + address, bytes));
+    unwrap(action, listen(fd, backlog));
+    arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
+    unwrap(action, getsockname(fd, arena.address + address, arena.address + integer));
+    return { fd, endpoint: readSocketAddress(arena, address) ?? endpoint };
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+/** An accepted connection, non-blocking, and its other end as text. */
+export interface Accepted {
+  readonly fd: number;
+  readonly peer: string;
+}
+
+/** Accepts one waiting connection, or none. */
+export function acceptSocket(listener: Listener): Accepted | undefined {
+  const { arena, address, integer } = structs();
+  arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
+  arena.u8.fill(0, address, address + SOCKET_ADDRESS_BYTES);
+  const fd = accept(
+    listener.fd,
+    arena.address + address,
+    arena.address + integer,
+    SocketType.NONBLOCK | SocketType.CLOEXEC,
+  );
+  // A connection that was reset while it waited is no failure of the listener.
+  if (fd < 0) return undefined;
+  const endpoint = readSocketAddress(arena, address) ?? listener.endpoint;
+  return { fd, peer: formatEndpoint(endpoint) };
+}
+
+/**
+ * Makes a connected socket what the engine expects: blocking, but for at most one tick, so that
+ * every thread inside a call comes back to look at the stop word; no delay of small packets.
+ */
+export function configureSocket(fd: number, tcp: boolean): void {
+  const flags = unwrap("Cannot read socket flags", fcntl(fd, FileControl.GETFL, 0));
+  unwrap("Cannot make socket blocking", fcntl(fd, FileControl.SETFL, flags & ~SocketType.NONBLOCK));
+  const { arena, integer } = structs();
+  arena.setPointer(integer, 0);
+  arena.setPointer(integer + 8, WAIT_TICK_MS * 1000);
+  for (const option of [SocketOption.SO_RCVTIMEO, SocketOption.SO_SNDTIMEO]) {
+    unwrap(
+      "Cannot set socket timeout",
+      setsockopt(fd, SocketOption.SOL_SOCKET, option, arena.address + integer, 16),
+    );
+  }
+  if (tcp) setInteger(fd, SocketOption.IPPROTO_TCP, SocketOption.TCP_NODELAY, 1);
+}
+
+/**
+ * Waits until `fd` is ready for `events`.
+ *
+ * @throws {TimeoutError} after `deadline` (as `performance.now()`), {ChannelError} on stop.
+ */
+export function waitReady(
+  fd: number,
+  events: number,
+  session: Stoppable,
+  deadline: number,
+  action: string,
+  peer?: string,
+): void {
+  while (!pollOnce(fd, events, session, deadline, action, peer));
+}
+
+/** Waits one tick for `events`; true when `fd` is ready. Throws as {@linkcode waitReady} does. */
+export function pollOnce(
+  fd: number,
+  events: number,
+  session: Stoppable,
+  deadline: number,
+  action: string,
+  peer?: string,
+): boolean {
+  const { arena, pollfd } = structs();
+  arena.view.setInt32(pollfd, fd, true);
+  arena.view.setInt16(pollfd + 4, events, true);
+  arena.view.setInt16(pollfd + 6, 0, true);
+  const left = deadline - performance.now();
+  const ready = poll(
+    arena.address + pollfd,
+    1,
+    Math.max(0, Math.min(WAIT_TICK_MS, Math.ceil(left))),
+  );
+  if (session.stopping) {
+    throw new ChannelError("ERR_MULTIFD_CHANNEL_STOPPED", `${action}: the session was stopped`);
+  }
+  if (ready > 0) return true;
+  if (ready < 0 && ready !== -Errno.EINTR) unwrap(action, ready, { peer });
+  if (performance.now() >= deadline) {
+    throw new TimeoutError("ERR_MULTIFD_TIMEOUT", `${action}: no answer within the limit`, {
+      peer,
+    });
+  }
+  return false;
+}
+
+function pause(session: Stoppable, deadline: number, action: string, peer: string): void {
+  if (session.stopping) {
+    throw new ChannelError("ERR_MULTIFD_CHANNEL_STOPPED", `${action}: the session was stopped`);
+  }
+  if (performance.now() >= deadline) {
+    throw new TimeoutError("ERR_MULTIFD_TIMEOUT", `${action}: no answer within the limit`, {
+      peer,
+    });
+  }
+  poll(0, 0, 5); // sleeps; an empty set has nothing to report
+}
+
+function socketError(fd: number): number {
+  const { arena, integer } = structs();
+  arena.view.setUint32(integer + 8, 4, true);
+  const status = getsockopt(
+    fd,
+    SocketOption.SOL_SOCKET,
+    SocketOption.SO_ERROR,
+    arena.address + integer,
+    arena.address + integer + 8,
+  );
+  if (status < 0) return -status;
+  return arena.view.getInt32(integer, true);
+}
+
+function setInteger(fd: number, level: number, option: number, value: number): void {
+  const { arena, integer } = structs();
+  arena.view.setInt32(integer, value, true);
+  const status = setsockopt(fd, level, option, arena.address + integer, 4);
+  if (status < 0) {
+    throw new SystemError(`Cannot set socket option ${level}/${option}: ${errnoName(-status)}`, {
+      errno: errnoName(-status),
+    });
+  }
+}

@@ -1,0 +1,432 @@
+/**
+ * A receiver whose calls block: it accepts the connections of one migration, reads the main
+ * connection on the calling thread and the channels on workers. The asynchronous `Receiver` runs one
+ * of these on a worker of its own.
+ *
+ * @module
+ */
+import { ReceiveState } from "../engine/receive_state.ts";
+import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
+import { clearMemory } from "../../ffi/libc.ts";
+import { ChannelError, LimitError, StreamError, TimeoutError } from "../errors.ts";
+import { CHANNELS_MAX } from "../limits.ts";
+import { BlockTable, pageAddress } from "../memory/block_table.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
+import { Connection } from "../net/connection.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { listenSocket, type Listener } from "../net/socket.ts";
+import {
+  CHANNEL_DESCRIPTOR,
+  LISTENER_DESCRIPTOR,
+  MAIN_DESCRIPTOR,
+  SessionControl,
+} from "../sync/session_control.ts";
+import { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter } from "../wire/byte_writer.ts";
+import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
+import { MainStreamReader, type MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { sendPong, sendShut } from "../wire/return_path.ts";
+import { formatUuid } from "../wire/uuid.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import { compareDigests, DIGEST_SECTION, readDigests } from "./digests.ts";
+import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
+
+const SHUT_OK = 0;
+const SHUT_FAILED = 1;
+
+/** Hooks of the thread that runs a receiver. */
+export interface ReceiverHooks {
+  /** The blocks are known and their memory is ready; no page has arrived yet. */
+  onBlocks?: ((blocks: readonly RamBlock[], channels: number) => void) | undefined;
+  /** All data is in place; when it throws, the sender is told that the migration failed. */
+  finalize?: ((blocks: readonly RamBlock[]) => void) | undefined;
+}
+
+/** See the module comment. Used by one thread. */
+export class BlockingReceiver implements Disposable {
+  readonly #config: ReceiverConfig;
+  readonly #control: SessionControl;
+  readonly #statistics: StatisticsTable;
+  readonly #counters: MainCounters;
+  readonly #hooks: ReceiverHooks;
+  readonly #table: BlockTable;
+  readonly #state: ReceiveState;
+  readonly #workers: WorkerGroup;
+  #listener: Listener | undefined;
+  #blocks: readonly RamBlock[] = [];
+  #channels: number;
+  #peer: string | undefined;
+
+  /** Starts the channels' threads if their number is known; `listen()` opens the socket. */
+  constructor(
+    config: ReceiverConfig,
+    hooks: ReceiverHooks = {},
+    control = new SessionControl(),
+    statistics = new StatisticsTable(config.channels ?? CHANNELS_MAX),
+  ) {
+    this.#config = config;
+    this.#hooks = hooks;
+    this.#control = control;
+    this.#statistics = statistics;
+    this.#counters = statistics.main();
+    const given = config.blocks?.reduce(
+      (sum, { segments }) => sum + segments.reduce((bytes, segment) => bytes + segment.bytes, 0),
+      0,
+    );
+    this.#table = new BlockTable(given ?? config.ramBytesMax);
+    this.#state = new ReceiveState(config.channels ?? CHANNELS_MAX, control);
+    this.#workers = new WorkerGroup(control);
+    this.#channels = config.channels ?? 0;
+    for (let channel = 0; channel < this.#channels; channel++) this.#startChannel(channel);
+  }
+
+  /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
+  listen(): Endpoint {
+    return this.#guarded(() => {
+      this.#control.phase = "start";
+      this.#listener = listenSocket(this.#config.endpoint, CHANNELS_MAX + 1);
+      this.#control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
+      return this.#listener.endpoint;
+    });
+  }
+
+  /** Receives one migration; returns when all of it is in place and the sender has been told. */
+  complete(): Statistics {
+    return this.#guarded(() => {
+      const connection = this.#accept();
+      const handler = new ReceiverStream(this, connection);
+      this.#control.phase = "setup";
+      const reader = new ByteReader(connection);
+      try {
+        new MainStreamReader(reader, handler, this.#config.pageSize).readAll();
+        this.#control.throwIfFailed();
+        handler.verify();
+        this.#control.phase = "end";
+        this.#hooks.finalize?.(this.#blocks);
+      } catch (error) {
+        handler.reportFailure();
+        throw error;
+      } finally {
+        this.#counters.addBytes(reader.position);
+      }
+      handler.confirm();
+      this.#counters.end();
+      this.#control.finish();
+      this[Symbol.dispose]();
+      return this.statistics();
+    });
+  }
+
+  /** Blocks received into; empty until the sender has announced them. */
+  get blocks(): readonly RamBlock[] {
+    return this.#blocks;
+  }
+
+  /** Counters as of now; readable after the end and after a failure. */
+  statistics(): Statistics {
+    return this.#statistics.snapshot(this.#channels, this.#config.pageSize);
+  }
+
+  /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
+  [Symbol.dispose](): void {
+    this.#control.finish();
+    this.#workers.join();
+    this.#control.closeDescriptors();
+    this.#listener = undefined;
+  }
+
+  /** Waits until every channel stands at the same sync point, then lets all of them go on. */
+  passSyncPoint(): void {
+    const limitMs = this.#config.timeouts.stallMs;
+    for (let reached = 0; reached < this.#channels; reached++) {
+      const result = this.#state.syncReached.take(limitMs);
+      if (result === "taken") continue;
+      this.#control.throwIfFailed();
+      if (result === "stopped") {
+        throw new ChannelError(
+          "ERR_MULTIFD_CHANNEL_STOPPED",
+          "Cannot synchronise: session stopped",
+        );
+      }
+      throw new TimeoutError(
+        "ERR_MULTIFD_TIMEOUT_SYNC",
+        `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
+          "both sides must use the same sync mode",
+      );
+    }
+    for (let channel = 0; channel < this.#channels; channel++) {
+      this.#state.released(channel).post();
+    }
+  }
+
+  /** Checks what the stream says about its source. */
+  checkConfiguration(configuration: StreamConfiguration): void {
+    const { machine, pageBits, capabilities, uuid } = configuration;
+    const { pageSize } = this.#config;
+    if (this.#config.machine !== undefined && machine !== this.#config.machine) {
+      throw mismatch("MACHINE", `machine is ${machine}, must be ${this.#config.machine}`);
+    }
+    if (2 ** (pageBits ?? 12) !== pageSize) {
+      throw mismatch("PAGE_SIZE", `page size is ${2 ** (pageBits ?? 12)}, must be ${pageSize}`);
+    }
+    if (capabilities.length > 0) {
+      throw mismatch("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
+    }
+    if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#config.uuid[at])) {
+      throw mismatch(
+        "UUID",
+        `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#config.uuid)}`,
+      );
+    }
+  }
+
+  /** Matches the announced blocks with given memory, or allocates it. */
+  takeBlocks(announced: readonly AnnouncedBlock[]): void {
+    const { blocks: given, ramBytesMax } = this.#config;
+    const total = announced.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (given === undefined && total > ramBytesMax) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_RAM",
+        `Cannot allocate RAM blocks: the sender announces ${total} bytes, at most ${ramBytesMax} are allowed`,
+      );
+    }
+    this.#blocks =
+      given === undefined
+        ? announced.map((block) => this.#allocate(block))
+        : this.#match(announced);
+    for (const block of this.#blocks) this.#table.add(block);
+    this.#counters.setRamBytes(total);
+    this.#counters.start();
+    this.#control.phase = "transfer";
+    this.#hooks.onBlocks?.(this.#blocks, this.#channels);
+  }
+
+  /** Clears a page that arrived as a zero record on the main connection. */
+  placeZeroPage(idstr: string, offset: number): void {
+    const block = this.#table.find(idstr)!; // the section reader knows only announced blocks
+    const page = offset / block.pageSize;
+    if (!block.received.set(page) || !block.zeroed) {
+      clearMemory(pageAddress(block, page), block.pageSize);
+    }
+    this.#counters.addZeroPages(1);
+  }
+
+  /** Compares the received blocks with the sender's digests. */
+  compareDigests(digests: ReadonlyMap<string, Uint8Array>): void {
+    this.#control.phase = "complete";
+    compareDigests(this.#blocks, digests);
+  }
+
+  get syncMode(): ReceiverConfig["syncMode"] {
+    return this.#config.syncMode;
+  }
+
+  #accept(): Connection {
+    this.#control.phase = "connect";
+    const { channels, uuid, timeouts } = this.#config;
+    const { acceptMs, connectMs } = timeouts;
+    let accepted: AcceptedConnections | undefined;
+    {
+      using acceptor = new Acceptor(
+        this.#listener!,
+        { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
+        this.#control,
+        (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
+      );
+      accepted = acceptor.run();
+    }
+    if (accepted === undefined) {
+      throw new ChannelError(
+        "ERR_MULTIFD_CHANNEL_STOPPED",
+        "Cannot accept: the session was stopped",
+      );
+    }
+    this.#peer = accepted.peer;
+    this.#checkChannelIds(accepted.channels);
+    this.#channels = accepted.channels;
+    this.#control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
+    // One migration per receiver: whoever comes later is refused at once.
+    this.#control.closeDescriptor(LISTENER_DESCRIPTOR);
+    return new Connection(accepted.mainFd, this.#control, timeouts);
+  }
+
+  #takeChannel(channel: number, fd: number, peer: string): void {
+    this.#peer = peer;
+    this.#control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, fd);
+    if (this.#config.channels === undefined) this.#startChannel(channel);
+    this.#state.connected(channel).post();
+  }
+
+  /** An open number of channels still means ids from 0 without gaps. */
+  #checkChannelIds(channels: number): void {
+    for (let channel = 0; channel < channels; channel++) {
+      if (this.#control.descriptorAt(CHANNEL_DESCRIPTOR + channel) < 0) {
+        throw new LimitError(
+          "ERR_MULTIFD_LIMIT_CHANNELS",
+          `Cannot accept connections: ${channels} channels connected and none has id ${channel}`,
+        );
+      }
+    }
+  }
+
+  #startChannel(channel: number): void {
+    const { pageSize, compression, timeouts } = this.#config;
+    this.#workers.start({
+      role: "receive-channel",
+      channel,
+      pageSize,
+      compression,
+      timeouts,
+      control: this.#control.buffer,
+      statistics: this.#statistics.buffer,
+      state: this.#state.buffer,
+      blocks: this.#table.handle,
+    });
+  }
+
+  #allocate({ idstr, bytes }: AnnouncedBlock): RamBlock {
+    const { pageSize, prefault } = this.#config;
+    return RamBlock.allocate(idstr, bytes, { pageSize, prefault });
+  }
+
+  #match(announced: readonly AnnouncedBlock[]): RamBlock[] {
+    const given = this.#config.blocks!;
+    const names = announced.map(({ idstr }) => idstr);
+    const missing = given.find(({ idstr }) => !names.includes(idstr));
+    if (missing !== undefined) {
+      throw mismatch(
+        "BLOCKS",
+        `RAM block ${missing.idstr} is not announced, the lists must be equal`,
+      );
+    }
+    return announced.map(({ idstr, bytes }) => {
+      const found = given.find((block) => block.idstr === idstr);
+      if (found === undefined) {
+        throw mismatch(
+          "BLOCKS",
+          `RAM block ${JSON.stringify(idstr)} is announced and unknown here`,
+        );
+      }
+      const block = RamBlock.attach(found);
+      if (block.bytes !== bytes) {
+        throw mismatch("BLOCKS", `RAM block ${idstr} has ${bytes} bytes, must be ${block.bytes}`);
+      }
+      return block;
+    });
+  }
+
+  /** Runs a step; its failure becomes the session's first error unless there is one already. */
+  #guarded<Result>(step: () => Result): Result {
+    this.#control.throwIfFailed();
+    try {
+      return step();
+    } catch (error) {
+      this.#control.fail(error, { side: "destination", peer: this.#peer });
+      this.#counters.end();
+      throw this.#control.error ?? error;
+    }
+  }
+}
+
+/** Answers the main stream on behalf of a receiver. */
+class ReceiverStream implements MainStreamHandler {
+  readonly #receiver: BlockingReceiver;
+  readonly #replies: ByteWriter;
+  #returnPath = false;
+  #digests: ReadonlyMap<string, Uint8Array> | undefined;
+
+  constructor(receiver: BlockingReceiver, connection: Connection) {
+    this.#receiver = receiver;
+    this.#replies = new ByteWriter(connection);
+  }
+
+  configuration(configuration: StreamConfiguration): void {
+    this.#receiver.checkConfiguration(configuration);
+  }
+
+  openReturnPath(): void {
+    this.#returnPath = true;
+  }
+
+  ping(value: number): void {
+    if (!this.#returnPath) {
+      throw mismatch("COMMAND", "PING before the return path was opened");
+    }
+    sendPong(this.#replies, value);
+  }
+
+  switchoverStart(): void {
+    // Only devices with loader threads act on it.
+  }
+
+  ramBlocks(blocks: readonly AnnouncedBlock[]): void {
+    this.#receiver.takeBlocks(blocks);
+  }
+
+  zeroPage(idstr: string, offset: number): void {
+    this.#receiver.placeZeroPage(idstr, offset);
+  }
+
+  syncMarker(): void {
+    this.#receiver.passSyncPoint();
+  }
+
+  ramSectionEnd(): void {
+    if (this.#receiver.syncMode === "section") this.#receiver.passSyncPoint();
+  }
+
+  fullSection(header: SectionHeader, reader: ByteReader): boolean {
+    if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {
+      return false;
+    }
+    this.#digests = readDigests(reader);
+    return true;
+  }
+
+  /** Compares digests if the sender sent any. */
+  verify(): void {
+    if (this.#digests !== undefined) this.#receiver.compareDigests(this.#digests);
+  }
+
+  /** Tells the sender that everything is in place. */
+  confirm(): void {
+    if (this.#returnPath) sendShut(this.#replies, SHUT_OK);
+  }
+
+  /** Tells the sender that the migration failed, if it can still be told. */
+  reportFailure(): void {
+    if (!this.#returnPath) return;
+    try {
+      sendShut(this.#replies, SHUT_FAILED);
+    } catch {
+      // The connection is gone, and that is what the sender will see.
+    }
+  }
+}
+
+/**
+ * Makes a listening receiver for a thread that may block, such as a worker.
+ *
+ * @param options As for `listen()`; the host must be numeric, `finalize` must not return a promise,
+ * and `signal` is not looked at since a blocked thread sees no events.
+ * @throws {MultifdError} when listening fails; everything is released then.
+ */
+export function listenBlocking(options: ListenOptions): {
+  receiver: BlockingReceiver;
+  endpoint: string;
+} {
+  const receiver = new BlockingReceiver(receiverConfig(options), {
+    finalize: (blocks) => void options.finalize?.(blocks),
+  });
+  try {
+    return { endpoint: formatEndpoint(receiver.listen()), receiver };
+  } catch (error) {
+    receiver[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function mismatch(part: string, reason: string): StreamError {
+  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot accept migration: ${reason}`);
+}

@@ -1,0 +1,373 @@
+/**
+ * A sender whose calls block: it runs the main connection on the calling thread and the channels on
+ * workers. The asynchronous `Sender` runs one of these on a worker of its own.
+ *
+ * @module
+ */
+import { isZero } from "../../ffi/libc.ts";
+import { BandwidthLimit } from "../engine/bandwidth_limit.ts";
+import { RamClient } from "../engine/send_client.ts";
+import { SendState, SyncRequest } from "../engine/send_state.ts";
+import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
+import { StreamError, TimeoutError } from "../errors.ts";
+import { WORKER_START_LIMIT_MS } from "../limits.ts";
+import { BlockTable, pageAddress } from "../memory/block_table.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import { ShadowCopy } from "../memory/shadow_copy.ts";
+import { Connection } from "../net/connection.ts";
+import { formatEndpoint } from "../net/endpoint.ts";
+import { connectSocket } from "../net/socket.ts";
+import type { WaitResult } from "../sync/semaphore.ts";
+import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
+import { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter } from "../wire/byte_writer.ts";
+import { PING_VALUE } from "../wire/main_stream.ts";
+import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
+import { awaitShut } from "../wire/return_path.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import { DIGEST_SECTION, encodeDigests } from "./digests.ts";
+import { senderConfig, type ConnectOptions, type SenderConfig } from "./options.ts";
+
+const RAM_CLIENT = 0;
+
+/** See the module comment. Used by one thread. */
+export class BlockingSender implements Disposable {
+  readonly #config: SenderConfig;
+  readonly #control: SessionControl;
+  readonly #statistics: StatisticsTable;
+  readonly #counters: MainCounters;
+  readonly #blocks: readonly RamBlock[];
+  readonly #table: BlockTable;
+  readonly #state: SendState;
+  readonly #client: RamClient;
+  readonly #workers: WorkerGroup;
+  readonly #bandwidth: BandwidthLimit;
+  #out: ByteWriter | undefined;
+  #writer: MainStreamWriter | undefined;
+  #replies: ByteReader | undefined;
+  #sectionOpen = false;
+  #started = false;
+
+  /** Starts the channels' threads; nothing is connected before `connect()`. */
+  constructor(
+    config: SenderConfig,
+    control = new SessionControl(),
+    statistics = new StatisticsTable(config.channels),
+  ) {
+    const { channels, pageSize, timeouts, blocks } = config;
+    this.#config = config;
+    this.#control = control;
+    this.#statistics = statistics;
+    this.#counters = statistics.main();
+    this.#blocks = blocks.map((block) => RamBlock.attach(block));
+    const ramBytes = this.#blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+    this.#counters.setRamBytes(ramBytes);
+    this.#table = new BlockTable(ramBytes);
+    for (const block of this.#blocks) this.#table.add(block);
+    this.#state = SendState.create({ channels, clients: 1, pageSize }, control);
+    this.#client = new RamClient(this.#state, control, RAM_CLIENT, timeouts.stallMs);
+    this.#bandwidth = new BandwidthLimit(config.maxBandwidth);
+    this.#workers = new WorkerGroup(control);
+    for (let channel = 0; channel < channels; channel++) this.#startChannel(channel);
+  }
+
+  /** Connects the main connection, then all channels, and sends the block list. */
+  connect(): void {
+    this.#during("connect", () => {
+      const { endpoint, timeouts, channels } = this.#config;
+      const fd = connectSocket(endpoint, timeouts.connectMs, this.#control, (socket) =>
+        this.#control.registerDescriptor(MAIN_DESCRIPTOR, socket),
+      );
+      const connection = new Connection(fd, this.#control, timeouts);
+      this.#out = new ByteWriter(connection);
+      this.#writer = new MainStreamWriter(this.#out);
+      this.#replies = new ByteReader(connection);
+      this.#state.openConnectGate();
+      const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
+      for (let channel = 0; channel < channels; channel++) {
+        this.#awaited("connect channels", this.#state.channelsCreated.take(limitMs), limitMs);
+      }
+    });
+    this.#during("setup", () => this.#setup());
+  }
+
+  /** Sends every page of every block once, and synchronises. */
+  send(): void {
+    this.#during("transfer", () => {
+      this.#begin();
+      this.#counters.addRound();
+      for (const block of this.#table.blocks) this.#queue(block.index, 0, block.pages);
+      this.#syncPoint();
+    });
+  }
+
+  /**
+   * Sends every page, then `rounds - 1` times what has changed since, each time after a pause.
+   * Memory that other threads or processes still write to needs a last round when they are quiet.
+   */
+  sendRounds(rounds: number, roundDelayMs = 0): void {
+    // The copy comes first: whatever changes after it is found by the first comparison.
+    const shadows = rounds > 1 ? this.#blocks.map((block) => new ShadowCopy(block)) : [];
+    this.send();
+    for (let round = 1; round < rounds; round++) {
+      this.#during("transfer", () => {
+        if (roundDelayMs > 0)
+          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, roundDelayMs);
+        this.#counters.addRound();
+        shadows.forEach((shadow, index) => {
+          const changed = new PageBitmap(this.#blocks[index]!.pages);
+          shadow.scan(changed);
+          this.#queueRuns(index, changed);
+        });
+        this.#syncPoint();
+      });
+    }
+  }
+
+  /** Queues pages `first` up to, not including, `end` of the block with that index. */
+  queueRange(blockIndex: number, first: number, end: number): void {
+    this.#checkPages(blockIndex, first, end);
+    this.#during("transfer", () => {
+      this.#begin();
+      this.#queue(blockIndex, first, end);
+    });
+  }
+
+  /** Queues single pages. */
+  queuePages(blockIndex: number, pages: Uint32Array): void {
+    for (const page of pages) this.#checkPages(blockIndex, page, page + 1);
+    this.#during("transfer", () => {
+      this.#begin();
+      for (const page of pages) this.#queue(blockIndex, page, page + 1);
+    });
+  }
+
+  /** Fetches all set bits of a dirty bitmap, clearing them, and queues their pages. */
+  queueBitmap(blockIndex: number, dirty: PageBitmap): void {
+    this.#checkPages(blockIndex, 0, dirty.pages);
+    this.#during("transfer", () => {
+      this.#begin();
+      this.#counters.addRound();
+      const fetched = new PageBitmap(dirty.pages);
+      dirty.drainInto(fetched);
+      this.#queueRuns(blockIndex, fetched);
+    });
+  }
+
+  /** Ends a round: no page queued later is put in place before those queued so far. */
+  sync(): void {
+    this.#during("transfer", () => this.#syncPoint());
+  }
+
+  /**
+   * Sends what is left, ends the stream and waits until the receiver confirms that all of it is in
+   * place. No other thread may write to the blocks any more when digests are wanted.
+   */
+  complete(): Statistics {
+    this.#during("complete", () => {
+      const writer = this.#writer!;
+      writer.switchoverStart();
+      this.#openSection("end");
+      this.#syncPoint("end");
+      const devices: object[] = [];
+      if (this.#config.verify) {
+        const data = encodeDigests(this.#blocks);
+        writer.fullSection(DIGEST_SECTION, data);
+        devices.push(digestDescription(data.byteLength));
+      }
+      writer.end({ page_size: this.#config.pageSize, devices });
+      this.#flushMain();
+      if (this.#config.returnPath) awaitShut(this.#replies!);
+      this.#counters.end();
+    });
+    this.#control.phase = "end";
+    this.#control.finish();
+    this[Symbol.dispose]();
+    return this.statistics();
+  }
+
+  /** Counters as of now; readable after the end and after a failure. */
+  statistics(): Statistics {
+    return this.#statistics.snapshot(this.#config.channels, this.#config.pageSize);
+  }
+
+  /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
+  [Symbol.dispose](): void {
+    this.#control.finish();
+    this.#state.wakeChannels();
+    this.#workers.join();
+    this.#control.closeDescriptors();
+  }
+
+  #startChannel(channel: number): void {
+    const { endpoint, uuid, compression, timeouts, zeroPageDetection } = this.#config;
+    this.#workers.start({
+      role: "send-channel",
+      channel,
+      endpoint,
+      uuid,
+      compression,
+      detectZeroPages: zeroPageDetection === "multifd",
+      timeouts,
+      control: this.#control.buffer,
+      statistics: this.#statistics.buffer,
+      state: this.#state.handle,
+      blocks: this.#table.handle,
+    });
+  }
+
+  #setup(): void {
+    const writer = this.#writer!;
+    const { machine, pageSize, returnPath } = this.#config;
+    writer.header({
+      machine,
+      pageBits: pageSize === 4096 ? undefined : Math.log2(pageSize),
+      capabilities: [],
+    });
+    if (returnPath) {
+      writer.openReturnPath();
+      writer.ping(PING_VALUE);
+    }
+    writer.beginRamSection("start");
+    writer.blockList(this.#table.blocks);
+    this.#sectionOpen = true;
+    this.#syncPoint("start");
+  }
+
+  #begin(): void {
+    if (this.#started) return;
+    this.#started = true;
+    this.#counters.start();
+  }
+
+  #queueRuns(blockIndex: number, pages: PageBitmap): void {
+    for (const { start, end } of pages.runs()) this.#queue(blockIndex, start, end);
+  }
+
+  #queue(blockIndex: number, first: number, end: number): void {
+    const legacy = this.#config.zeroPageDetection === "legacy";
+    const limited = this.#bandwidth.active;
+    for (let page = first; page < end; page++) {
+      if (legacy && this.#sendLegacyZeroPage(blockIndex, page)) continue;
+      if (this.#client.queuePage(blockIndex, page) && limited) this.#pace();
+    }
+  }
+
+  /** Writes a zero record to the main connection if the page is zero. */
+  #sendLegacyZeroPage(blockIndex: number, page: number): boolean {
+    const block = this.#table.blocks[blockIndex]!;
+    if (!isZero(pageAddress(block, page), block.pageSize)) return false;
+    this.#openSection("part");
+    this.#writer!.zeroPage(block, page);
+    this.#counters.addZeroPages(1);
+    return true;
+  }
+
+  #pace(): void {
+    const { multifdBytes } = this.statistics();
+    this.#bandwidth.pace(multifdBytes, this.#control);
+    this.#control.throwIfFailed();
+  }
+
+  #openSection(kind: RamSectionKind): void {
+    if (this.#sectionOpen && kind === "end") this.#syncPoint();
+    if (!this.#sectionOpen) this.#writer!.beginRamSection(kind);
+    this.#sectionOpen = true;
+  }
+
+  /** Flushes the client, synchronises all channels, marks the point on the main connection. */
+  #syncPoint(kind: RamSectionKind = "part"): void {
+    this.#openSection(kind);
+    this.#client.flush();
+    this.#syncChannels();
+    if (this.#config.syncMode === "round") this.#writer!.syncMarker();
+    this.#writer!.endRamSection();
+    this.#sectionOpen = false;
+    this.#flushMain();
+  }
+
+  #syncChannels(): void {
+    const { channels, timeouts } = this.#config;
+    for (let channel = 0; channel < channels; channel++) {
+      this.#state.channel(channel).requestSync(SyncRequest.ALL);
+    }
+    const limitMs = timeouts.idleMs;
+    for (let channel = 0; channel < channels; channel++) {
+      this.#awaited("sync channels", this.#state.channel(channel).syncDone.take(limitMs), limitMs);
+      this.#awaited("sync channels", this.#state.channelsReady.take(limitMs), limitMs);
+    }
+  }
+
+  #flushMain(): void {
+    const out = this.#out!;
+    out.flush();
+    this.#counters.addBytes(out.position - this.#counters.bytes);
+  }
+
+  #awaited(action: string, result: WaitResult, limitMs: number): void {
+    if (result === "taken") return;
+    this.#control.throwIfFailed();
+    if (result === "stopped") {
+      throw new StreamError("ERR_MULTIFD_STREAM_ENDED", `Cannot ${action}: the session has ended`);
+    }
+    throw new TimeoutError(
+      "ERR_MULTIFD_TIMEOUT",
+      `Cannot ${action}: not done within ${limitMs} ms`,
+    );
+  }
+
+  /** Runs a step; its failure becomes the session's first error unless there is one already. */
+  #during(phase: Phase, step: () => void): void {
+    this.#control.throwIfFailed();
+    this.#control.phase = phase;
+    try {
+      step();
+    } catch (error) {
+      this.#control.fail(error, { side: "source", peer: formatEndpoint(this.#config.endpoint) });
+      this.#counters.end();
+      throw this.#control.error ?? error;
+    }
+  }
+
+  #checkPages(blockIndex: number, first: number, end: number): void {
+    const block = this.#table.blocks[blockIndex];
+    if (block === undefined) {
+      throw new RangeError(`Cannot queue pages: there is no block with index ${blockIndex}`);
+    }
+    if (!(first >= 0 && first < end && end <= block.pages)) {
+      throw new RangeError(
+        `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
+      );
+    }
+  }
+}
+
+/**
+ * Makes a connected sender for a thread that may block, such as a worker.
+ *
+ * @param options As for `connect()`; the host must be numeric, and `signal` is not looked at since
+ * a blocked thread sees no events.
+ * @throws {MultifdError} when connecting fails; everything is released then.
+ */
+export function connectBlocking(options: ConnectOptions): BlockingSender {
+  const sender = new BlockingSender(senderConfig(options));
+  try {
+    sender.connect();
+    return sender;
+  } catch (error) {
+    sender[Symbol.dispose]();
+    throw error;
+  }
+}
+
+function digestDescription(size: number): object {
+  const { idstr, instanceId, version } = DIGEST_SECTION;
+  return {
+    name: idstr,
+    instance_id: instanceId,
+    vmsd_name: idstr,
+    version,
+    fields: [{ name: "data", type: "buffer", size }],
+  };
+}

@@ -1,0 +1,46 @@
+/**
+ * Holds a receiver's thread while the caller's own last step runs on the event loop, for example
+ * writing the image to disk, and carries its outcome back.
+ *
+ * @module
+ */
+import { MultifdError, TimeoutError } from "../errors.ts";
+import { Semaphore } from "../sync/semaphore.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+
+const GATE_WORDS = 2;
+
+/**
+ * See the module comment. The caller records the error of a failed step in the session control
+ * before it opens the gate, so that the receiver's thread can still tell the sender.
+ */
+export class FinalizeGate {
+  readonly buffer: SharedArrayBuffer;
+  readonly #open: Semaphore;
+  readonly #control: SessionControl;
+
+  constructor(source: SharedArrayBuffer | undefined, control: SessionControl) {
+    this.buffer = source ?? new SharedArrayBuffer(GATE_WORDS * 4);
+    this.#control = control;
+    this.#open = new Semaphore(new Int32Array(this.buffer), 0, control);
+  }
+
+  /** Caller: the step has ended, well or badly. */
+  open(): void {
+    this.#open.post();
+  }
+
+  /** Receiver's thread: waits for the step, at most `limitMs`. */
+  wait(limitMs: number): void {
+    const result = this.#open.take(limitMs);
+    this.#control.throwIfFailed();
+    if (result === "taken") return;
+    if (result === "stopped") {
+      throw new MultifdError("ERR_MULTIFD_STOPPED", "Cannot finalize: the session was stopped");
+    }
+    throw new TimeoutError(
+      "ERR_MULTIFD_TIMEOUT",
+      `Cannot finalize: the caller's last step was not done within ${limitMs} ms`,
+    );
+  }
+}

@@ -1,0 +1,272 @@
+/**
+ * Options of a session: what a user may set, the defaults, and the checked form that travels to
+ * worker threads.
+ *
+ * @module
+ */
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
+import { availableParallelism } from "node:os";
+import {
+  resolveCompression,
+  type Compression,
+  type CompressionMethod,
+  type ResolvedCompression,
+} from "../codec/registry.ts";
+import { SystemError, TimeoutError } from "../errors.ts";
+import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
+import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block.ts";
+import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { parseUuid } from "../wire/uuid.ts";
+
+/** Time limits in milliseconds; what is left out has its default (`limits.ts`). */
+export interface Timeouts {
+  /** One connection attempt, and from the first to the last connection of a migration. 10 s. */
+  readonly connectMs: number;
+  /** A receiver until the first connection. 10 min. */
+  readonly acceptMs: number;
+  /** Between two packets or two pieces of the main stream. 5 min. */
+  readonly idleMs: number;
+  /** Without a single byte in the middle of a packet. 30 s. */
+  readonly stallMs: number;
+}
+
+/** Options that both sides have. */
+export interface SessionOptions {
+  /** `host:port`, `[v6]:port` or `unix:/path`. */
+  readonly endpoint: string;
+  /**
+   * Number of multifd channels, 1 to 255, equal on both sides. `"auto"` takes twice the processors
+   * (2 to 16) on a sender and whatever connects on a receiver. Default 2, as in QEMU.
+   */
+  readonly channels?: number | "auto" | undefined;
+  /** Compression method, equal on both sides; the level matters to the sender only. Default none. */
+  readonly compression?: Compression | CompressionMethod | undefined;
+  /** VM uuid, equal on both sides; absent means all zero. */
+  readonly uuid?: string | undefined;
+  /** Time limits. */
+  readonly timeouts?: Partial<Timeouts> | undefined;
+  /** Cancels the session at any time; it ends within a second with a `CancelledError`. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Who finds zero pages: the channels, the main thread as before QEMU 9.0, or nobody. */
+export type ZeroPageDetection = "multifd" | "legacy" | "none";
+
+/** When channels synchronise: after each round, or after each section as machine types up to 8.0 do. */
+export type SyncMode = "round" | "section";
+
+/** Options of {@linkcode connect}. */
+export interface ConnectOptions extends SessionOptions {
+  /** What to send. The sender keeps the blocks alive; all have the same page size. */
+  readonly blocks: readonly RamBlock[];
+  /** Default `multifd`. */
+  readonly zeroPageDetection?: ZeroPageDetection | undefined;
+  /** Limit in bytes per second over all connections, 0 (default) for none. */
+  readonly maxBandwidth?: number | undefined;
+  /** Send a digest of every block at the end, for the receiver to compare. Default false. */
+  readonly verify?: boolean | undefined;
+  /** Machine type named in the stream. Default `multifd`. */
+  readonly machine?: string | undefined;
+  /** Wait for the receiver's confirmation. Default true; without it nothing proves arrival. */
+  readonly returnPath?: boolean | undefined;
+  /** Default `round`. */
+  readonly syncMode?: SyncMode | undefined;
+}
+
+/** Options of {@linkcode listen}. */
+export interface ListenOptions extends SessionOptions {
+  /**
+   * Memory to receive into, matched by id; the sender's list must be the same. Absent: what the
+   * sender announces is allocated.
+   */
+  readonly blocks?: readonly RamBlock[] | undefined;
+  /** Page size when no blocks are given. Default 4096. */
+  readonly pageSize?: number | undefined;
+  /** Most bytes to allocate for announced blocks. Default 64 GiB. */
+  readonly ramBytesMax?: number | undefined;
+  /** Touch allocated memory before the first page arrives. Default false. */
+  readonly prefault?: boolean | undefined;
+  /** Machine type the stream must name; absent accepts any. */
+  readonly machine?: string | undefined;
+  /** Must match the sender's. Default `round`. */
+  readonly syncMode?: SyncMode | undefined;
+  /**
+   * Runs after all data is in place and before the sender is told so; when it throws, both sides
+   * fail. The place to write an image to disk.
+   */
+  readonly finalize?: ((blocks: readonly RamBlock[]) => Promise<void> | void) | undefined;
+}
+
+/** What both sides' threads need; cloneable. */
+export interface SessionConfig {
+  readonly endpoint: Endpoint;
+  readonly compression: ResolvedCompression;
+  readonly uuid: Uint8Array;
+  readonly pageSize: number;
+  readonly timeouts: Timeouts;
+  readonly syncMode: SyncMode;
+}
+
+/** Checked options of a sender; cloneable. */
+export interface SenderConfig extends SessionConfig {
+  readonly channels: number;
+  readonly blocks: readonly SharedRamBlock[];
+  readonly zeroPageDetection: ZeroPageDetection;
+  readonly maxBandwidth: number;
+  readonly verify: boolean;
+  readonly machine: string;
+  readonly returnPath: boolean;
+}
+
+/** Checked options of a receiver; cloneable. */
+export interface ReceiverConfig extends SessionConfig {
+  /** Undefined: as many as connect. */
+  readonly channels: number | undefined;
+  readonly blocks: readonly SharedRamBlock[] | undefined;
+  readonly ramBytesMax: number;
+  readonly prefault: boolean;
+  readonly machine: string | undefined;
+  readonly finalize: boolean;
+}
+
+const MACHINE_DEFAULT = "multifd";
+
+/**
+ * Checks a sender's options; the endpoint must be numeric or a Unix socket.
+ *
+ * @throws {RangeError | TypeError} for options that cannot work.
+ */
+export function senderConfig(options: ConnectOptions): SenderConfig {
+  const { blocks, maxBandwidth = 0 } = options;
+  const pageSize = commonPageSize(blocks);
+  if (!(maxBandwidth >= 0)) {
+    throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
+  }
+  return {
+    ...sessionConfig(options, pageSize),
+    channels: channelCount(options.channels) ?? automaticChannels(),
+    blocks: blocks.map((block) => block.share()),
+    zeroPageDetection: oneOf("zero-page detection", options.zeroPageDetection ?? "multifd", [
+      "multifd",
+      "legacy",
+      "none",
+    ]),
+    maxBandwidth,
+    verify: options.verify ?? false,
+    machine: options.machine ?? MACHINE_DEFAULT,
+    returnPath: options.returnPath ?? true,
+    syncMode: syncMode(options.syncMode),
+  };
+}
+
+/**
+ * Checks a receiver's options; the endpoint must be numeric or a Unix socket.
+ *
+ * @throws {RangeError | TypeError} for options that cannot work.
+ */
+export function receiverConfig(options: ListenOptions): ReceiverConfig {
+  const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT } = options;
+  const pageSize = blocks === undefined ? (options.pageSize ?? 4096) : commonPageSize(blocks);
+  checkPageSize(pageSize);
+  if (!(ramBytesMax > 0)) {
+    throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
+  }
+  return {
+    ...sessionConfig(options, pageSize),
+    channels: channelCount(options.channels),
+    blocks: blocks?.map((block) => block.share()),
+    ramBytesMax,
+    prefault: options.prefault ?? false,
+    machine: options.machine,
+    finalize: options.finalize !== undefined,
+    syncMode: syncMode(options.syncMode),
+  };
+}
+
+/**
+ * Replaces a host name by its address, on the event loop and within `limitMs`.
+ *
+ * @throws {SystemError} when the name is not known.
+ */
+export async function resolveEndpoint(text: string, limitMs: number): Promise<string> {
+  const endpoint = parseEndpoint(text);
+  if (endpoint.kind === "unix" || isIP(endpoint.host) !== 0) return text;
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    reject(
+      new TimeoutError(
+        "ERR_MULTIFD_TIMEOUT",
+        `Cannot resolve ${endpoint.host}: no answer within ${limitMs} ms`,
+      ),
+    );
+  }, limitMs);
+  try {
+    const { address } = await Promise.race([lookup(endpoint.host), late]);
+    return formatEndpoint({ ...endpoint, host: address });
+  } catch (error) {
+    if (error instanceof TimeoutError) throw error;
+    const errno = (error as NodeJS.ErrnoException).code ?? "unknown host";
+    throw new SystemError(`Cannot resolve ${endpoint.host}: ${errno}`, { errno, cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Time limits with defaults filled in. */
+export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
+  const resolved = { ...TIMEOUTS_DEFAULT, ...timeouts };
+  for (const [name, value] of Object.entries(resolved)) {
+    if (!(value > 0))
+      throw new RangeError(`Cannot use timeout ${name} of ${value} ms: must be positive`);
+  }
+  return resolved;
+}
+
+function sessionConfig(options: SessionOptions, pageSize: number): Omit<SessionConfig, "syncMode"> {
+  return {
+    endpoint: parseEndpoint(options.endpoint),
+    compression: resolveCompression(options.compression),
+    uuid: parseUuid(options.uuid),
+    pageSize,
+    timeouts: resolveTimeouts(options.timeouts),
+  };
+}
+
+function commonPageSize(blocks: readonly RamBlock[]): number {
+  const [first] = blocks;
+  if (first === undefined)
+    throw new RangeError("Cannot start: there is no RAM block, at least 1 is needed");
+  const names = new Set(blocks.map(({ idstr }) => idstr));
+  if (names.size < blocks.length) {
+    throw new RangeError("Cannot start: two RAM blocks have the same id, ids must be unique");
+  }
+  if (blocks.some(({ pageSize }) => pageSize !== first.pageSize)) {
+    throw new RangeError("Cannot start: RAM blocks have different page sizes, must have one");
+  }
+  return first.pageSize;
+}
+
+function channelCount(channels: number | "auto" = 2): number | undefined {
+  if (channels === "auto") return undefined;
+  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
+    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX} or auto`);
+  }
+  return channels;
+}
+
+function automaticChannels(): number {
+  return Math.min(16, Math.max(2, 2 * availableParallelism()));
+}
+
+function syncMode(mode: SyncMode = "round"): SyncMode {
+  return oneOf("sync mode", mode, ["round", "section"]);
+}
+
+function oneOf<Name extends string>(what: string, value: Name, allowed: readonly Name[]): Name {
+  if (!allowed.includes(value)) {
+    throw new RangeError(`Cannot use ${what} ${value}: must be one of ${allowed.join(", ")}`);
+  }
+  return value;
+}

@@ -1,0 +1,204 @@
+/**
+ * The asynchronous sender: the main connection and the page queue run on a worker, the channels on
+ * workers of that worker, and the caller's event loop stays free.
+ *
+ * @module
+ */
+import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
+import type { PageBitmap } from "../memory/page_bitmap.ts";
+import type { RamBlock } from "../memory/ram_block.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type { SenderCommand, SenderReply } from "../worker/messages.ts";
+import { resolveEndpoint, resolveTimeouts, senderConfig, type ConnectOptions } from "./options.ts";
+import { SessionThread } from "./session_thread.ts";
+
+/** Pages collected before they are posted to the sender's thread as one list. */
+const PAGE_LIST_MAX = 65_536;
+
+/** How `Sender.send()` repeats itself. */
+export interface SendOptions {
+  /** Rounds in all, default 1; from the second on only what has changed since is sent. */
+  readonly rounds?: number | undefined;
+  /** Pause before each further round in milliseconds, default 0. */
+  readonly roundDelayMs?: number | undefined;
+}
+
+/**
+ * A connected sender, made by {@linkcode connect}. Calls are carried out in order; each rejects with
+ * the session's first error once it has failed.
+ */
+export class Sender implements AsyncDisposable {
+  readonly #blocks: readonly RamBlock[];
+  readonly #control: SessionControl;
+  readonly #table: StatisticsTable;
+  readonly #thread: SessionThread;
+  readonly #channels: number;
+  readonly #pageSize: number;
+  readonly #waiting: PromiseWithResolvers<void>[] = [];
+  #listBlock = 0;
+  #list: number[] = [];
+  #disposed: Promise<void> | undefined;
+
+  private constructor(options: ConnectOptions) {
+    const config = senderConfig(options);
+    this.#blocks = options.blocks;
+    this.#channels = config.channels;
+    this.#pageSize = config.pageSize;
+    this.#control = new SessionControl();
+    this.#table = new StatisticsTable(config.channels);
+    this.#thread = new SessionThread(
+      {
+        role: "sender",
+        config,
+        control: this.#control.buffer,
+        statistics: this.#table.buffer,
+      },
+      this.#control,
+      "source",
+      options.signal,
+    );
+    this.#thread.onMessage((message) => {
+      const waiting = this.#waiting.shift();
+      if ((message as SenderReply).ok) waiting?.resolve();
+      else waiting?.reject(this.#thread.failure());
+    });
+  }
+
+  /** Connects; see {@linkcode connect}. */
+  static async connect(options: ConnectOptions): Promise<Sender> {
+    const { connectMs } = resolveTimeouts(options.timeouts);
+    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
+    const sender = new Sender({ ...options, endpoint });
+    try {
+      await sender.#command({ kind: "connect" });
+      return sender;
+    } catch (error) {
+      await sender[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Sends every page of every block and synchronises; then further rounds of changes, if asked. */
+  async send(options: SendOptions = {}): Promise<void> {
+    const { rounds = 1, roundDelayMs = 0 } = options;
+    if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
+      throw new RangeError(
+        `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
+      );
+    }
+    await this.#command({ kind: "send", rounds, roundDelayMs });
+  }
+
+  /**
+   * Queues one page without waiting; pages are collected and sent together with the next call that
+   * waits. Errors show up there.
+   *
+   * @throws {RangeError} for a page outside the block.
+   */
+  queuePage(block: RamBlock | string, page: number): void {
+    const index = this.#indexOf(block, page, page + 1);
+    if (index !== this.#listBlock || this.#list.length >= PAGE_LIST_MAX) this.#postList();
+    this.#listBlock = index;
+    this.#list.push(page);
+  }
+
+  /** Queues pages `first` up to, not including, `end`. */
+  async queueRange(block: RamBlock | string, first: number, end: number): Promise<void> {
+    await this.#command({ kind: "range", block: this.#indexOf(block, first, end), first, end });
+  }
+
+  /**
+   * Fetches all set bits of a dirty bitmap, clearing them there, and queues their pages. Writers may
+   * go on setting bits; what is set afterwards belongs to the next round.
+   */
+  async queueBitmap(block: RamBlock | string, dirty: PageBitmap): Promise<void> {
+    const { pages, buffer, byteOffset } = dirty;
+    const index = this.#indexOf(block, 0, pages);
+    await this.#command({ kind: "bitmap", block: index, pages, buffer, byteOffset });
+  }
+
+  /** Ends a round: nothing queued later is put in place before what was queued so far. */
+  async sync(): Promise<void> {
+    await this.#command({ kind: "sync" });
+  }
+
+  /**
+   * Ends the migration and waits for the receiver's confirmation that all of it is in place.
+   *
+   * @returns The final statistics.
+   */
+  async complete(): Promise<Statistics> {
+    await this.#command({ kind: "complete" });
+    return this.statistics();
+  }
+
+  /** Counters as of now, at any time, after a failure too. */
+  statistics(): Statistics {
+    return this.#table.snapshot(this.#channels, this.#pageSize);
+  }
+
+  /** Ends the session and releases everything; safe to call twice and in any state. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposed ??= this.#end());
+  }
+
+  async #end(): Promise<void> {
+    this.#control.finish();
+    this.#thread.post({ kind: "close" } satisfies SenderCommand);
+    await this.#thread.end();
+  }
+
+  async #command(command: SenderCommand): Promise<void> {
+    this.#postList();
+    await this.#post(command);
+  }
+
+  #postList(): void {
+    if (this.#list.length === 0) return;
+    const pages = Uint32Array.from(this.#list);
+    this.#list = [];
+    // A failure is recorded in the session, and the next call that waits reports it.
+    this.#post({ kind: "pages", block: this.#listBlock, pages }).catch(() => {});
+  }
+
+  async #post(command: SenderCommand): Promise<void> {
+    if (this.#disposed !== undefined) throw this.#thread.failure();
+    const waiting = Promise.withResolvers<void>();
+    this.#waiting.push(waiting);
+    this.#thread.post(command);
+    await this.#thread.during(waiting.promise);
+  }
+
+  #indexOf(block: RamBlock | string, first: number, end: number): number {
+    const idstr = typeof block === "string" ? block : block.idstr;
+    const index = this.#blocks.findIndex((candidate) => candidate.idstr === idstr);
+    const found = this.#blocks[index];
+    if (found === undefined) {
+      throw new RangeError(`Cannot queue pages: there is no RAM block ${idstr}`);
+    }
+    if (!(first >= 0 && first < end && end <= found.pages)) {
+      throw new RangeError(
+        `Cannot queue pages ${first} to ${end}: RAM block ${idstr} has ${found.pages} pages`,
+      );
+    }
+    return index;
+  }
+}
+
+/**
+ * Connects to a receiver and sends it the list of blocks.
+ *
+ * @returns A sender, ready to send; dispose it in any case.
+ * @throws {RangeError | TypeError} for options that cannot work.
+ * @throws {MultifdError} when connecting fails.
+ *
+ * @example
+ * ```ts
+ * await using sender = await connect({ endpoint: "127.0.0.1:4444", blocks: [block] });
+ * await sender.send();
+ * const { wireBytes } = await sender.complete();
+ * ```
+ */
+export function connect(options: ConnectOptions): Promise<Sender> {
+  return Sender.connect(options);
+}

@@ -1,0 +1,75 @@
+/**
+ * A counting semaphore on two shared words. It is the only blocking primitive of the engine, so the
+ * promise that nothing blocks for ever is kept here: every wait ends with the stop word or a limit.
+ *
+ * @module
+ */
+import { SPIN_LOADS, WAIT_TICK_MS } from "../limits.ts";
+
+/** Words one semaphore occupies: the count, then the number of sleeping threads. */
+export const SEMAPHORE_WORDS = 2;
+
+/** How a wait ended. */
+export type WaitResult = "taken" | "stopped" | "timeout";
+
+/** The part of a session a wait must look at. */
+export interface Stoppable {
+  /** True once the session is to end. */
+  readonly stopping: boolean;
+}
+
+/** See the module comment. Any number of threads may post and wait. */
+export class Semaphore {
+  readonly #words: Int32Array;
+  readonly #count: number;
+  readonly #sleepers: number;
+  readonly #session: Stoppable;
+  readonly #spinLoads: number;
+
+  constructor(words: Int32Array, at: number, session: Stoppable, spinLoads = SPIN_LOADS) {
+    this.#words = words;
+    this.#count = at;
+    this.#sleepers = at + 1;
+    this.#session = session;
+    this.#spinLoads = spinLoads;
+  }
+
+  /** Adds one and wakes a sleeper. What was written before is visible to whoever takes it. */
+  post(): void {
+    Atomics.add(this.#words, this.#count, 1);
+    // Sequentially consistent with the sleeper's own order: it registers first and looks at the
+    // count afterwards, so either it sees the count or it is seen here.
+    if (Atomics.load(this.#words, this.#sleepers) > 0) {
+      Atomics.notify(this.#words, this.#count, 1);
+    }
+  }
+
+  /** Takes one without waiting; false when there is none. */
+  tryTake(): boolean {
+    let count = Atomics.load(this.#words, this.#count);
+    while (count > 0) {
+      const seen = Atomics.compareExchange(this.#words, this.#count, count, count - 1);
+      if (seen === count) return true;
+      count = seen;
+    }
+    return false;
+  }
+
+  /** Takes one, waiting at most `limitMs`. */
+  take(limitMs: number): WaitResult {
+    for (let load = 0; load < this.#spinLoads; load++) {
+      if (this.tryTake()) return "taken";
+    }
+    const deadline = performance.now() + limitMs;
+    for (;;) {
+      if (this.#session.stopping) return "stopped";
+      Atomics.add(this.#words, this.#sleepers, 1);
+      if (Atomics.load(this.#words, this.#count) === 0) {
+        Atomics.wait(this.#words, this.#count, 0, WAIT_TICK_MS);
+      }
+      Atomics.sub(this.#words, this.#sleepers, 1);
+      if (this.tryTake()) return "taken";
+      if (performance.now() >= deadline) return "timeout";
+    }
+  }
+}

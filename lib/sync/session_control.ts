@@ -1,0 +1,154 @@
+/**
+ * What every thread of a session shares: the stop word, the first error, the phase, and the
+ * descriptors that must be shut down to wake whoever is blocked on them.
+ *
+ * The first error wins because later ones are its consequences: once one channel fails, the sockets
+ * of all others are shut down under them. Descriptors are closed only after all workers are joined;
+ * closing earlier would neither wake a blocked thread nor keep the number from being reused.
+ *
+ * @module
+ */
+import { close, shutdown } from "../../ffi/libc.ts";
+import { Shutdown } from "../../ffi/linux.ts";
+import {
+  fromErrorRecord,
+  toErrorRecord,
+  type ErrorContext,
+  type ErrorRecord,
+  type MultifdError,
+} from "../errors.ts";
+import { CHANNELS_MAX } from "../limits.ts";
+import type { Stoppable } from "./semaphore.ts";
+
+const STOP = 0; // 0 running, 1 stopping; set once by any thread, never cleared
+const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it from OPEN owns the record
+const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
+const PHASE = 3; // index into PHASES; written by the thread that runs the session
+const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
+const DESCRIPTOR_COUNT = CHANNELS_MAX + 2; // main, listener, channels
+const RECORD_AT = (DESCRIPTORS + DESCRIPTOR_COUNT) * 4;
+const RECORD_BYTES_MAX = 4096;
+
+const OPEN = 0;
+const WRITING = 1;
+const FAILED = 2;
+const FINISHED = 3;
+
+/** What a session can be doing, in order. */
+export const PHASES = ["start", "connect", "setup", "transfer", "complete", "end"] as const;
+/** One of {@linkcode PHASES}. */
+export type Phase = (typeof PHASES)[number];
+
+/** Descriptor place of the main connection. */
+export const MAIN_DESCRIPTOR = 0;
+/** Descriptor place of a listening socket. */
+export const LISTENER_DESCRIPTOR = 1;
+/** Descriptor place of channel 0; the others follow. */
+export const CHANNEL_DESCRIPTOR = 2;
+
+/** See the module comment. Each thread makes its own object over the same buffer. */
+export class SessionControl implements Stoppable {
+  /** The shared state; hand it to another thread to attach there. */
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+  readonly #record: Uint8Array;
+
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(RECORD_AT + RECORD_BYTES_MAX)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+    this.#record = new Uint8Array(buffer, RECORD_AT, RECORD_BYTES_MAX);
+  }
+
+  get stopping(): boolean {
+    return Atomics.load(this.#words, STOP) !== 0;
+  }
+
+  get phase(): Phase {
+    return PHASES[Atomics.load(this.#words, PHASE)] ?? "end";
+  }
+
+  set phase(phase: Phase) {
+    Atomics.store(this.#words, PHASE, PHASES.indexOf(phase));
+  }
+
+  /** Records `error` if nothing ended the session before, and stops it. */
+  fail(error: unknown, context: ErrorContext = {}): void {
+    this.record(error, context);
+    this.#stop();
+  }
+
+  /** Records `error` if nothing ended the session before, and leaves stopping to another thread. */
+  record(error: unknown, context: ErrorContext = {}): void {
+    if (Atomics.compareExchange(this.#words, OUTCOME, OPEN, WRITING) === OPEN) {
+      const record = toErrorRecord(error, { phase: this.phase, ...context });
+      const { written } = encodeInto(JSON.stringify(record), this.#record);
+      this.#words[RECORD_BYTES] = written;
+      Atomics.store(this.#words, OUTCOME, FAILED); // pairs with the load in `error`
+    }
+  }
+
+  /** Ends the session as successful, unless it has failed; later failures are consequences. */
+  finish(): void {
+    Atomics.compareExchange(this.#words, OUTCOME, OPEN, FINISHED);
+    this.#stop();
+  }
+
+  /** The error that ended the session, if one did. */
+  get error(): MultifdError | undefined {
+    // Pairs with the store in `fail`: the record is complete before the outcome says so.
+    if (Atomics.load(this.#words, OUTCOME) !== FAILED) return undefined;
+    const bytes = this.#record.slice(0, this.#words[RECORD_BYTES]);
+    return fromErrorRecord(JSON.parse(new TextDecoder().decode(bytes)) as ErrorRecord);
+  }
+
+  /** Throws the error that ended the session, if one did. */
+  throwIfFailed(): void {
+    const { error } = this;
+    if (error !== undefined) throw error;
+  }
+
+  /**
+   * Registers a socket to be shut down on stop. Registering before looking at the stop word again
+   * is the caller's duty: then either it sees the stop or the stop sees the socket.
+   */
+  registerDescriptor(place: number, fd: number): void {
+    Atomics.store(this.#words, DESCRIPTORS + place, fd + 1);
+    if (this.stopping) shutdown(fd, Shutdown.BOTH);
+  }
+
+  /** Descriptor at `place`, or -1. */
+  descriptorAt(place: number): number {
+    return Atomics.load(this.#words, DESCRIPTORS + place) - 1;
+  }
+
+  /** Closes every descriptor; only after all threads of the session have ended. */
+  closeDescriptors(): void {
+    for (let place = 0; place < DESCRIPTOR_COUNT; place++) this.closeDescriptor(place);
+  }
+
+  /** Closes one descriptor whose only user is the calling thread. */
+  closeDescriptor(place: number): void {
+    const fd = Atomics.exchange(this.#words, DESCRIPTORS + place, 0) - 1;
+    if (fd >= 0) close(fd);
+  }
+
+  #stop(): void {
+    Atomics.store(this.#words, STOP, 1);
+    for (let place = 0; place < DESCRIPTOR_COUNT; place++) {
+      const fd = this.descriptorAt(place);
+      // A fork or a slow closing peer must not keep our threads; not-a-socket answers are fine.
+      if (fd >= 0) shutdown(fd, Shutdown.BOTH);
+    }
+  }
+}
+
+function encodeInto(text: string, target: Uint8Array): { written: number } {
+  // TextEncoder refuses shared memory in some runtimes, and an over-long message must stay JSON.
+  const bytes = new TextEncoder().encode(text);
+  if (bytes.byteLength <= target.byteLength) {
+    target.set(bytes);
+    return { written: bytes.byteLength };
+  }
+  const record = JSON.parse(text) as ErrorRecord;
+  return encodeInto(JSON.stringify({ ...record, message: record.message.slice(0, 500) }), target);
+}

@@ -1,0 +1,113 @@
+/**
+ * Big-endian input through a fixed buffer, for the main stream.
+ *
+ * @module
+ */
+import { Arena } from "../../ffi/arena.ts";
+import { StreamError } from "../errors.ts";
+
+/** Gives bytes to memory; a connection or a file. */
+export interface ByteSource {
+  /**
+   * Reads at least `bytesMin` and at most `bytesMax` bytes to `address`. At the end it returns 0 if
+   * `atBoundary`, and throws otherwise.
+   */
+  receiveSome(address: number, bytesMin: number, bytesMax: number, atBoundary: boolean): number;
+}
+
+const BUFFER_BYTES = 65_536;
+
+/** See the module comment. */
+export class ByteReader {
+  readonly #source: ByteSource;
+  readonly #buffer = new Arena(BUFFER_BYTES);
+  #start = 0;
+  #end = 0;
+  #consumed = 0;
+
+  constructor(source: ByteSource) {
+    this.#source = source;
+  }
+
+  /** Bytes consumed since the start. */
+  get position(): number {
+    return this.#consumed;
+  }
+
+  /** Whether the source ends here; blocks until that is known. */
+  atEnd(): boolean {
+    return this.#end === this.#start && !this.#fill(1, true);
+  }
+
+  /** Reads one byte. */
+  u8(): number {
+    return this.#buffer.view.getUint8(this.#take(1));
+  }
+
+  /** Reads 16 bits. */
+  u16(): number {
+    return this.#buffer.view.getUint16(this.#take(2));
+  }
+
+  /** Reads 32 bits. */
+  u32(): number {
+    return this.#buffer.view.getUint32(this.#take(4));
+  }
+
+  /**
+   * Reads 64 bits that must be a safe integer.
+   *
+   * @throws {StreamError} for 2^53 and above, which no length or address in a stream reaches.
+   */
+  u64(): number {
+    const at = this.#take(8);
+    const high = this.#buffer.view.getUint32(at);
+    if (high >= 0x20_0000) {
+      throw new StreamError(
+        "ERR_MULTIFD_STREAM_NUMBER",
+        `Cannot read stream: a 64-bit number at byte ${this.#consumed - 8} is above 2^53`,
+      );
+    }
+    return high * 0x1_0000_0000 + this.#buffer.view.getUint32(at + 4);
+  }
+
+  /** Reads `count` bytes into memory of their own; the caller has checked `count` against a limit. */
+  bytes(count: number): Uint8Array {
+    const bytes = new Uint8Array(count);
+    for (let done = 0; done < count;) {
+      const part = Math.min(BUFFER_BYTES, count - done);
+      const at = this.#take(part);
+      bytes.set(this.#buffer.u8.subarray(at, at + part), done);
+      done += part;
+    }
+    return bytes;
+  }
+
+  /** Reads a string behind its length byte. */
+  countedString(): string {
+    return new TextDecoder().decode(this.bytes(this.u8()));
+  }
+
+  #take(bytes: number): number {
+    if (this.#end - this.#start < bytes) this.#fill(bytes, false);
+    const at = this.#start;
+    this.#start += bytes;
+    this.#consumed += bytes;
+    return at;
+  }
+
+  #fill(bytes: number, atBoundary: boolean): boolean {
+    const buffered = this.#end - this.#start;
+    this.#buffer.u8.copyWithin(0, this.#start, this.#end);
+    this.#start = 0;
+    this.#end = buffered;
+    const got = this.#source.receiveSome(
+      this.#buffer.address + buffered,
+      bytes - buffered,
+      BUFFER_BYTES - buffered,
+      atBoundary,
+    );
+    this.#end += got;
+    return got > 0;
+  }
+}

@@ -1,0 +1,90 @@
+/**
+ * Numbers of the main migration stream, both directions (main channel description, sections 1 to 7).
+ *
+ * @module
+ */
+
+/** "QEVM", the first word of a stream. */
+export const STREAM_MAGIC = 0x5145_564d;
+/** The only version in use. */
+export const STREAM_VERSION = 3;
+
+/** First byte of a section (section 2). */
+export const Section = {
+  EOF: 0x00,
+  START: 0x01,
+  PART: 0x02,
+  END: 0x03,
+  FULL: 0x04,
+  SUBSECTION: 0x05,
+  VM_DESCRIPTION: 0x06,
+  CONFIGURATION: 0x07,
+  COMMAND: 0x08,
+  FOOTER: 0x7e,
+} as const;
+
+/** Commands (section 5). */
+export const Command = {
+  OPEN_RETURN_PATH: 1,
+  PING: 2,
+  POSTCOPY_ADVISE: 3,
+  ENABLE_COLO: 8,
+  SWITCHOVER_START: 11,
+} as const;
+
+/** Flags in the low bits of a RAM record's address (section 6). */
+export const RamFlag = {
+  ZERO: 0x002,
+  MEM_SIZE: 0x004,
+  PAGE: 0x008,
+  EOS: 0x010,
+  CONTINUE: 0x020,
+  XBZRLE: 0x040,
+  HOOK: 0x080,
+  MULTIFD_FLUSH: 0x200,
+  /** All bits that can be flags; addresses are multiples of the page size, hence above. */
+  MASK: 0xfff,
+} as const;
+
+/** Section name, instance and version of the RAM device. */
+export const RAM_SECTION = { idstr: "ram", instanceId: 0, version: 4 } as const;
+
+/** Return-path messages (section 7). */
+export const ReturnMessage = { SHUT: 1, PONG: 2, SWITCHOVER_ACK: 7 } as const;
+
+/** Value a source sends with its PING right after opening the return path. */
+export const PING_VALUE = 1;
+
+/** Names of the subsections of a configuration section (section 3.1). */
+export const ConfigurationName = {
+  PAGE_BITS: "configuration/target-page-bits",
+  CAPABILITIES: "configuration/capabilities",
+  UUID: "configuration/uuid",
+} as const;
+
+/** What a configuration section says. */
+export interface StreamConfiguration {
+  /** Machine type, for example `pc-q35-10.0`. */
+  readonly machine: string;
+  /** log2 of the page size when the stream names it. */
+  readonly pageBits?: number | undefined;
+  /** Capabilities both sides must agree on: `mapped-ram`, `x-ignore-shared`. */
+  readonly capabilities: readonly string[];
+  /** 16 raw bytes when the source validates uuids. */
+  readonly uuid?: Uint8Array | undefined;
+}
+
+/** A RAM block as announced in the setup section. */
+export interface AnnouncedBlock {
+  readonly idstr: string;
+  /** Length in bytes. */
+  readonly bytes: number;
+}
+
+/** Name, instance and version of a section with a header of its own. */
+export interface SectionHeader {
+  readonly sectionId: number;
+  readonly idstr: string;
+  readonly instanceId: number;
+  readonly version: number;
+}

@@ -1,0 +1,213 @@
+/**
+ * Reads the main migration stream as a destination does (main channel description, sections 1 to 8)
+ * and tells a handler what it says. The stream is hostile: every length is checked against a limit
+ * before it is used, every name and address before the handler sees it.
+ *
+ * @module
+ */
+import { StreamError } from "../errors.ts";
+import { DESCRIPTION_BYTES_MAX, MACHINE_NAME_BYTES_MAX } from "../limits.ts";
+import type { ByteReader } from "./byte_reader.ts";
+import {
+  Command,
+  ConfigurationName,
+  RAM_SECTION,
+  Section,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type SectionHeader,
+  type StreamConfiguration,
+} from "./main_stream.ts";
+import { RamSectionReader, type RamHandler } from "./ram_section_reader.ts";
+import { UUID_BYTES } from "./uuid.ts";
+
+const CAPABILITIES_MAX = 64;
+
+/** What a destination does with a stream; every call is made in stream order. */
+export interface MainStreamHandler extends RamHandler {
+  configuration(configuration: StreamConfiguration): void;
+  openReturnPath(): void;
+  ping(value: number): void;
+  switchoverStart(): void;
+  /**
+   * A section of another device. The handler must read exactly the section's data from `reader`.
+   *
+   * @returns false when the device is not known; the stream cannot be read on then.
+   */
+  fullSection(header: SectionHeader, reader: ByteReader): boolean;
+}
+
+/** See the module comment. */
+export class MainStreamReader {
+  readonly #reader: ByteReader;
+  readonly #handler: MainStreamHandler;
+  readonly #ram: RamSectionReader;
+  #ramSectionId: number | undefined;
+
+  constructor(reader: ByteReader, handler: MainStreamHandler, pageSize: number) {
+    this.#reader = reader;
+    this.#handler = handler;
+    this.#ram = new RamSectionReader(reader, handler, pageSize);
+  }
+
+  /**
+   * Reads header and configuration, then sections until the end mark, then the description if the
+   * stream has one.
+   *
+   * @throws {StreamError} at the first byte that breaks the format.
+   */
+  readAll(): void {
+    let type = this.readHeader();
+    for (; type !== Section.EOF; type = this.#reader.u8()) this.#section(type);
+    this.#description();
+  }
+
+  /** Reads header and configuration; returns the type byte of the section that follows. */
+  readHeader(): number {
+    const reader = this.#reader;
+    const magic = reader.u32();
+    if (magic !== STREAM_MAGIC) {
+      throw streamError("MAGIC", `magic is 0x${magic.toString(16)}, must be 0x5145564d`);
+    }
+    const version = reader.u32();
+    if (version !== STREAM_VERSION) {
+      throw streamError("VERSION", `version is ${version}, must be ${STREAM_VERSION}`);
+    }
+    const type = reader.u8();
+    if (type !== Section.CONFIGURATION) {
+      throw streamError("CONFIGURATION", `section type is ${type}, must be a configuration`);
+    }
+    return this.#configuration();
+  }
+
+  #configuration(): number {
+    const reader = this.#reader;
+    const length = reader.u32();
+    if (length > MACHINE_NAME_BYTES_MAX) {
+      throw streamError(
+        "MACHINE",
+        `machine name has ${length} bytes, at most ${MACHINE_NAME_BYTES_MAX} are allowed`,
+      );
+    }
+    const machine = new TextDecoder().decode(reader.bytes(length));
+    let pageBits: number | undefined;
+    let uuid: Uint8Array | undefined;
+    const capabilities: string[] = [];
+    let type = reader.u8();
+    for (; type === Section.SUBSECTION; type = reader.u8()) {
+      const name = reader.countedString();
+      const version = reader.u32();
+      if (version !== 1) throw streamError("CONFIGURATION", `${name} has version ${version}`);
+      if (name === ConfigurationName.PAGE_BITS) pageBits = reader.u32();
+      else if (name === ConfigurationName.UUID) uuid = reader.bytes(UUID_BYTES);
+      else if (name === ConfigurationName.CAPABILITIES) {
+        const count = reader.u32();
+        if (count > CAPABILITIES_MAX) {
+          throw streamError("CAPABILITIES", `${count} capabilities, at most ${CAPABILITIES_MAX}`);
+        }
+        for (let index = 0; index < count; index++) capabilities.push(reader.countedString());
+      } else throw streamError("CONFIGURATION", `unknown subsection ${JSON.stringify(name)}`);
+    }
+    this.#handler.configuration({ machine, pageBits, capabilities, uuid });
+    return type;
+  }
+
+  #section(type: number): void {
+    const reader = this.#reader;
+    switch (type) {
+      case Section.COMMAND:
+        return this.#command();
+      case Section.START:
+      case Section.FULL: {
+        const sectionId = reader.u32();
+        const idstr = reader.countedString();
+        const header = { sectionId, idstr, instanceId: reader.u32(), version: reader.u32() };
+        if (idstr === RAM_SECTION.idstr && type === Section.START) this.#startRam(header);
+        else if (type !== Section.FULL || !this.#handler.fullSection(header, reader)) {
+          throw streamError(
+            "SECTION",
+            `section ${JSON.stringify(idstr)} belongs to no device known here`,
+          );
+        }
+        return this.#footer(sectionId);
+      }
+      case Section.PART:
+      case Section.END: {
+        const sectionId = reader.u32();
+        if (sectionId !== this.#ramSectionId) {
+          throw streamError("SECTION", `section id ${sectionId} was never started`);
+        }
+        this.#ram.read(type === Section.END ? "end" : "part");
+        return this.#footer(sectionId);
+      }
+      default:
+        throw streamError("SECTION", `section type is ${type}`);
+    }
+  }
+
+  #startRam(header: SectionHeader): void {
+    if (this.#ramSectionId !== undefined) throw streamError("SECTION", "RAM was started twice");
+    if (header.version > RAM_SECTION.version || header.instanceId !== RAM_SECTION.instanceId) {
+      throw streamError(
+        "SECTION",
+        `RAM has version ${header.version} and instance ${header.instanceId}, must be at most ${RAM_SECTION.version} and 0`,
+      );
+    }
+    this.#ramSectionId = header.sectionId;
+    this.#ram.read("start");
+  }
+
+  #command(): void {
+    const reader = this.#reader;
+    const command = reader.u16();
+    const length = reader.u16();
+    const expected = command === Command.PING ? 4 : 0;
+    if (length !== expected) {
+      throw streamError("COMMAND", `command ${command} has ${length} bytes, must be ${expected}`);
+    }
+    switch (command) {
+      case Command.OPEN_RETURN_PATH:
+        return this.#handler.openReturnPath();
+      case Command.PING:
+        return this.#handler.ping(reader.u32());
+      case Command.SWITCHOVER_START:
+        return this.#handler.switchoverStart();
+      default:
+        throw streamError("COMMAND", `command ${command} is not known`);
+    }
+  }
+
+  #footer(sectionId: number): void {
+    const type = this.#reader.u8();
+    if (type !== Section.FOOTER) {
+      throw streamError("FOOTER", `section ${sectionId} ends with ${type}, must be a footer`);
+    }
+    const id = this.#reader.u32();
+    if (id !== sectionId) {
+      throw streamError("FOOTER", `footer names section ${id}, must be ${sectionId}`);
+    }
+  }
+
+  #description(): void {
+    const reader = this.#reader;
+    // Some machines send none; without a return path the stream then simply ends here.
+    if (reader.atEnd()) return;
+    const type = reader.u8();
+    if (type !== Section.VM_DESCRIPTION) {
+      throw streamError("DESCRIPTION", `section type is ${type}, must be a VM description`);
+    }
+    const length = reader.u32();
+    if (length > DESCRIPTION_BYTES_MAX) {
+      throw streamError(
+        "DESCRIPTION",
+        `it has ${length} bytes, at most ${DESCRIPTION_BYTES_MAX} are allowed`,
+      );
+    }
+    reader.bytes(length);
+  }
+}
+
+/** An error about a part of the main stream. */
+export function streamError(part: string, reason: string): StreamError {
+  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot read main stream: ${reason}`);
+}

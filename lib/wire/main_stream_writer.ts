@@ -1,0 +1,154 @@
+/**
+ * Writes the main migration stream as a source does (main channel description, sections 1 to 8).
+ *
+ * @module
+ */
+import type { TableBlock } from "../memory/block_table.ts";
+import type { ByteWriter } from "./byte_writer.ts";
+import {
+  Command,
+  ConfigurationName,
+  RAM_SECTION,
+  RamFlag,
+  Section,
+  STREAM_MAGIC,
+  STREAM_VERSION,
+  type SectionHeader,
+  type StreamConfiguration,
+} from "./main_stream.ts";
+
+const RAM_SECTION_ID = 1;
+
+/** The sections of an iterable device. */
+export type RamSectionKind = "start" | "part" | "end";
+
+const SECTION_OF = { start: Section.START, part: Section.PART, end: Section.END } as const;
+
+/** See the module comment. Calls must follow the order of the stream; nothing is flushed here. */
+export class MainStreamWriter {
+  readonly #out: ByteWriter;
+  #lastRecordBlock = -1;
+
+  constructor(out: ByteWriter) {
+    this.#out = out;
+  }
+
+  /** File header and configuration section. */
+  header(configuration: StreamConfiguration): void {
+    const out = this.#out;
+    out.u32(STREAM_MAGIC);
+    out.u32(STREAM_VERSION);
+    out.u8(Section.CONFIGURATION);
+    const machine = new TextEncoder().encode(configuration.machine);
+    out.u32(machine.byteLength);
+    out.bytes(machine);
+    if (configuration.pageBits !== undefined) {
+      this.#subsection(ConfigurationName.PAGE_BITS);
+      out.u32(configuration.pageBits);
+    }
+    if (configuration.capabilities.length > 0) {
+      this.#subsection(ConfigurationName.CAPABILITIES);
+      out.u32(configuration.capabilities.length);
+      for (const name of configuration.capabilities) out.countedString(name);
+    }
+    if (configuration.uuid !== undefined) {
+      this.#subsection(ConfigurationName.UUID);
+      out.bytes(configuration.uuid);
+    }
+  }
+
+  /** Allows the destination to answer on this connection. */
+  openReturnPath(): void {
+    this.#command(Command.OPEN_RETURN_PATH, 0);
+  }
+
+  /** Asks for a PONG with the same value. */
+  ping(value: number): void {
+    this.#command(Command.PING, 4);
+    this.#out.u32(value);
+  }
+
+  /** Says that the source has stopped and its final phase begins. */
+  switchoverStart(): void {
+    this.#command(Command.SWITCHOVER_START, 0);
+  }
+
+  /** Begins a RAM section. */
+  beginRamSection(kind: RamSectionKind): void {
+    this.#lastRecordBlock = -1;
+    this.#out.u8(SECTION_OF[kind]);
+    this.#out.u32(RAM_SECTION_ID);
+    if (kind !== "start") return;
+    this.#out.countedString(RAM_SECTION.idstr);
+    this.#out.u32(RAM_SECTION.instanceId);
+    this.#out.u32(RAM_SECTION.version);
+  }
+
+  /** The block list, in a start section. */
+  blockList(blocks: readonly TableBlock[]): void {
+    const total = blocks.reduce((sum, { pages, pageSize }) => sum + pages * pageSize, 0);
+    this.#out.u64(total + RamFlag.MEM_SIZE);
+    for (const { idstr, pages, pageSize } of blocks) {
+      this.#out.countedString(idstr);
+      this.#out.u64(pages * pageSize);
+    }
+  }
+
+  /** A zero page, in legacy detection mode. */
+  zeroPage(block: TableBlock, page: number): void {
+    const same = this.#lastRecordBlock === block.index;
+    this.#out.u64(page * block.pageSize + RamFlag.ZERO + (same ? RamFlag.CONTINUE : 0));
+    if (!same) this.#out.countedString(block.idstr);
+    this.#out.u8(0);
+    this.#lastRecordBlock = block.index;
+  }
+
+  /** The sync marker of per-round mode; every channel has written its SYNC before. */
+  syncMarker(): void {
+    this.#out.u64(RamFlag.MULTIFD_FLUSH);
+  }
+
+  /** Ends a RAM section. */
+  endRamSection(): void {
+    this.#out.u64(RamFlag.EOS);
+    this.#footer(RAM_SECTION_ID);
+  }
+
+  /** A complete section of another device. */
+  fullSection(header: SectionHeader, data: Uint8Array): void {
+    const out = this.#out;
+    out.u8(Section.FULL);
+    out.u32(header.sectionId);
+    out.countedString(header.idstr);
+    out.u32(header.instanceId);
+    out.u32(header.version);
+    out.bytes(data);
+    this.#footer(header.sectionId);
+  }
+
+  /** End mark and VM description. */
+  end(description: object): void {
+    const json = new TextEncoder().encode(JSON.stringify(description));
+    this.#out.u8(Section.EOF);
+    this.#out.u8(Section.VM_DESCRIPTION);
+    this.#out.u32(json.byteLength);
+    this.#out.bytes(json);
+  }
+
+  #command(command: number, length: number): void {
+    this.#out.u8(Section.COMMAND);
+    this.#out.u16(command);
+    this.#out.u16(length);
+  }
+
+  #subsection(name: string): void {
+    this.#out.u8(Section.SUBSECTION);
+    this.#out.countedString(name);
+    this.#out.u32(1);
+  }
+
+  #footer(sectionId: number): void {
+    this.#out.u8(Section.FOOTER);
+    this.#out.u32(sectionId);
+  }
+}

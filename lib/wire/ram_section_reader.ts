@@ -1,0 +1,114 @@
+/**
+ * Reads the records of RAM sections (main channel description, section 6).
+ *
+ * @module
+ */
+import { StreamError } from "../errors.ts";
+import { BLOCKS_MAX } from "../limits.ts";
+import type { ByteReader } from "./byte_reader.ts";
+import { RamFlag, type AnnouncedBlock } from "./main_stream.ts";
+
+/** What a destination does with RAM sections. */
+export interface RamHandler {
+  /** The block list of the setup section; names are unique, lengths whole pages. */
+  ramBlocks(blocks: readonly AnnouncedBlock[]): void;
+  /** A zero page on the main connection; the offset is inside the block. */
+  zeroPage(idstr: string, offset: number): void;
+  /** A sync marker: all channels stand at the same point. */
+  syncMarker(): void;
+  /** The end of a section, which in per-section mode is the sync point. */
+  ramSectionEnd(kind: "start" | "part" | "end"): void;
+}
+
+/** See the module comment. */
+export class RamSectionReader {
+  readonly #reader: ByteReader;
+  readonly #handler: RamHandler;
+  readonly #pageSize: number;
+  readonly #blocks = new Map<string, number>();
+
+  constructor(reader: ByteReader, handler: RamHandler, pageSize: number) {
+    this.#reader = reader;
+    this.#handler = handler;
+    this.#pageSize = pageSize;
+  }
+
+  /** Reads one section's records up to and including the end record. */
+  read(kind: "start" | "part" | "end"): void {
+    let lastBlock: string | undefined;
+    for (;;) {
+      const record = this.#reader.u64();
+      // Not `&`: the record has more than 32 bits.
+      const flags = record % this.#pageSize;
+      const offset = record - flags;
+      switch (flags & ~RamFlag.CONTINUE) {
+        case RamFlag.EOS:
+          this.#handler.ramSectionEnd(kind);
+          return;
+        case RamFlag.MULTIFD_FLUSH:
+          this.#handler.syncMarker();
+          break;
+        case RamFlag.MEM_SIZE:
+          if (kind !== "start") throw recordError(flags, "a block list outside the setup section");
+          this.#blockList(offset);
+          break;
+        case RamFlag.ZERO:
+          lastBlock = this.#zeroPage(flags, offset, lastBlock);
+          break;
+        default:
+          throw recordError(flags, "not used with multifd");
+      }
+    }
+  }
+
+  #blockList(total: number): void {
+    const reader = this.#reader;
+    const blocks: AnnouncedBlock[] = [];
+    for (let left = total; left > 0;) {
+      if (blocks.length >= BLOCKS_MAX) {
+        throw blockError(`more than ${BLOCKS_MAX} blocks, the most allowed`);
+      }
+      const idstr = reader.countedString();
+      const bytes = reader.u64();
+      const name = JSON.stringify(idstr);
+      if (idstr === "" || this.#blocks.has(idstr)) {
+        throw blockError(`block ${name}, names must be unique and not empty`);
+      }
+      if (bytes === 0 || bytes % this.#pageSize !== 0 || bytes > left) {
+        throw blockError(
+          `block ${name} has ${bytes} bytes of ${left} left, must be whole pages of ${this.#pageSize}`,
+        );
+      }
+      this.#blocks.set(idstr, bytes);
+      blocks.push({ idstr, bytes });
+      left -= bytes;
+    }
+    this.#handler.ramBlocks(blocks);
+  }
+
+  #zeroPage(flags: number, offset: number, lastBlock: string | undefined): string {
+    const idstr = (flags & RamFlag.CONTINUE) !== 0 ? lastBlock : this.#reader.countedString();
+    const bytes = idstr === undefined ? undefined : this.#blocks.get(idstr);
+    if (idstr === undefined || bytes === undefined) {
+      throw recordError(flags, `it names block ${JSON.stringify(idstr ?? null)}, there is none`);
+    }
+    if (offset >= bytes) {
+      throw recordError(flags, `offset ${offset} is outside block ${idstr} of ${bytes} bytes`);
+    }
+    const fill = this.#reader.u8();
+    if (fill !== 0) throw recordError(flags, `a zero page filled with ${fill}`);
+    this.#handler.zeroPage(idstr, offset);
+    return idstr;
+  }
+}
+
+function recordError(flags: number, reason: string): StreamError {
+  return new StreamError(
+    "ERR_MULTIFD_STREAM_RECORD",
+    `Cannot read RAM record with flags 0x${flags.toString(16)}: ${reason}`,
+  );
+}
+
+function blockError(reason: string): StreamError {
+  return new StreamError("ERR_MULTIFD_STREAM_BLOCKS", `Cannot read block list: ${reason}`);
+}

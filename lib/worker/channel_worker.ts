@@ -1,0 +1,75 @@
+/**
+ * The life of a channel's thread: connection, handshake, service, cleanup. Whatever ends it, the
+ * session hears of it and every thread that may wait for this one is woken.
+ *
+ * @module
+ */
+import { ReceiveChannel } from "../engine/receive_channel.ts";
+import { ReceiveState } from "../engine/receive_state.ts";
+import { SendChannel } from "../engine/send_channel.ts";
+import { SendState } from "../engine/send_state.ts";
+import { StatisticsTable } from "../engine/statistics.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
+import { BlockTable } from "../memory/block_table.ts";
+import { Connection } from "../net/connection.ts";
+import { formatEndpoint } from "../net/endpoint.ts";
+import { connectSocket } from "../net/socket.ts";
+import { CHANNEL_DESCRIPTOR, SessionControl } from "../sync/session_control.ts";
+import type { ReceiveChannelJob, SendChannelJob } from "./messages.ts";
+
+/** Runs a send channel until its session stops. */
+export function runSendChannel(job: SendChannelJob): void {
+  const { channel, endpoint, timeouts } = job;
+  const control = new SessionControl(job.control);
+  const state = new SendState(job.state, control);
+  try {
+    using sender = new SendChannel({
+      channel,
+      uuid: job.uuid,
+      compression: job.compression,
+      detectZeroPages: job.detectZeroPages,
+      state,
+      control,
+      blocks: new BlockTable(job.blocks),
+      counters: new StatisticsTable(job.statistics).channel(channel),
+    });
+    while (!state.connectGateOpen) {
+      if (control.stopping) return;
+      state.waitConnectGate(WAIT_TICK_MS);
+    }
+    const place = CHANNEL_DESCRIPTOR + channel;
+    const fd = connectSocket(endpoint, timeouts.connectMs, control, (socket) =>
+      control.registerDescriptor(place, socket),
+    );
+    const connection = new Connection(fd, control, timeouts);
+    sender.sendHandshake(connection);
+    state.channelsCreated.post();
+    sender.run(connection);
+  } catch (error) {
+    control.fail(error, { side: "source", channel, peer: formatEndpoint(endpoint) });
+  }
+}
+
+/** Runs a receive channel until its connection or session ends. */
+export function runReceiveChannel(job: ReceiveChannelJob): void {
+  const { channel, timeouts } = job;
+  const control = new SessionControl(job.control);
+  const state = new ReceiveState(job.state, control);
+  try {
+    using receiver = new ReceiveChannel({
+      channel,
+      pageSize: job.pageSize,
+      compression: job.compression,
+      state,
+      control,
+      blocks: new BlockTable(job.blocks),
+      counters: new StatisticsTable(job.statistics).channel(channel),
+      idleMs: timeouts.idleMs,
+    });
+    if (state.connected(channel).take(Infinity) !== "taken") return;
+    const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
+    receiver.run(new Connection(fd, control, timeouts));
+  } catch (error) {
+    control.fail(error, { side: "destination", channel });
+  }
+}

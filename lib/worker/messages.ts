@@ -1,0 +1,93 @@
+/**
+ * What worker threads are started with and what they say: start, end, failure. Pages and packets
+ * never travel as messages.
+ *
+ * @module
+ */
+import type { ResolvedCompression } from "../codec/registry.ts";
+import type { SendStateHandle } from "../engine/send_state.ts";
+import type { BlockTableHandle } from "../memory/block_table.ts";
+import type { SharedRamBlock } from "../memory/ram_block.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import type { ReceiverConfig, SenderConfig, Timeouts } from "../session/options.ts";
+
+/** A send channel's thread. */
+export interface SendChannelJob {
+  readonly role: "send-channel";
+  readonly channel: number;
+  readonly endpoint: Endpoint;
+  readonly uuid: Uint8Array;
+  readonly compression: ResolvedCompression;
+  readonly detectZeroPages: boolean;
+  readonly timeouts: Timeouts;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly state: SendStateHandle;
+  readonly blocks: BlockTableHandle;
+}
+
+/** A receive channel's thread. */
+export interface ReceiveChannelJob {
+  readonly role: "receive-channel";
+  readonly channel: number;
+  readonly pageSize: number;
+  readonly compression: ResolvedCompression;
+  readonly timeouts: Timeouts;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly state: SharedArrayBuffer;
+  readonly blocks: BlockTableHandle;
+}
+
+/** The thread that runs a sender for a caller on the event loop. */
+export interface SenderJob {
+  readonly role: "sender";
+  readonly config: SenderConfig;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+}
+
+/** The thread that runs a receiver for a caller on the event loop. */
+export interface ReceiverJob {
+  readonly role: "receiver";
+  readonly config: ReceiverConfig;
+  /** Where the thread waits for the caller's last step. */
+  readonly gate: SharedArrayBuffer;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+}
+
+/** Everything a worker can be started for. */
+export type WorkerJob = SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob;
+
+/** One step of a sender, carried out in the order of arrival. */
+export type SenderCommand =
+  | { readonly kind: "connect" }
+  | { readonly kind: "send"; readonly rounds: number; readonly roundDelayMs: number }
+  | { readonly kind: "range"; readonly block: number; readonly first: number; readonly end: number }
+  | {
+      readonly kind: "bitmap";
+      readonly block: number;
+      readonly pages: number;
+      readonly buffer: SharedArrayBuffer;
+      readonly byteOffset: number;
+    }
+  | { readonly kind: "pages"; readonly block: number; readonly pages: Uint32Array }
+  | { readonly kind: "sync" }
+  | { readonly kind: "complete" }
+  | { readonly kind: "close" };
+
+/** A sender's answer to each command; failures are in the session control. */
+export interface SenderReply {
+  readonly ok: boolean;
+}
+
+/** What a receiver's thread reports. */
+export type ReceiverReport =
+  | { readonly kind: "listening"; readonly endpoint: Endpoint }
+  | {
+      readonly kind: "blocks";
+      readonly blocks: readonly SharedRamBlock[];
+      readonly channels: number;
+    }
+  | { readonly kind: "loaded" };

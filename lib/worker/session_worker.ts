@@ -1,0 +1,93 @@
+/**
+ * The thread that runs a blocking sender or receiver for a caller on the event loop.
+ *
+ * @module
+ */
+import { parentPort } from "node:worker_threads";
+import { StatisticsTable } from "../engine/statistics.ts";
+import type { RamBlock } from "../memory/ram_block.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import { BlockingReceiver } from "../session/blocking_receiver.ts";
+import { BlockingSender } from "../session/blocking_sender.ts";
+import { FinalizeGate } from "../session/finalize_gate.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type {
+  ReceiverJob,
+  ReceiverReport,
+  SenderCommand,
+  SenderJob,
+  SenderReply,
+} from "./messages.ts";
+
+/** Serves commands until the caller closes the sender. */
+export async function runSender(job: SenderJob): Promise<void> {
+  const control = new SessionControl(job.control);
+  const port = parentPort!;
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const reply = (ok: boolean): void => port.postMessage({ ok } satisfies SenderReply);
+  using sender = new BlockingSender(job.config, control, new StatisticsTable(job.statistics));
+  port.on("message", (command: SenderCommand) => {
+    if (command.kind === "close") return resolve();
+    try {
+      runCommand(sender, command);
+      reply(true);
+    } catch (error) {
+      control.fail(error, { side: "source" });
+      reply(false);
+    }
+  });
+  await promise;
+  port.close();
+}
+
+function runCommand(sender: BlockingSender, command: SenderCommand): void {
+  switch (command.kind) {
+    case "connect":
+      return sender.connect();
+    case "send":
+      return sender.sendRounds(command.rounds, command.roundDelayMs);
+    case "range":
+      return sender.queueRange(command.block, command.first, command.end);
+    case "bitmap": {
+      const { pages, buffer, byteOffset } = command;
+      return sender.queueBitmap(command.block, new PageBitmap(pages, buffer, byteOffset));
+    }
+    case "pages":
+      return sender.queuePages(command.block, command.pages);
+    case "sync":
+      return sender.sync();
+    case "complete":
+      sender.complete();
+      return;
+    case "close":
+      return;
+  }
+}
+
+/** Receives one migration. */
+export function runReceiver(job: ReceiverJob): void {
+  const control = new SessionControl(job.control);
+  const report = (message: ReceiverReport): void => parentPort!.postMessage(message);
+  const gate = new FinalizeGate(job.gate, control);
+  const hooks = {
+    onBlocks: (blocks: readonly RamBlock[], channels: number) =>
+      report({ kind: "blocks", blocks: blocks.map((block) => block.share()), channels }),
+    finalize: () => {
+      if (!job.config.finalize) return;
+      report({ kind: "loaded" });
+      gate.wait(job.config.timeouts.idleMs);
+    },
+  };
+  using receiver = new BlockingReceiver(
+    job.config,
+    hooks,
+    control,
+    new StatisticsTable(job.statistics),
+  );
+  try {
+    report({ kind: "listening", endpoint: receiver.listen() });
+    receiver.complete();
+  } catch (error) {
+    control.fail(error, { side: "destination" });
+  }
+}

@@ -1,0 +1,62 @@
+/**
+ * QEMU's multifd migration for Bun: memory images over N parallel, compressed channels.
+ *
+ * @example
+ * ```ts
+ * import { connect, listen, RamBlock } from "multifd";
+ *
+ * await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 4, compression: "zstd" });
+ * const block = RamBlock.allocate("pc.ram", 64 * 1024 * 1024);
+ * await using sender = await connect({
+ *   endpoint: receiver.endpoint,
+ *   channels: 4,
+ *   compression: "zstd",
+ *   blocks: [block],
+ * });
+ * await sender.send();
+ * const [statistics] = await Promise.all([sender.complete(), receiver.complete()]);
+ * console.log(statistics.wireBytes);
+ * ```
+ *
+ * @module
+ */
+export { connect, Sender, type SendOptions } from "./lib/session/sender.ts";
+export { listen, Receiver } from "./lib/session/receiver.ts";
+export { BlockingSender, connectBlocking } from "./lib/session/blocking_sender.ts";
+export { BlockingReceiver, listenBlocking } from "./lib/session/blocking_receiver.ts";
+export type {
+  ConnectOptions,
+  ListenOptions,
+  SessionOptions,
+  SyncMode,
+  Timeouts,
+  ZeroPageDetection,
+} from "./lib/session/options.ts";
+export {
+  RamBlock,
+  type RamBlockOptions,
+  type Segment,
+  type SharedRamBlock,
+} from "./lib/memory/ram_block.ts";
+export { PageBitmap, type PageRun } from "./lib/memory/page_bitmap.ts";
+export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
+export {
+  COMPRESSION_METHODS,
+  type Compression,
+  type CompressionMethod,
+} from "./lib/codec/registry.ts";
+export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
+export {
+  CancelledError,
+  ChannelError,
+  CodecError,
+  describeError,
+  DigestError,
+  HandshakeError,
+  LimitError,
+  PacketError,
+  PeerError,
+  StreamError,
+  TimeoutError,
+} from "./lib/errors.ts";
+export { MissingLibraryError, MultifdError, SystemError } from "./ffi/errors.ts";
