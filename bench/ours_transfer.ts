@@ -4,8 +4,9 @@
  * @module
  */
 
+import type { Compression as LibraryCompression } from "../mod.ts";
 import { transferBetween } from "./bench_process.ts";
-import type { TransferOptions, TransferRun } from "./contender.ts";
+import { COMPRESSIONS, type TransferOptions, type TransferRun } from "./contender.ts";
 
 /** Makes one transfer by this library. */
 export async function oursTransfer(options: TransferOptions): Promise<TransferRun> {
@@ -18,4 +19,19 @@ export async function oursTransfer(options: TransferOptions): Promise<TransferRu
     (endpoint) => ["ours_sender.ts", "--image", image, "--endpoint", endpoint, ...common],
     verify,
   );
+}
+
+/**
+ * What a side's arguments mean to the library, which refuses a level where there is none.
+ *
+ * @throws {RangeError} If the method is unknown.
+ */
+export function libraryCompression(name: string, level: number): LibraryCompression {
+  const method = COMPRESSIONS.find((known) => known === name);
+  if (method === undefined) {
+    throw new RangeError(
+      `Cannot use compression ${name}: must be one of ${COMPRESSIONS.join(", ")}`,
+    );
+  }
+  return method === "none" ? { method } : { method, level };
 }

@@ -1,0 +1,38 @@
+/**
+ * The receiving side of this library's transfers; started by ours_transfer.ts.
+ *
+ * The library is imported late, so that what it needs counts as its own and not as Bun's.
+ */
+
+import { parseArgs } from "node:util";
+import { BenchSide } from "./bench_process.ts";
+import { libraryCompression } from "./ours_transfer.ts";
+
+const { values } = parseArgs({
+  options: {
+    bytes: { type: "string", default: "0" },
+    compression: { type: "string", default: "zstd" },
+    level: { type: "string", default: "1" },
+    channels: { type: "string", default: "2" },
+    verify: { type: "boolean", default: false },
+  },
+});
+
+const side = new BenchSide();
+const library = await import("../mod.ts");
+const block = library.RamBlock.allocate("pc.ram", Number(values.bytes), { prefault: true });
+side.startCounting(block.bytes);
+await using receiver = await library.listen({
+  endpoint: "127.0.0.1:0",
+  channels: Number(values.channels),
+  compression: libraryCompression(values.compression, Number(values.level)),
+  blocks: [block],
+});
+side.report({ endpoint: receiver.endpoint });
+await receiver.complete();
+side.report(side.counts());
+if (values.verify) {
+  const hasher = new Bun.CryptoHasher("sha256");
+  for (const view of block.views()) hasher.update(view);
+  side.report({ sha256: hasher.digest("hex") });
+}
