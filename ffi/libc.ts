@@ -293,7 +293,7 @@ export function memfdCreate(name: string, flags: number): number {
 export function isZero(address: number, bytes: number): boolean {
   return (
     libc().memcmp(address as Address, (address + 1) as Address, bytes - 1) === 0 &&
-    read.u8(address as Parameters<typeof read.u8>[0], 0) === 0
+    read.u8(address, 0) === 0
   );
 }
 

@@ -66,7 +66,7 @@ export function resolveCompression(
     typeof compression === "string" ? { method: compression, level: undefined } : compression;
   if (!COMPRESSION_METHODS.includes(method)) {
     throw new RangeError(
-      `Cannot use compression ${String(method)}: must be one of ${COMPRESSION_METHODS.join(", ")}`,
+      `Cannot use compression ${method as string}: must be one of ${COMPRESSION_METHODS.join(", ")}`,
     );
   }
   const { levels } = METHODS[method];

@@ -40,10 +40,10 @@ export class ZlibEncoder implements PageEncoder {
     const stream = this.#stream;
     stream.setOutput(this.#output.address, PAYLOAD_BYTES_MAX);
     for (let run = 0; run < runs.count; run++) {
-      const length = runs.lengths[run]!;
+      const length = runs.lengths[run];
       for (let done = 0; done < length; done += COPY_BYTES) {
         const bytes = Math.min(COPY_BYTES, length - done);
-        copyMemory(this.#copy.address, runs.addresses[run]! + done, bytes);
+        copyMemory(this.#copy.address, runs.addresses[run] + done, bytes);
         stream.setInput(this.#copy.address, bytes);
         stream.deflate(run === runs.count - 1 && done + bytes === length);
         if (stream.inputLeft > 0 || stream.outputLeft === 0) throw overflow();
@@ -78,7 +78,7 @@ export class ZlibDecoder implements PageDecoder {
     const stream = this.#stream;
     stream.setInput(this.#input.address, payloadBytes);
     for (let run = 0; run < runs.count; run++) {
-      stream.setOutput(runs.addresses[run]!, runs.lengths[run]!);
+      stream.setOutput(runs.addresses[run], runs.lengths[run]);
       stream.inflate();
       if (stream.outputLeft > 0) throw codecError("zlib", "it ends before its pages are full");
     }

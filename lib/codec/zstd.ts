@@ -35,7 +35,7 @@ export class ZstdEncoder implements PageEncoder {
     const stream = this.#stream;
     stream.setOutput(this.#output.address, PAYLOAD_BYTES_MAX);
     for (let run = 0; run < runs.count; run++) {
-      stream.setInput(runs.addresses[run]!, runs.lengths[run]!);
+      stream.setInput(runs.addresses[run], runs.lengths[run]);
       const flush = run === runs.count - 1;
       const heldBack = stream.compress(flush);
       if (stream.inputLeft > 0 || (flush && heldBack > 0)) {
@@ -74,7 +74,7 @@ export class ZstdDecoder implements PageDecoder {
     const stream = this.#stream;
     stream.setInput(this.#input.address, payloadBytes);
     for (let run = 0; run < runs.count; run++) {
-      stream.setOutput(runs.addresses[run]!, runs.lengths[run]!);
+      stream.setOutput(runs.addresses[run], runs.lengths[run]);
       while (stream.outputLeft > 0) {
         const left = stream.inputLeft + stream.outputLeft;
         stream.decompress();

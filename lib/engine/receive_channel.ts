@@ -126,12 +126,12 @@ export class ReceiveChannel implements Disposable, PayloadSource {
 
   #placePages(): void {
     const packet = this.#packet;
-    const block = this.#parts.blocks.blocks[packet.blockIndex]!;
+    const block = this.#parts.blocks.blocks[packet.blockIndex];
     const { normalPages, zeroPages, payloadBytes } = packet;
     for (let index = normalPages; index < normalPages + zeroPages; index++) {
-      this.#placeZeroPage(block, packet.pages[index]!);
+      this.#placeZeroPage(block, packet.pages[index]);
     }
-    for (let index = 0; index < normalPages; index++) block.received.set(packet.pages[index]!);
+    for (let index = 0; index < normalPages; index++) block.received.set(packet.pages[index]);
     if (normalPages > 0) {
       this.#runs.assign(block, packet.pages, 0, normalPages);
       this.#decoder.decode(this.#runs, payloadBytes, this);

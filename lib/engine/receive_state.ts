@@ -43,11 +43,11 @@ export class ReceiveState {
 
   /** Posted when the channel's descriptor is registered. */
   connected(channel: number): Semaphore {
-    return this.#channels[channel]!.connected;
+    return this.#channels[channel].connected;
   }
 
   /** Posted when the channel may go on after a sync point. */
   released(channel: number): Semaphore {
-    return this.#channels[channel]!.released;
+    return this.#channels[channel].released;
   }
 }

@@ -87,7 +87,7 @@ export class SendChannel implements Disposable {
       if (this.#words.jobPending) {
         this.#workingSlot = this.#words.collect(this.#workingSlot);
         state.channelsReady.post();
-        this.#serve(connection, state.slots[this.#workingSlot]!);
+        this.#serve(connection, state.slots[this.#workingSlot]);
       } else {
         if (this.#words.takeSync() === SyncRequest.ALL) this.#sendSync(connection);
         this.#words.syncDone.post();
@@ -108,7 +108,7 @@ export class SendChannel implements Disposable {
 
   #sendPages(connection: Connection, slot: Slot): void {
     const { blocks, state, counters, detectZeroPages } = this.#parts;
-    const block = blocks.blocks[slot.blockIndex]!;
+    const block = blocks.blocks[slot.blockIndex];
     const count = slot.pageCount;
     const pages = detectZeroPages ? this.#sorted : slot.pages;
     const normal = detectZeroPages ? this.#sortZeroPages(slot, count) : count;
@@ -133,13 +133,13 @@ export class SendChannel implements Disposable {
 
   /** Copies the page numbers, normal pages first and in order; returns how many are normal. */
   #sortZeroPages(slot: Slot, count: number): number {
-    const block = this.#parts.blocks.blocks[slot.blockIndex]!;
+    const block = this.#parts.blocks.blocks[slot.blockIndex];
     const { pageSize } = block;
     const sorted = this.#sorted;
     let normal = 0;
     let zero = count;
     for (let index = 0; index < count; index++) {
-      const page = slot.pages[index]!;
+      const page = slot.pages[index];
       if (isZero(pageAddress(block, page), pageSize)) sorted[--zero] = page;
       else sorted[normal++] = page;
     }

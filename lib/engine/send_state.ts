@@ -90,7 +90,7 @@ export class SendState {
 
   /** The words of one channel. */
   channel(channel: number): ChannelWords {
-    return this.#channels[channel]!;
+    return this.#channels[channel];
   }
 
   /** Slot number a channel starts to work with. */
@@ -140,7 +140,7 @@ export class SendState {
     try {
       if (this.channelsReady.take(limitMs) !== "taken") return -1;
       const { channels } = this.handle;
-      let index = this.#words[NEXT_CHANNEL]! % channels;
+      let index = this.#words[NEXT_CHANNEL] % channels;
       // Ends: the semaphore counts empty mailboxes, and only the mutex holder fills one.
       while (this.channel(index).jobPending) {
         if (this.#control.stopping) return -1;
@@ -181,7 +181,7 @@ export class ChannelWords {
 
   /** Client: puts a full slot into the empty mailbox and returns the slot that lay there. */
   deliver(slot: number): number {
-    const empty = this.#words[this.#at + MAILBOX]!;
+    const empty = this.#words[this.#at + MAILBOX];
     this.#words[this.#at + MAILBOX] = slot;
     Atomics.store(this.#words, this.#at + JOB_PENDING, 1); // pairs with the load in `jobPending`
     this.work.post();
@@ -190,7 +190,7 @@ export class ChannelWords {
 
   /** Channel: takes the full slot out of the mailbox and leaves an empty one. */
   collect(empty: number): number {
-    const slot = this.#words[this.#at + MAILBOX]!;
+    const slot = this.#words[this.#at + MAILBOX];
     this.#words[this.#at + MAILBOX] = empty;
     Atomics.store(this.#words, this.#at + JOB_PENDING, 0); // pairs with the load in `jobPending`
     return slot;

@@ -31,7 +31,7 @@ export class Slot {
   }
 
   get type(): number {
-    return this.#words[TYPE_AT]!;
+    return this.#words[TYPE_AT];
   }
 
   set type(type: number) {
@@ -39,7 +39,7 @@ export class Slot {
   }
 
   get blockIndex(): number {
-    return this.#words[BLOCK_AT]!;
+    return this.#words[BLOCK_AT];
   }
 
   set blockIndex(index: number) {
@@ -47,7 +47,7 @@ export class Slot {
   }
 
   get pageCount(): number {
-    return this.#words[PAGES_AT]!;
+    return this.#words[PAGES_AT];
   }
 
   set pageCount(count: number) {

@@ -117,44 +117,44 @@ export class ChannelCounters {
 
   /** Counts one packet with its header and payload bytes and its pages. */
   addPacket(bytes: number, normalPages: number, zeroPages: number): void {
-    this.#row[Field.PACKETS]! += 1;
-    this.#row[Field.BYTES]! += bytes;
-    this.#row[Field.NORMAL_PAGES]! += normalPages;
-    this.#row[Field.ZERO_PAGES]! += zeroPages;
+    this.#row[Field.PACKETS] += 1;
+    this.#row[Field.BYTES] += bytes;
+    this.#row[Field.NORMAL_PAGES] += normalPages;
+    this.#row[Field.ZERO_PAGES] += zeroPages;
   }
 
   /** Counts one SYNC packet of `bytes` bytes. */
   addSync(bytes: number): void {
-    this.#row[Field.SYNCS]! += 1;
-    this.#row[Field.BYTES]! += bytes;
+    this.#row[Field.SYNCS] += 1;
+    this.#row[Field.BYTES] += bytes;
   }
 
   /** Counts bytes that belong to no packet, such as the handshake. */
   addBytes(bytes: number): void {
-    this.#row[Field.BYTES]! += bytes;
+    this.#row[Field.BYTES] += bytes;
   }
 
   /** Counts time without work. */
   addIdle(ms: number): void {
-    this.#row[Field.IDLE_MS]! += ms;
+    this.#row[Field.IDLE_MS] += ms;
   }
 
   /** Counts time inside socket calls. */
   addTransfer(ms: number): void {
-    this.#row[Field.TRANSFER_MS]! += ms;
+    this.#row[Field.TRANSFER_MS] += ms;
   }
 
   /** The row as of now. */
   snapshot(): ChannelStatistics {
     const row = this.#row;
     return {
-      packets: row[Field.PACKETS]!,
-      bytes: row[Field.BYTES]!,
-      normalPages: row[Field.NORMAL_PAGES]!,
-      zeroPages: row[Field.ZERO_PAGES]!,
-      syncs: row[Field.SYNCS]!,
-      idleMs: row[Field.IDLE_MS]!,
-      transferMs: row[Field.TRANSFER_MS]!,
+      packets: row[Field.PACKETS],
+      bytes: row[Field.BYTES],
+      normalPages: row[Field.NORMAL_PAGES],
+      zeroPages: row[Field.ZERO_PAGES],
+      syncs: row[Field.SYNCS],
+      idleMs: row[Field.IDLE_MS],
+      transferMs: row[Field.TRANSFER_MS],
     };
   }
 }
@@ -171,17 +171,17 @@ export class MainCounters {
 
   /** Counts bytes of the main connection. */
   addBytes(bytes: number): void {
-    this.#row[MainField.BYTES]! += bytes;
+    this.#row[MainField.BYTES] += bytes;
   }
 
   /** Counts zero pages that travelled on the main connection. */
   addZeroPages(pages: number): void {
-    this.#row[MainField.ZERO_PAGES]! += pages;
+    this.#row[MainField.ZERO_PAGES] += pages;
   }
 
   /** Counts one round. */
   addRound(): void {
-    this.#row[MainField.ROUNDS]! += 1;
+    this.#row[MainField.ROUNDS] += 1;
   }
 
   /** Sets the length of all blocks together. */
@@ -200,26 +200,26 @@ export class MainCounters {
   }
 
   get bytes(): number {
-    return this.#row[MainField.BYTES]!;
+    return this.#row[MainField.BYTES];
   }
 
   get zeroPages(): number {
-    return this.#row[MainField.ZERO_PAGES]!;
+    return this.#row[MainField.ZERO_PAGES];
   }
 
   get ramBytes(): number {
-    return this.#row[MainField.RAM_BYTES]!;
+    return this.#row[MainField.RAM_BYTES];
   }
 
   get rounds(): number {
-    return this.#row[MainField.ROUNDS]!;
+    return this.#row[MainField.ROUNDS];
   }
 
   /** Milliseconds on the clock. */
   elapsedMs(): number {
-    const start = this.#row[MainField.START]!;
+    const start = this.#row[MainField.START];
     if (start === 0) return 0;
-    return (this.#row[MainField.END]! || wallMs()) - start;
+    return (this.#row[MainField.END] || wallMs()) - start;
   }
 }
 

@@ -117,7 +117,7 @@ export class BlockTable {
     this.#receivedUsed += receivedBytes;
     Atomics.store(this.#count, 0, index + 1);
     this.refresh();
-    return this.#blocks[index]!;
+    return this.#blocks[index];
   }
 
   /** Reads blocks that were added since the last look. */
@@ -160,7 +160,7 @@ export class BlockTable {
 
 /** Address of a page that is known to be inside the block. */
 export function pageAddress(block: TableBlock, page: number): number {
-  if (block.bases.length === 1) return block.bases[0]! + page * block.pageSize;
+  if (block.bases.length === 1) return block.bases[0] + page * block.pageSize;
   const segment = Math.floor(page / block.segmentPages);
-  return block.bases[segment]! + (page - segment * block.segmentPages) * block.pageSize;
+  return block.bases[segment] + (page - segment * block.segmentPages) * block.pageSize;
 }

@@ -127,10 +127,10 @@ export class PageBitmap {
   #next(from: number, invert: number): number {
     if (from >= this.pages) return this.pages;
     let word = from >>> 5;
-    let bits = (this.#words[word]! ^ invert) & (-1 << (from & 31));
+    let bits = (this.#words[word] ^ invert) & (-1 << (from & 31));
     while (bits === 0) {
       if (++word >= this.#words.length) return this.pages;
-      bits = this.#words[word]! ^ invert;
+      bits = this.#words[word] ^ invert;
     }
     return Math.min(this.pages, word * WORD_BITS + (31 - Math.clz32(bits & -bits)));
   }

@@ -28,9 +28,9 @@ export class PageRuns {
     let runs = 0;
     let end = -1;
     for (let index = first; index < first + count; index++) {
-      const address = pageAddress(block, pages[index]!);
+      const address = pageAddress(block, pages[index]);
       if (address === end) {
-        this.lengths[runs - 1]! += pageSize;
+        this.lengths[runs - 1] += pageSize;
       } else {
         this.addresses[runs] = address;
         this.lengths[runs] = pageSize;

@@ -203,7 +203,7 @@ export class RamBlock implements Disposable {
 
   /** Length of every segment but the last, in bytes. */
   get segmentBytes(): number {
-    return this.segments[0]!.bytes;
+    return this.segments[0].bytes;
   }
 
   /**
@@ -214,7 +214,7 @@ export class RamBlock implements Disposable {
   addressAt(offset: number): number {
     this.#checkRange(offset, 1);
     const index = Math.floor(offset / this.segmentBytes);
-    return this.segments[index]!.address + (offset - index * this.segmentBytes);
+    return this.segments[index].address + (offset - index * this.segmentBytes);
   }
 
   /**
@@ -226,7 +226,7 @@ export class RamBlock implements Disposable {
   view(offset: number, bytes: number): Uint8Array {
     this.#checkRange(offset, bytes);
     const index = Math.floor(offset / this.segmentBytes);
-    const segment = this.segments[index]!;
+    const segment = this.segments[index];
     const within = offset - index * this.segmentBytes;
     if (within + bytes > segment.bytes) {
       throw new RangeError(
@@ -296,7 +296,7 @@ function checkLength(idstr: string, bytes: number, pageSize: number): void {
 }
 
 function checkSegments(idstr: string, segments: readonly Segment[]): void {
-  const first = segments[0]!.bytes;
+  const first = segments[0].bytes;
   if (segments.length === 1) return;
   const uniform = segments.every(({ bytes }, index) =>
     index < segments.length - 1 ? bytes === first : bytes <= first,

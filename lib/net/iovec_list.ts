@@ -53,7 +53,7 @@ export class IovecList {
   /** Appends every run of pages. */
   appendRuns(runs: PageRuns): void {
     for (let run = 0; run < runs.count; run++) {
-      this.append(runs.addresses[run]!, runs.lengths[run]!);
+      this.append(runs.addresses[run], runs.lengths[run]);
     }
   }
 
@@ -86,9 +86,9 @@ export class IovecList {
     let left = bytes;
     for (;;) {
       const word = (this.#vectors + this.#first * IOVEC_BYTES) >>> 2;
-      const length = u32[word + 2]!;
+      const length = u32[word + 2];
       if (left < length) {
-        const base = u32[word]! + u32[word + 1]! * 0x1_0000_0000 + left;
+        const base = u32[word] + u32[word + 1] * 0x1_0000_0000 + left;
         u32[word] = base >>> 0;
         u32[word + 1] = (base / 0x1_0000_0000) >>> 0;
         u32[word + 2] = length - left;

@@ -116,7 +116,7 @@ export class BlockingSender implements Disposable {
           Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, roundDelayMs);
         this.#counters.addRound();
         shadows.forEach((shadow, index) => {
-          const changed = new PageBitmap(this.#blocks[index]!.pages);
+          const changed = new PageBitmap(this.#blocks[index].pages);
           shadow.scan(changed);
           this.#queueRuns(index, changed);
         });
@@ -256,7 +256,7 @@ export class BlockingSender implements Disposable {
 
   /** Writes a zero record to the main connection if the page is zero. */
   #sendLegacyZeroPage(blockIndex: number, page: number): boolean {
-    const block = this.#table.blocks[blockIndex]!;
+    const block = this.#table.blocks[blockIndex];
     if (!isZero(pageAddress(block, page), block.pageSize)) return false;
     this.#openSection("part");
     this.#writer!.zeroPage(block, page);

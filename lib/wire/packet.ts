@@ -92,7 +92,7 @@ export class RamPacketEncoder {
     this.#bytes.set(block.idBytes, RAMBLOCK_AT);
     const used = normal + zero;
     for (let index = 0; index < used; index++) {
-      const offset = pages[index]! * pageSize;
+      const offset = pages[index] * pageSize;
       const at = OFFSETS_AT + index * OFFSET_BYTES;
       view.setUint32(at, (offset / 0x1_0000_0000) >>> 0);
       view.setUint32(at + 4, offset >>> 0);

@@ -9,10 +9,10 @@ import { runReceiver, runSender } from "./session_worker.ts";
 import type { WorkerJob } from "./messages.ts";
 import { markEnded, WorkerState, type WorkerStart } from "./worker_group.ts";
 
-const { job, state } = workerData as WorkerStart;
-const words = new Int32Array(state);
+const start = workerData as WorkerStart;
+const words = new Int32Array(start.state);
 Atomics.store(words, 0, WorkerState.RUNNING);
-void run(job).finally(() => markEnded(words));
+void run(start.job).finally(() => markEnded(words));
 
 async function run(job: WorkerJob): Promise<void> {
   switch (job.role) {
