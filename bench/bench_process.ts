@@ -18,6 +18,8 @@ import { watchMachine } from "./idle_machine.ts";
 /** What a side reports when its transfer is over. */
 export interface SideReport {
   readonly cpuSeconds: number;
+  /** Of these, what listening or connecting took. */
+  readonly setUpCpuSeconds: number;
   readonly memory: SideMemory;
   /** From the first send to the confirmation; the sender's clock counts. */
   readonly seconds?: number | undefined;
@@ -70,6 +72,7 @@ export async function transferBetween(
   return {
     seconds: sent.seconds ?? 0,
     setUpSeconds: sent.setUpSeconds ?? 0,
+    setUpCpuSeconds: sent.setUpCpuSeconds + received.setUpCpuSeconds,
     cpuSecondsSender: sent.cpuSeconds,
     cpuSecondsReceiver: received.cpuSeconds,
     wireBytes: sent.wireBytes ?? 0,
@@ -134,6 +137,7 @@ export class BenchSide {
   readonly #floorBytes: number;
   #blockBytes = 0;
   #cpu = process.cpuUsage();
+  #setUpCpuSeconds = 0;
 
   /** Make it before anything else is loaded: what is resident now is Bun's own. */
   constructor() {
@@ -159,12 +163,25 @@ export class BenchSide {
     this.#cpu = process.cpuUsage();
   }
 
+  /** Call when everything is connected and nothing is sent. */
+  endSetUp(): void {
+    this.#setUpCpuSeconds = this.#cpuSeconds();
+  }
+
   /** CPU and memory since {@link startCounting}. */
-  counts(): { readonly cpuSeconds: number; readonly memory: SideMemory } {
-    const { user, system } = process.cpuUsage(this.#cpu);
+  counts(): SideReport {
     const { peakRssBytes } = residentMemory(process.pid);
     const extraBytes = peakRssBytes - this.#blockBytes - this.#floorBytes;
-    return { cpuSeconds: (user + system) / 1e6, memory: { peakRssBytes, extraBytes } };
+    return {
+      cpuSeconds: this.#cpuSeconds(),
+      setUpCpuSeconds: this.#setUpCpuSeconds,
+      memory: { peakRssBytes, extraBytes },
+    };
+  }
+
+  #cpuSeconds(): number {
+    const { user, system } = process.cpuUsage(this.#cpu);
+    return (user + system) / 1e6;
   }
 }
 

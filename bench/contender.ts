@@ -40,6 +40,8 @@ export interface TransferRun {
   readonly seconds: number;
   /** Connecting and starting channels, where it is not within `seconds`. */
   readonly setUpSeconds: number;
+  /** CPU seconds of both sides for listening and connecting, where they can be told apart. */
+  readonly setUpCpuSeconds: number;
   /** From before the set-up to the confirmation. */
   readonly cpuSecondsSender: number;
   readonly cpuSecondsReceiver: number;

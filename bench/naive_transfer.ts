@@ -78,6 +78,7 @@ async function send(file: string, port: number, compression: Compression, level:
     }
   };
 
+  side.endSetUp();
   let wireBytes = 0;
   const header = new Uint32Array(2); // little-endian on every machine Bun runs on
   const startMs = performance.now();
@@ -148,6 +149,7 @@ async function receive(bytes: number, compression: Compression, verify: boolean)
       },
     },
   });
+  side.endSetUp();
   side.report({ endpoint: String(server.port) });
 }
 

@@ -28,6 +28,7 @@ await using receiver = await library.listen({
   compression: libraryCompression(values.compression, Number(values.level)),
   blocks: [block],
 });
+side.endSetUp();
 side.report({ endpoint: receiver.endpoint });
 await receiver.complete();
 side.report(side.counts());

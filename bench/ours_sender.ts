@@ -36,6 +36,7 @@ await using sender = await library.connect({
   compression: libraryCompression(values.compression, Number(values.level)),
   blocks: [block],
 });
+side.endSetUp();
 const startMs = performance.now();
 await sender.send();
 const { wireBytes } = await sender.complete();

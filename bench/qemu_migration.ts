@@ -113,6 +113,7 @@ async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMig
   return {
     seconds: totalTimeMs / 1000,
     setUpSeconds: 0, // within QEMU's total-time
+    setUpCpuSeconds: 0, // within the CPU seconds
     confirmedSeconds,
     cpuSecondsSender: sender.cpuSeconds,
     cpuSecondsReceiver: receiver.cpuSeconds,

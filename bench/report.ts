@@ -26,6 +26,8 @@ export interface Summary {
   readonly setUpSeconds: Spread;
   /** Both sides, set-up included, for a GiB of RAM. */
   readonly cpuSecondsPerGib: Spread;
+  /** Of both sides together, what listening and connecting took; does not grow with the RAM. */
+  readonly setUpCpuSeconds: Spread;
   readonly cpuSecondsSender: Spread;
   readonly cpuSecondsReceiver: Spread;
   /** Bytes on all connections; the largest run's. */
@@ -60,6 +62,7 @@ export function summarize(
     seconds: over((run) => run.seconds),
     setUpSeconds: over((run) => run.setUpSeconds),
     cpuSecondsPerGib: over((run) => (run.cpuSecondsSender + run.cpuSecondsReceiver) / gib),
+    setUpCpuSeconds: over((run) => run.setUpCpuSeconds),
     cpuSecondsSender: over((run) => run.cpuSecondsSender),
     cpuSecondsReceiver: over((run) => run.cpuSecondsReceiver),
     wireBytes: over((run) => run.wireBytes).max,
@@ -97,6 +100,7 @@ const COLUMNS: readonly (readonly [title: string, cell: (summary: Summary) => st
   ["median", ({ gibPerSecond }) => gibPerSecond.median.toFixed(2)],
   ["max", ({ gibPerSecond }) => gibPerSecond.max.toFixed(2)],
   ["set-up ms", ({ setUpSeconds }) => (setUpSeconds.median * 1000).toFixed(0)],
+  ["set-up CPU s", ({ setUpCpuSeconds }) => setUpCpuSeconds.median.toFixed(2)],
   ["CPU s/GiB", ({ cpuSecondsPerGib }) => spreadText(cpuSecondsPerGib)],
   ["wire MB", ({ wireBytes }) => (wireBytes / 1e6).toFixed(1)],
   [
