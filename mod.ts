@@ -45,6 +45,14 @@ export {
   type Compression,
   type CompressionMethod,
 } from "./lib/codec/registry.ts";
+export type { EngineName } from "./lib/codec/engines.ts";
+export {
+  capabilities,
+  type Capabilities,
+  type EngineCapability,
+  type LibraryCapability,
+  type MethodCapability,
+} from "./lib/capabilities.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
   CancelledError,

@@ -5,6 +5,7 @@
  * @module
  */
 import { dlopen, type FFIFunction, type Library } from "bun:ffi";
+import { readFileSync, realpathSync } from "node:fs";
 import { MissingLibraryError } from "./errors.ts";
 
 /** How a library is found and what to install when it is not. */
@@ -45,4 +46,27 @@ export function openLibrary<Symbols extends Record<string, FFIFunction>>(
     `Cannot open ${source.name}: tried ${reasons.join(", ")}, ` +
       `install Debian package ${source.debianPackage} or set ${source.override} to its path`,
   );
+}
+
+/**
+ * File behind an opened library, links resolved; undefined when it cannot be told, for example
+ * because the library was never opened.
+ */
+export function mappedFile(source: LibrarySource): string | undefined {
+  const override = process.env[source.override];
+  try {
+    if (override?.includes("/") === true) return realpathSync(override);
+    const names = (override === undefined ? source.sonames : [override]).map(stem);
+    return readFileSync("/proc/self/maps", "utf8")
+      .split("\n")
+      .map((line) => line.slice(line.indexOf("/")))
+      .find((path) => names.includes(stem(path)));
+  } catch {
+    return undefined;
+  }
+}
+
+/** `libz` of `/lib/libz.so.1.2.13`. */
+function stem(path: string): string {
+  return path.slice(path.lastIndexOf("/") + 1).replace(/\.so\b.*/, "");
 }

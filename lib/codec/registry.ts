@@ -4,6 +4,7 @@
  * @module
  */
 import type { PageDecoder, PageEncoder } from "./codec.ts";
+import type { EngineName } from "./engines.ts";
 import { RawDecoder, RawEncoder } from "./none.ts";
 import { ZlibDecoder, ZlibEncoder } from "./zlib.ts";
 import { ZstdDecoder, ZstdEncoder } from "./zstd.ts";
@@ -23,21 +24,30 @@ interface MethodDefinition {
   readonly flag: number;
   /** Lowest and highest level, absent when the method has none. */
   readonly levels?: readonly [number, number];
+  /** Engines that speak the method, the one to be preferred first; none for method none. */
+  readonly engines: readonly EngineName[];
   readonly encoder: (level: number) => PageEncoder;
   readonly decoder: () => PageDecoder;
 }
 
 const METHODS: Readonly<Record<CompressionMethod, MethodDefinition>> = {
-  none: { flag: 0x00, encoder: () => new RawEncoder(), decoder: () => new RawDecoder() },
+  none: {
+    flag: 0x00,
+    engines: [],
+    encoder: () => new RawEncoder(),
+    decoder: () => new RawDecoder(),
+  },
   zlib: {
     flag: 0x02,
     levels: [0, 9],
+    engines: ["libz"],
     encoder: (level) => new ZlibEncoder(level),
     decoder: () => new ZlibDecoder(),
   },
   zstd: {
     flag: 0x04,
     levels: [-7, 20],
+    engines: ["libzstd"],
     encoder: (level) => new ZstdEncoder(level),
     decoder: () => new ZstdDecoder(),
   },
@@ -80,6 +90,16 @@ export function resolveCompression(
     );
   }
   return { method, level };
+}
+
+/** Engines that speak a method, the one to be preferred first; empty for method none. */
+export function methodEngines(method: CompressionMethod): readonly EngineName[] {
+  return METHODS[method].engines;
+}
+
+/** Lowest and highest level of a method; undefined when it has none. */
+export function methodLevels(method: CompressionMethod): readonly [number, number] | undefined {
+  return METHODS[method].levels;
 }
 
 /** Value of the method field in a packet's flags. */

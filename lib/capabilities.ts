@@ -1,0 +1,119 @@
+/**
+ * What this machine can do: which native libraries are there, which of them can serve as the engine
+ * of which compression method, and which one would be taken.
+ *
+ * @module
+ */
+import { libcVersion, LIBC } from "../ffi/libc.ts";
+import { mappedFile, type LibrarySource } from "../ffi/library.ts";
+import { ENGINE_LIBRARIES, engineFailure, type EngineName } from "./codec/engines.ts";
+import {
+  COMPRESSION_METHODS,
+  methodEngines,
+  methodLevels,
+  type CompressionMethod,
+} from "./codec/registry.ts";
+
+/** One native library. */
+export interface LibraryCapability {
+  /** Short name, for example `libzstd`. */
+  readonly name: string;
+  /** Whether it opens and has every symbol needed. */
+  readonly available: boolean;
+  /** Version as the library tells it; absent when it is missing or has no call for it. */
+  readonly version?: string;
+  /** File that was opened, links resolved; absent when missing. */
+  readonly path?: string;
+  /** Debian package that brings it. */
+  readonly debianPackage: string;
+  /** Environment variable with a path that replaces the library's soname. */
+  readonly override: string;
+  /** Why it is not available; absent when it is. */
+  readonly reason?: string;
+}
+
+/** One compression method. */
+export interface MethodCapability {
+  /** Name as in QEMU's `multifd-compression`. */
+  readonly method: CompressionMethod;
+  /** Whether this machine can send and receive with it. */
+  readonly available: boolean;
+  /** Lowest and highest level; absent for methods without levels. */
+  readonly levels?: readonly [number, number];
+  /** Engines that speak it, in order of preference; empty when it needs none. */
+  readonly engines: readonly EngineCapability[];
+}
+
+/** One engine of a method. */
+export interface EngineCapability {
+  /** Name as in `{ method, engine }`. */
+  readonly engine: EngineName;
+  /** The library behind it, a name of {@linkcode Capabilities.libraries}. */
+  readonly library: string;
+  /** Whether the library is there. */
+  readonly available: boolean;
+}
+
+/** See {@linkcode capabilities}. */
+export interface Capabilities {
+  /** Every library this one can use, available or not. */
+  readonly libraries: readonly LibraryCapability[];
+  /** Every compression method. */
+  readonly methods: readonly MethodCapability[];
+}
+
+const LIBRARIES: readonly { source: LibrarySource; version: () => string | undefined }[] = [
+  { source: LIBC, version: libcVersion },
+  ...Object.values(ENGINE_LIBRARIES),
+];
+
+/**
+ * Opens every library that is there and says what was found. Never throws for a missing one.
+ *
+ * @example
+ * ```ts
+ * const { libraries, methods } = capabilities();
+ * console.log(libraries.filter(({ available }) => !available).map(({ debianPackage }) => debianPackage));
+ * console.log(methods.filter(({ available }) => available).map(({ method }) => method));
+ * ```
+ */
+export function capabilities(): Capabilities {
+  return {
+    libraries: LIBRARIES.map(({ source, version }) => probe(source, version)),
+    methods: COMPRESSION_METHODS.map(probeMethod),
+  };
+}
+
+function probeMethod(method: CompressionMethod): MethodCapability {
+  const levels = methodLevels(method);
+  const engines = methodEngines(method).map((engine) => ({
+    engine,
+    library: ENGINE_LIBRARIES[engine].source.name,
+    available: engineFailure(engine) === undefined,
+  }));
+  return {
+    method,
+    available: engines.length === 0 || engines.some(({ available }) => available),
+    ...(levels === undefined ? {} : { levels }),
+    engines,
+  };
+}
+
+function probe(source: LibrarySource, version: () => string | undefined): LibraryCapability {
+  const { name, debianPackage, override } = source;
+  try {
+    const text = version();
+    const path = mappedFile(source);
+    return {
+      name,
+      available: true,
+      ...(text === undefined ? {} : { version: text }),
+      ...(path === undefined ? {} : { path }),
+      debianPackage,
+      override,
+    };
+  } catch (error) {
+    const reason = error instanceof Error ? error.message : String(error);
+    return { name, available: false, debianPackage, override, reason };
+  }
+}

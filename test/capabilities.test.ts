@@ -1,0 +1,48 @@
+import { expect, test } from "bun:test";
+
+import { capabilities, type LibraryCapability, type MethodCapability } from "../mod.ts";
+
+test("capabilities() names every library with its package, and why it is missing if it is", () => {
+  const { libraries } = capabilities();
+  const names = libraries.map(({ name }) => name);
+  expect(names).toEqual(["libc", "libz", "libisal", "libdeflate", "libzstd", "libqpl"]);
+  for (const { name, available, path, reason, debianPackage, override } of libraries) {
+    expect(override).toStartWith("MULTIFD_LIB");
+    expect(debianPackage).not.toBe("");
+    if (available) expect(path).toContain(name);
+    else expect(reason).toContain(debianPackage);
+  }
+});
+
+test("capabilities() tells the version of the C library and of zlib, which every Debian has", () => {
+  const { libraries } = capabilities();
+  for (const name of ["libc", "libz"]) {
+    const library = libraries.find((entry) => entry.name === name);
+    expect(library?.version).toMatch(/^\d+\.\d+/);
+  }
+});
+
+test("capabilities() calls a library missing when its override names no library", async () => {
+  const code = `
+    import { capabilities } from "./mod.ts";
+    const { libraries, methods } = capabilities();
+    console.log(JSON.stringify([
+      libraries.find(({ name }) => name === "libzstd"),
+      methods.find(({ method }) => method === "zstd"),
+    ]));
+  `;
+  const child = Bun.spawn([process.execPath, "-e", code], {
+    cwd: new URL("..", import.meta.url).pathname,
+    env: { ...process.env, MULTIFD_LIBZSTD: "/nonexistent/libzstd.so.1" },
+    stdout: "pipe",
+    timeout: 20_000,
+  });
+  const [library, method] = JSON.parse(await child.stdout.text()) as [
+    LibraryCapability,
+    MethodCapability,
+  ];
+  expect(library.available).toBeFalse();
+  expect(library.reason).toContain("/nonexistent/libzstd.so.1");
+  expect(method.available).toBeFalse();
+  expect(method.engines).toEqual([{ engine: "libzstd", library: "libzstd", available: false }]);
+});
