@@ -85,3 +85,9 @@ export const TIMEOUTS_DEFAULT = {
 
 /** Connections that may be waiting to be identified at once; a hostile peer gets no more. */
 export const PENDING_CONNECTIONS_MAX = 512;
+
+/** One read or write of an image file: long enough that the disk matters and not the call. */
+export const IMAGE_CHUNK_BYTES = 8 * 1_048_576;
+
+/** Reads or writes of an image file under way at once; more help neither disks nor page cache. */
+export const IMAGE_CHUNKS_MAX = 4;

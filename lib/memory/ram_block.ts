@@ -19,6 +19,7 @@ import {
   unwrap,
 } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
+import { ImageReader, saveImage } from "./image_file.ts";
 import {
   BLOCK_ID_BYTES_MAX,
   BLOCK_PAGES_MAX,
@@ -186,6 +187,27 @@ export class RamBlock implements Disposable {
     }
   }
 
+  /**
+   * Allocates a block as long as the file at `path` and reads the file into it, on the runtime's
+   * threads. Holes of the file are not read and take no memory.
+   *
+   * @param path A regular file or a block device; its length is a multiple of the page size.
+   * @throws {SystemError} when it cannot be read.
+   * @throws {RangeError} for an impossible length, page size or id.
+   * @throws {CancelledError} when `signal` is aborted.
+   */
+  static async fromFile(
+    idstr: string,
+    path: string,
+    options: RamBlockOptions & { signal?: AbortSignal | undefined } = {},
+  ): Promise<RamBlock> {
+    await using image = await ImageReader.open(path);
+    checkLength(path, image.bytes, options.pageSize ?? 4096);
+    const block = RamBlock.allocate(idstr, image.bytes, options);
+    await image.load(block, options.signal);
+    return new RamBlock({ ...block.share(), zeroed: false });
+  }
+
   /** Makes a block object over one that another thread owns and keeps alive. */
   static attach(shared: SharedRamBlock): RamBlock {
     return new RamBlock(shared);
@@ -246,6 +268,17 @@ export class RamBlock implements Disposable {
       yield this.view(offset, bytes);
       offset += bytes;
     }
+  }
+
+  /**
+   * Writes the block to a file, on the runtime's threads: zero pages become holes, and the file
+   * appears under its name, replacing an older one, only when all of it is on the device.
+   *
+   * @throws {SystemError} when writing fails, for example because the disk is full.
+   * @throws {CancelledError} when `signal` is aborted.
+   */
+  async toFile(path: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+    await saveImage(this, path, options.signal);
   }
 
   /** Touches all memory, for writing or only for reading, so that later use finds it in place. */

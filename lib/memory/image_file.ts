@@ -1,0 +1,294 @@
+/**
+ * Memory images in files: one block's memory from its first byte to its last. Loading skips holes and
+ * saving makes them, because a guest's image is mostly zero and neither time nor disk should be spent
+ * on that.
+ *
+ * Reads and writes are positioned and several are under way at once, on the runtime's own threads, so
+ * the caller's event loop stays free.
+ *
+ * @module
+ */
+import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { open, realpath, rename, stat, unlink, type FileHandle } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
+import { SeekFrom } from "../../ffi/linux.ts";
+import { CancelledError, MultifdError, SystemError } from "../errors.ts";
+import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
+
+/** What loading and saving need of a block. */
+export interface ImageMemory {
+  /** Length in bytes. */
+  readonly bytes: number;
+  /** Page size in bytes, the granularity of holes. */
+  readonly pageSize: number;
+  /** Length of every contiguous piece but the last, in bytes. */
+  readonly segmentBytes: number;
+  /** The memory from `offset`, inside one piece. */
+  view(offset: number, bytes: number): Uint8Array;
+}
+
+/** A range of a file, in bytes. */
+interface Extent {
+  readonly start: number;
+  readonly end: number;
+}
+
+/** An image opened for reading. Disposing closes it. */
+export class ImageReader implements AsyncDisposable {
+  /** Length of the image in bytes. */
+  readonly bytes: number;
+  readonly #path: string;
+  readonly #file: FileHandle;
+
+  private constructor(path: string, file: FileHandle, bytes: number) {
+    this.#path = path;
+    this.#file = file;
+    this.bytes = bytes;
+  }
+
+  /**
+   * Opens a regular file or a block device.
+   *
+   * @throws {SystemError} when it cannot be opened.
+   * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
+   */
+  static async open(path: string): Promise<ImageReader> {
+    const action = `Cannot load ${path}`;
+    // A pipe without a writer would block in open() for ever; regular files ignore the flag.
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK;
+    const file = await system(action, open(path, flags));
+    try {
+      const facts = await system(action, file.stat());
+      if (!facts.isFile() && !facts.isBlockDevice()) {
+        throw imageError(`${action}: it must be a regular file or a block device`);
+      }
+      return new ImageReader(path, file, unwrap(action, lseek(file.fd, 0, SeekFrom.END)));
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Fills `memory`, which is as long as the image and all zero.
+   *
+   * @throws {SystemError} when reading fails.
+   * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` when the file became shorter meanwhile.
+   * @throws {CancelledError} when `signal` is aborted.
+   */
+  async load(memory: ImageMemory, signal?: AbortSignal): Promise<void> {
+    const action = `Cannot load ${this.#path}`;
+    await inParallel(this.#chunks(memory), action, signal, async ({ start, end }) => {
+      const view = memory.view(start, end - start);
+      for (let within = 0; within < view.byteLength;) {
+        const left = view.byteLength - within;
+        const { bytesRead } = await system(
+          action,
+          this.#file.read(view, within, left, start + within),
+        );
+        if (bytesRead === 0) {
+          throw imageError(
+            `${action}: it ends at byte ${start + within}, must keep its ${memory.bytes} bytes while it is read`,
+          );
+        }
+        within += bytesRead;
+      }
+    });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#file.close();
+  }
+
+  /** Everything but holes, cut at chunk and segment borders. */
+  *#chunks(memory: ImageMemory): Generator<Extent> {
+    for (let at = 0; at < memory.bytes;) {
+      const data = this.#nextExtent(at, memory.bytes);
+      if (data === undefined) return;
+      yield* chunksOf(memory, data);
+      at = data.end;
+    }
+  }
+
+  #nextExtent(from: number, bytes: number): Extent | undefined {
+    const start = lseek(this.#file.fd, from, SeekFrom.DATA);
+    if (start < 0) {
+      // ENXIO: nothing but a hole up to the end. Whatever else: no such information, so all is data.
+      return errnoName(-start) === "ENXIO" ? undefined : { start: from, end: bytes };
+    }
+    const end = lseek(this.#file.fd, start, SeekFrom.HOLE);
+    return { start, end: end < 0 ? bytes : Math.min(end, bytes) };
+  }
+}
+
+/**
+ * Writes `memory` to a file at `path`. Zero pages become holes. The file appears under its name only
+ * when all of it is on the device; a file of that name is replaced then and untouched before.
+ *
+ * @throws {SystemError} when writing fails, for example because the disk is full.
+ * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` when `path` is something else than a file.
+ * @throws {CancelledError} when `signal` is aborted.
+ */
+export async function saveImage(
+  memory: ImageMemory,
+  path: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const action = `Cannot save ${path}`;
+  const target = await replaceableFile(path, action);
+  // Short and in the same directory: the target's own name may leave no room for a suffix.
+  const aside = join(dirname(target), `.multifd-${randomBytes(6).toString("hex")}.part`);
+  // Guest memory holds secrets, so nobody but the owner gets in.
+  const file = await system(action, open(aside, "wx", 0o600));
+  try {
+    try {
+      await writeMemory(memory, file, action, signal);
+      await cancellable(system(action, file.sync()), action, signal);
+    } finally {
+      await file.close();
+    }
+    await system(action, rename(aside, target));
+  } catch (error) {
+    await unlink(aside).catch(() => {}); // the first error is the one to tell
+    throw error;
+  }
+  await syncDirectory(dirname(target), action);
+}
+
+async function writeMemory(
+  memory: ImageMemory,
+  file: FileHandle,
+  action: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  // Before any data: a file system without room for sparse files of this length says so at once.
+  await system(action, file.truncate(memory.bytes));
+  const whole = chunksOf(memory, { start: 0, end: memory.bytes });
+  await inParallel(whole, action, signal, async ({ start, end }) => {
+    for (const data of nonZeroRuns(memory.view(start, end - start), memory.pageSize)) {
+      const view = memory.view(start + data.start, data.end - data.start);
+      for (let within = 0; within < view.byteLength;) {
+        const left = view.byteLength - within;
+        const position = start + data.start + within;
+        const { bytesWritten } = await system(action, file.write(view, within, left, position));
+        within += bytesWritten;
+      }
+    }
+  });
+}
+
+/** Runs of pages that are not all zero, as ranges of `view`. */
+function* nonZeroRuns(view: Uint8Array, pageSize: number): Generator<Extent> {
+  const zeros = new Uint8Array(pageSize);
+  let start = -1;
+  for (let at = 0; at < view.byteLength; at += pageSize) {
+    const zero = Buffer.compare(view.subarray(at, at + pageSize), zeros) === 0;
+    if (!zero && start < 0) start = at;
+    if (zero && start >= 0) {
+      yield { start, end: at };
+      start = -1;
+    }
+  }
+  if (start >= 0) yield { start, end: view.byteLength };
+}
+
+function* chunksOf(memory: ImageMemory, { start, end }: Extent): Generator<Extent> {
+  for (let at = start; at < end;) {
+    const segmentLeft = memory.segmentBytes - (at % memory.segmentBytes);
+    const next = Math.min(end, at + Math.min(IMAGE_CHUNK_BYTES, segmentLeft));
+    yield { start: at, end: next };
+    at = next;
+  }
+}
+
+/** Works through `extents`, several at a time; the first failure stops the others. */
+async function inParallel(
+  extents: Generator<Extent>,
+  action: string,
+  signal: AbortSignal | undefined,
+  work: (extent: Extent) => Promise<void>,
+): Promise<void> {
+  let failed = false;
+  const lane = async (): Promise<void> => {
+    for (let next = extents.next(); !next.done && !failed; next = extents.next()) {
+      throwIfAborted(action, signal);
+      try {
+        await work(next.value);
+      } catch (error) {
+        failed = true;
+        throw error;
+      }
+    }
+  };
+  // All lanes have ended before anybody closes the file or lets go of the memory.
+  const outcomes = await Promise.allSettled(Array.from({ length: IMAGE_CHUNKS_MAX }, lane));
+  const failure = outcomes.find((outcome) => outcome.status === "rejected");
+  if (failure !== undefined) throw failure.reason as Error;
+}
+
+/** Where the file will be in the end: links are followed, so that they stay. */
+async function replaceableFile(path: string, action: string): Promise<string> {
+  let facts;
+  try {
+    facts = await stat(path);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw systemError(action, error);
+    return join(await system(action, realpath(dirname(path))), basename(path));
+  }
+  if (!facts.isFile()) throw imageError(`${action}: it exists and must be a regular file`);
+  return system(action, realpath(path));
+}
+
+/** Makes a rename last. File systems that cannot sync a directory have nothing to sync there. */
+async function syncDirectory(path: string, action: string): Promise<void> {
+  await using directory = await system(action, open(path, "r"));
+  await directory.sync().catch(() => {});
+}
+
+/** Lets a cancelled caller go on while the kernel still finishes `operation`. */
+async function cancellable(
+  operation: Promise<void>,
+  action: string,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const onAbort = (): void => reject(cancelled(action, signal));
+  operation.catch(() => {}); // nobody may be left to hear of it
+  signal?.addEventListener("abort", onAbort, { once: true });
+  try {
+    throwIfAborted(action, signal);
+    await Promise.race([operation, aborted]);
+  } finally {
+    signal?.removeEventListener("abort", onAbort);
+  }
+}
+
+function throwIfAborted(action: string, signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw cancelled(action, signal);
+}
+
+function cancelled(action: string, signal: AbortSignal | undefined): CancelledError {
+  const cause: unknown = signal?.reason;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new CancelledError("ERR_MULTIFD_CANCELLED", `${action}: cancelled (${reason})`, { cause });
+}
+
+/** Turns Node's errors into ones that say what was attempted. */
+async function system<Result>(action: string, operation: Promise<Result>): Promise<Result> {
+  try {
+    return await operation;
+  } catch (error) {
+    throw systemError(action, error);
+  }
+}
+
+function systemError(action: string, error: unknown): SystemError {
+  const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
+  return new SystemError(`${action}: ${errno}`, { errno, cause: error });
+}
+
+function imageError(message: string): MultifdError {
+  return new MultifdError("ERR_MULTIFD_IMAGE", message);
+}
