@@ -1,0 +1,95 @@
+/**
+ * Where received memory goes: one file for one block, a directory with a file for each of several.
+ *
+ * The names of blocks come from the other side and may be anything, `../../etc/passwd` included, so
+ * a file name is made of them that stays in its directory and can be turned back into the name.
+ *
+ * @module
+ */
+import { access, constants, mkdir, stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import type { RamBlock } from "../mod.ts";
+
+/** Bytes that file systems allow in one name. */
+const FILE_NAME_BYTES_MAX = 255;
+
+/** A received block and the file it is for. */
+export interface OutputFile {
+  readonly block: RamBlock;
+  readonly path: string;
+}
+
+/**
+ * File name for a block id: letters, digits, `-`, `_` and dots that are not in front stay, every
+ * other byte of its UTF-8 form becomes `%` and two hexadecimal digits. `decodeURIComponent()` turns
+ * it back.
+ *
+ * @throws {Error} when the name gets longer than file systems allow.
+ */
+export function fileNameOf(idstr: string): string {
+  let name = "";
+  for (const byte of new TextEncoder().encode(idstr)) {
+    const character = String.fromCharCode(byte);
+    const plain = /[\w-]/.test(character) || (character === "." && name !== "");
+    name += plain ? character : `%${byte.toString(16).toUpperCase().padStart(2, "0")}`;
+  }
+  if (name.length > FILE_NAME_BYTES_MAX) {
+    throw new Error(
+      `Cannot name a file after RAM block ${JSON.stringify(idstr)}: the name has ${name.length} bytes, at most ${FILE_NAME_BYTES_MAX} are possible`,
+    );
+  }
+  return name;
+}
+
+/**
+ * Looks before anything is received whether something can be written to `output` at all.
+ *
+ * @throws {Error} when its directory is missing or not writable.
+ */
+export async function checkOutput(output: string): Promise<void> {
+  const directory = (await isDirectory(output)) ? output : dirname(output);
+  try {
+    await access(directory, constants.W_OK | constants.X_OK);
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    throw new Error(`Cannot write to ${directory}: ${code ?? "not accessible"}`, { cause: error });
+  }
+}
+
+/**
+ * Decides which file each block goes to. An existing directory, and a path that ends with `/`, get
+ * a file per block in them; so does any path when there are several blocks, and it is made then.
+ *
+ * @throws {Error} when there are several blocks and `output` is a file.
+ */
+export async function planOutput(
+  output: string,
+  blocks: readonly RamBlock[],
+): Promise<OutputFile[]> {
+  const [first] = blocks;
+  const exists = await isDirectory(output);
+  if (first !== undefined && blocks.length === 1 && !exists && basename(output) !== "") {
+    if (!output.endsWith("/")) return [{ block: first, path: output }];
+  }
+  if (!exists) {
+    try {
+      await mkdir(output);
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException;
+      const is = code === "EEXIST" ? "is a file" : (code ?? "cannot be made");
+      throw new Error(
+        `Cannot write ${blocks.length} RAM blocks to ${output}: it ${is}, must be a directory`,
+        { cause: error },
+      );
+    }
+  }
+  return blocks.map((block) => ({ block, path: join(output, fileNameOf(block.idstr)) }));
+}
+
+async function isDirectory(path: string): Promise<boolean> {
+  try {
+    return (await stat(path)).isDirectory();
+  } catch {
+    return false;
+  }
+}

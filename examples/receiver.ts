@@ -1,0 +1,116 @@
+/**
+ * Receives memory images over N parallel channels and writes them to files. `--help` has the options.
+ *
+ *     bun examples/receiver.ts --listen 127.0.0.1:4444 --channels 4 --compression zstd \
+ *       --output copy.ram
+ *
+ * @module
+ */
+import { listen, type ListenOptions, type RamBlock, type Receiver } from "../mod.ts";
+import {
+  byteCount,
+  endpoint,
+  fromArguments,
+  pageSize,
+  parseProgramArguments,
+  required,
+  sessionOptions,
+  TRANSFER_OPTIONS,
+  TRANSFER_USAGE,
+} from "./arguments.ts";
+import { checkOutput, planOutput, type OutputFile } from "./image_output.ts";
+import { runProgram } from "./program.ts";
+import { ProgressBar } from "./progress.ts";
+import { printEvent, printFailure, printSummary } from "./summary.ts";
+
+const USAGE = `\
+Usage: bun examples/receiver.ts --listen ENDPOINT --output PATH [options]
+
+Receives memory images from one sender, writes them to files and confirms. Ends with status 0 when
+all of it is on disk and the sender has been told so. Failures end with status 1 and one line on
+stderr, wrong arguments with status 2.
+
+  --listen ENDPOINT        host:port, [v6]:port or unix:/path; port 0 takes any free one
+  --output PATH            a file for one block, a directory for several (made if there is none);
+                           a file appears, or replaces an older one, when it is complete; characters
+                           of block names that do not suit file names become %XX
+${TRANSFER_USAGE}
+  --page-size BYTES        4K, 8K, 16K or 64K, equal on both sides (default 4K)
+  --accept-timeout SECS    for the first connection (default 600)
+  --ram-max BYTES          most memory a sender may ask for, with K, M, G for powers of 1024
+                           (default 64G)
+  --verify                 nothing to do here: digests are compared whenever the sender sends them`;
+
+interface ReceiverArguments {
+  readonly json: boolean;
+  readonly output: string;
+  readonly options: Omit<ListenOptions, "finalize" | "signal">;
+}
+
+function receiverArguments(): ReceiverArguments {
+  const values = parseProgramArguments({
+    ...TRANSFER_OPTIONS,
+    listen: { type: "string" },
+    output: { type: "string" },
+    "page-size": { type: "string" },
+    "accept-timeout": { type: "string" },
+    "ram-max": { type: "string" },
+    verify: { type: "boolean" },
+  });
+  const ramMax = values["ram-max"];
+  return {
+    json: values.json ?? false,
+    output: required("--output", values.output),
+    options: {
+      ...sessionOptions(values, values["accept-timeout"]),
+      endpoint: endpoint("--listen", values.listen),
+      pageSize: pageSize(values["page-size"]),
+      ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
+    },
+  };
+}
+
+async function receive(signal: AbortSignal): Promise<void> {
+  const { json, output, options } = receiverArguments();
+  let receiver: Receiver | undefined;
+  // A cancelled session does not wait for its last step, and the program must not end before it.
+  let writing: Promise<void> | undefined;
+  let files: readonly OutputFile[] = [];
+  const finalize = async (blocks: readonly RamBlock[]): Promise<void> => {
+    files = await planOutput(output, blocks);
+    for (const { block, path } of files) await block.toFile(path, { signal });
+  };
+  try {
+    await checkOutput(output);
+    receiver = await fromArguments(
+      listen({
+        ...options,
+        finalize: (blocks) => (writing = finalize(blocks)),
+        signal,
+      }),
+    );
+    await using listening = receiver;
+    if (json) printEvent({ listening: listening.endpoint });
+    else console.error(`listening on ${listening.endpoint}`);
+
+    using progress = new ProgressBar("receiving", () => listening.statistics());
+    // Before the data: a transfer whose result has no place need not begin.
+    const announced = listening.announced().then(async (blocks) => planOutput(output, blocks));
+    await Promise.race([listening.complete(), announced]);
+    const statistics = await listening.complete();
+    progress.complete();
+    progress[Symbol.dispose]();
+    const blocks = files.map(({ block, path }) => ({
+      idstr: block.idstr,
+      bytes: block.bytes,
+      file: path,
+    }));
+    printSummary(json, { role: "receiver", blocks }, statistics);
+  } catch (error) {
+    await writing?.catch(() => {}); // its failure is the session's, and cleans up after itself
+    if (json) printFailure({ role: "receiver" }, error, receiver?.statistics());
+    throw error;
+  }
+}
+
+await runProgram(USAGE, receive);

@@ -1,0 +1,49 @@
+/**
+ * What a program says at its end: a few lines for people, or one JSON object for scripts.
+ *
+ * @module
+ */
+import { describeError, MultifdError, type Statistics } from "../mod.ts";
+import { formatBytes, formatRate, formatSeconds } from "./units.ts";
+
+/** Facts beside the statistics, for example `{ role: "sender", verified: true }`. */
+export type SummaryFacts = Readonly<
+  Record<string, string | number | boolean | null | readonly unknown[] | object>
+>;
+
+/** Prints the result of a transfer to stdout. The JSON object has `ok: true` and all statistics. */
+export function printSummary(json: boolean, facts: SummaryFacts, statistics: Statistics): void {
+  if (json) console.log(JSON.stringify({ ok: true, ...facts, ...statistics }));
+  else console.log(summaryLines(statistics).join("\n"));
+}
+
+/** Prints the JSON object of a failed transfer to stdout, `ok: false` and the error's parts. */
+export function printFailure(facts: SummaryFacts, error: unknown, statistics?: Statistics): void {
+  const { code, side, channel, phase, errno, peer }: Partial<MultifdError> =
+    error instanceof MultifdError ? error : {};
+  const message = error instanceof Error ? error.message : String(error);
+  const parts = { code, message, side, channel, phase, errno, peer, text: describeError(error) };
+  console.log(JSON.stringify({ ok: false, ...facts, error: parts, ...statistics }));
+}
+
+/** Prints one JSON object as a line of its own, before the last one. */
+export function printEvent(event: object): void {
+  console.log(JSON.stringify(event));
+}
+
+/** The statistics in words. */
+export function summaryLines(statistics: Statistics): string[] {
+  const { elapsedMs, ramBytes, pageBytes, wireBytes, normalPages, zeroPages, rounds, channels } =
+    statistics;
+  const elapsed = elapsedMs / 1000;
+  return [
+    `memory     ${formatBytes(ramBytes)} in ${formatSeconds(elapsed)}, ${formatRate(pageBytes / elapsed)}`,
+    `wire       ${formatBytes(wireBytes)}, ratio ${(pageBytes / wireBytes).toFixed(2)}`,
+    `pages      ${normalPages} normal, ${zeroPages} zero${rounds > 1 ? `, ${rounds} rounds` : ""}`,
+    ...channels.map(
+      ({ bytes, packets, idleMs }, channel) =>
+        `channel ${String(channel).padEnd(3)}${formatBytes(bytes)} in ${packets} packets, ` +
+        `idle ${formatSeconds(idleMs / 1000)}`,
+    ),
+  ];
+}
