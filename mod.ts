@@ -55,6 +55,13 @@ export {
 } from "./lib/capabilities.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
+  ThreadPool,
+  type FailedTask,
+  type TaskContext,
+  type ThreadPoolOptions,
+} from "./lib/worker/thread_pool.ts";
+export type { WorkerFunction } from "./lib/worker/worker_function.ts";
+export {
   CancelledError,
   ChannelError,
   CodecError,

@@ -91,3 +91,5 @@ export const IMAGE_CHUNK_BYTES = 8 * 1_048_576;
 
 /** Reads or writes of an image file under way at once; more help neither disks nor page cache. */
 export const IMAGE_CHUNKS_MAX = 4;
+/** Threads of one pool; beyond a thousand, thread stacks alone cost gigabytes. */
+export const POOL_THREADS_MAX = 1024;

@@ -6,6 +6,7 @@
 import { workerData } from "node:worker_threads";
 import { runReceiveChannel, runSendChannel } from "./channel_worker.ts";
 import { runReceiver, runSender } from "./session_worker.ts";
+import { runPoolWorker } from "./pool_worker.ts";
 import type { WorkerJob } from "./messages.ts";
 import { markEnded, WorkerState, type WorkerStart } from "./worker_group.ts";
 
@@ -24,5 +25,7 @@ async function run(job: WorkerJob): Promise<void> {
       return runSender(job);
     case "receiver":
       return runReceiver(job);
+    case "pool":
+      return runPoolWorker(job);
   }
 }

@@ -10,6 +10,7 @@ import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { ReceiverConfig, SenderConfig, Timeouts } from "../session/options.ts";
+import type { WorkerFunction } from "./worker_function.ts";
 
 /** A send channel's thread. */
 export interface SendChannelJob {
@@ -57,8 +58,25 @@ export interface ReceiverJob {
   readonly statistics: SharedArrayBuffer;
 }
 
+/** A thread of a pool. */
+export interface PoolJob {
+  readonly role: "pool";
+  /** Row of this thread in the pool's words. */
+  readonly worker: number;
+  readonly abortOnError: boolean;
+  readonly pool: SharedArrayBuffer;
+  readonly control: SharedArrayBuffer;
+}
+
 /** Everything a worker can be started for. */
-export type WorkerJob = SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob;
+export type WorkerJob = SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob | PoolJob;
+
+/** What a thread of a pool can do. */
+export type PoolTask = { readonly kind: "call"; readonly function: WorkerFunction };
+
+/** What the owner of a pool says to its threads; they answer in shared words. */
+export type PoolCommand =
+  { readonly kind: "task"; readonly task: PoolTask } | { readonly kind: "close" };
 
 /** One step of a sender, carried out in the order of arrival. */
 export type SenderCommand =
