@@ -32,6 +32,8 @@ export class PageBitmap {
   /** Where in `buffer` the bits start, a multiple of 4. */
   readonly byteOffset: number;
   readonly #words: Int32Array;
+  /** Bits of the last word that belong to pages. */
+  readonly #lastMask: number;
 
   /**
    * @throws {RangeError} when `buffer` is too short or `byteOffset` is not a multiple of 4.
@@ -44,6 +46,7 @@ export class PageBitmap {
     this.buffer = buffer ?? new SharedArrayBuffer(Math.max(8, PageBitmap.bytesFor(pages)));
     this.byteOffset = byteOffset;
     this.#words = new Int32Array(this.buffer, byteOffset, Math.ceil(pages / WORD_BITS));
+    this.#lastMask = (pages & 31) === 0 ? -1 : (1 << (pages & 31)) - 1;
   }
 
   /** Bytes a bitmap occupies: whole 64-bit words, as in mapped-ram files. */
@@ -81,7 +84,10 @@ export class PageBitmap {
   /** Number of set bits. */
   count(): number {
     let count = 0;
-    for (const word of this.#words) {
+    const last = this.#words.length - 1;
+    for (let index = 0; index <= last; index++) {
+      // A foreign buffer may have bits set behind the last page.
+      const word = this.#words[index] & (index === last ? this.#lastMask : -1);
       let bits = word - ((word >>> 1) & 0x5555_5555);
       bits = (bits & 0x3333_3333) + ((bits >>> 2) & 0x3333_3333);
       count += Math.imul((bits + (bits >>> 4)) & 0x0f0f_0f0f, 0x0101_0101) >>> 24;
