@@ -98,7 +98,7 @@ export class RamBlock implements Disposable {
         `Cannot make RAM block ${idstr}: ${this.bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
       );
     }
-    checkSegments(idstr, segments);
+    checkSegments(idstr, segments, pageSize);
     this.idstr = idstr;
     this.pageSize = pageSize;
     this.segments = segments;
@@ -326,10 +326,21 @@ function checkLength(idstr: string, bytes: number, pageSize: number): void {
       `Cannot make RAM block ${idstr}: ${bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
     );
   }
+  if (bytes / pageSize > BLOCK_PAGES_MAX) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: ${bytes / pageSize} pages, at most ${BLOCK_PAGES_MAX} are allowed`,
+    );
+  }
 }
 
-function checkSegments(idstr: string, segments: readonly Segment[]): void {
+function checkSegments(idstr: string, segments: readonly Segment[], pageSize: number): void {
   const first = segments[0].bytes;
+  // Else a page would lie in two pieces, and only the address of the first is ever asked for.
+  if (segments.some(({ bytes }) => bytes % pageSize !== 0)) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: every buffer must be a multiple of the page size ${pageSize}`,
+    );
+  }
   if (segments.length === 1) return;
   const uniform = segments.every(({ bytes }, index) =>
     index < segments.length - 1 ? bytes === first : bytes <= first,
