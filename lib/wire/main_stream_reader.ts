@@ -43,6 +43,7 @@ export class MainStreamReader {
   readonly #handler: MainStreamHandler;
   readonly #ram: RamSectionReader;
   #ramSectionId: number | undefined;
+  #ramEnded = false;
 
   constructor(reader: ByteReader, handler: MainStreamHandler, pageSize: number) {
     this.#reader = reader;
@@ -59,6 +60,8 @@ export class MainStreamReader {
   readAll(): void {
     let type = this.readHeader();
     for (; type !== Section.EOF; type = this.#reader.u8()) this.#section(type);
+    // Else a stream without RAM would count as a migration that has arrived.
+    if (!this.#ramEnded) throw streamError("SECTION", "it ends before the END section of RAM");
     this.#description();
   }
 
@@ -138,6 +141,7 @@ export class MainStreamReader {
           throw streamError("SECTION", `section id ${sectionId} was never started`);
         }
         this.#ram.read(type === Section.END ? "end" : "part");
+        if (type === Section.END) this.#ramEnded = true;
         return this.#footer(sectionId);
       }
       default:

@@ -43,6 +43,7 @@ export class RamSectionReader {
       const offset = record - flags;
       switch (flags & ~RamFlag.CONTINUE) {
         case RamFlag.EOS:
+          if (this.#blocks.size === 0) throw blockError("the setup section has none");
           this.#handler.ramSectionEnd(kind);
           return;
         case RamFlag.MULTIFD_FLUSH:
@@ -63,6 +64,8 @@ export class RamSectionReader {
 
   #blockList(total: number): void {
     const reader = this.#reader;
+    // A second list would be allocated as well, past the limit that the first was held to.
+    if (this.#blocks.size > 0) throw blockError("it is the second one");
     const blocks: AnnouncedBlock[] = [];
     for (let left = total; left > 0;) {
       if (blocks.length >= BLOCKS_MAX) {
