@@ -1,15 +1,5 @@
 import { expect, test } from "bun:test";
-import {
-  array,
-  assert,
-  constantFrom,
-  constant,
-  nat,
-  oneof,
-  property,
-  record,
-  tuple,
-} from "fast-check";
+import { array, assert, constantFrom, nat, oneof, property, record, tuple } from "fast-check";
 import { Worker } from "node:worker_threads";
 import { PageBitmap } from "../mod.ts";
 

@@ -60,6 +60,6 @@ export function readerOf(bytes: Uint8Array, pieceBytes?: number): ByteReader {
 }
 
 /** Bytes from hexadecimal text; blanks do not count. */
-export function hex(text: string): Uint8Array {
+export function hex(text: string): Uint8Array<ArrayBuffer> {
   return Uint8Array.fromHex(text.replaceAll(/\s/g, ""));
 }

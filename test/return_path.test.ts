@@ -1,0 +1,68 @@
+import { expect, test } from "bun:test";
+import { PeerError, StreamError } from "../mod.ts";
+import {
+  awaitShut,
+  readReturnMessage,
+  sendPong,
+  sendShut,
+  sendSwitchoverAck,
+} from "../lib/wire/return_path.ts";
+import { hex, readerOf, written } from "./kit/byte_ends.ts";
+import { thrownBy } from "./kit/errors.ts";
+
+test("sendPong(), sendSwitchoverAck() and sendShut() write the documented messages", () => {
+  const bytes = written((out) => {
+    sendPong(out, 0x42);
+    sendSwitchoverAck(out);
+    sendShut(out, 0);
+  });
+  expect(bytes).toEqual(hex("0002 0004 00000042  0007 0000  0001 0004 00000000"));
+});
+
+test("readReturnMessage() reads each message with its value", () => {
+  const reader = readerOf(hex("0002 0004 00000042  0007 0000  0001 0004 00000001"));
+  expect([1, 2, 3].map(() => readReturnMessage(reader))).toEqual([
+    { type: 2, value: 0x42 },
+    { type: 7, value: 0 },
+    { type: 1, value: 1 },
+  ]);
+});
+
+test("awaitShut() passes over other messages and returns at success", () => {
+  const reader = readerOf(hex("0002 0004 00000001  0007 0000  0001 0004 00000000"));
+  awaitShut(reader);
+  expect(reader.position).toBe(20);
+});
+
+test("awaitShut() throws when the destination reports a failure", () => {
+  const error = thrownBy(() => awaitShut(readerOf(hex("0001 0004 00000001"))));
+  expect(error).toBeInstanceOf(PeerError);
+  expect(error).toMatchObject({
+    code: "ERR_MULTIFD_PEER",
+    message: "Cannot complete: the destination reported failure 1",
+  });
+});
+
+test("readReturnMessage() rejects unknown types and wrong lengths", () => {
+  for (const bytes of [
+    "0000 0000",
+    "0003 0000",
+    "0004 000c",
+    "ffff 0000",
+    "0001 0000",
+    "0001 0005",
+    "0002 0008",
+    "0007 0004",
+    "0001 ffff",
+  ]) {
+    const error = thrownBy(() => readReturnMessage(readerOf(hex(bytes))));
+    expect(error).toBeInstanceOf(StreamError);
+    expect(error.code).toBe("ERR_MULTIFD_STREAM_RETURN_PATH");
+  }
+});
+
+test("awaitShut() ends with the connection when no SHUT comes", () => {
+  for (const bytes of ["", "0002 0004 00000001", "0001 0004 0000"]) {
+    expect(thrownBy(() => awaitShut(readerOf(hex(bytes)))).code).toBe("ERR_MULTIFD_CHANNEL_ENDED");
+  }
+});
