@@ -50,6 +50,21 @@ export const MACHINE_NAME_BYTES_MAX = 255;
 /** Longest VM description; QEMU's are below 1 MiB for large machines. */
 export const DESCRIPTION_BYTES_MAX = 16 * 1_048_576;
 
+/**
+ * Device state kept from a stream, all sections together. A PC's is 100 KiB; a graphics adapter or a
+ * virtio device with large queues adds MiB. Accelerators send theirs over the channels instead.
+ */
+export const DEVICE_STATE_BYTES_MAX = 256 * 1_048_576;
+
+/** One section in front of the RAM, for example virtio-mem's bitmap: a bit for each 2 MiB. */
+export const EARLY_SECTION_BYTES_MAX = 16 * 1_048_576;
+
+/**
+ * How long a stream must be silent before its end is believed, when only its look tells it: behind a
+ * complete VM description, and without one. A source that waits for a confirmation sends nothing.
+ */
+export const STREAM_END_QUIET_MS = { described: 100, undescribed: 3000 } as const;
+
 /** Digest section, one entry per block. */
 export const DIGEST_BYTES_MAX = 64;
 

@@ -13,7 +13,12 @@ import { MessageFlag, PollEvent } from "../../ffi/linux.ts";
 import { HandshakeError, LimitError, StreamError, TimeoutError } from "../errors.ts";
 import { PENDING_CONNECTIONS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
-import { decodeHandshake, HANDSHAKE_BYTES, MULTIFD_MAGIC } from "../wire/handshake.ts";
+import {
+  decodeHandshake,
+  HANDSHAKE_BYTES,
+  handshakeUuid,
+  MULTIFD_MAGIC,
+} from "../wire/handshake.ts";
 import { STREAM_MAGIC } from "../wire/main_stream.ts";
 import { acceptSocket, configureSocket, type Listener } from "./socket.ts";
 
@@ -23,7 +28,8 @@ export interface AcceptOptions {
   readonly channels: number | undefined;
   /** Most channels when the number is open. */
   readonly channelsMax: number;
-  readonly uuid: Uint8Array;
+  /** Undefined: any, but the same on all channels. */
+  readonly uuid: Uint8Array | undefined;
   /** Limit until the first connection, in milliseconds. */
   readonly acceptMs: number;
   /** Limit from the first connection until all are identified, in milliseconds. */
@@ -35,6 +41,8 @@ export interface AcceptedConnections {
   readonly mainFd: number;
   readonly peer: string;
   readonly channels: number;
+  /** The uuid that all channels named. */
+  readonly uuid: Uint8Array;
 }
 
 interface Pending {
@@ -60,6 +68,7 @@ export class Acceptor implements Disposable {
   readonly #channels = new Set<number>();
   #pending: Pending[] = [];
   #main: { fd: number; peer: string } | undefined;
+  #uuid: Uint8Array | undefined;
 
   /** @param onChannel Takes over each channel's descriptor, blocking and configured. */
   constructor(
@@ -70,6 +79,7 @@ export class Acceptor implements Disposable {
   ) {
     this.#listener = listener;
     this.#options = options;
+    this.#uuid = options.uuid;
     this.#session = session;
     this.#onChannel = onChannel;
     this.#freeHandshakes = Array.from(
@@ -96,7 +106,7 @@ export class Acceptor implements Disposable {
       if (this.#main !== undefined && this.#isComplete(accepted)) {
         const { fd, peer } = this.#main;
         this.#main = undefined;
-        return { mainFd: fd, peer, channels: this.#channels.size };
+        return { mainFd: fd, peer, channels: this.#channels.size, uuid: this.#uuid! };
       }
       if (performance.now() >= deadline) throw this.#late(anybody);
     }
@@ -190,8 +200,9 @@ export class Acceptor implements Disposable {
     pending.filled += got;
     if (pending.filled < HANDSHAKE_BYTES) return false;
     const view = new DataView(this.#handshakes.buffer, pending.at, HANDSHAKE_BYTES);
-    const { channels, channelsMax, uuid } = this.#options;
-    const channel = decodeHandshake(view, uuid, channels ?? channelsMax);
+    const { channels, channelsMax } = this.#options;
+    this.#uuid ??= handshakeUuid(view);
+    const channel = decodeHandshake(view, this.#uuid, channels ?? channelsMax);
     if (this.#channels.has(channel)) {
       throw new HandshakeError(
         "ERR_MULTIFD_HANDSHAKE_DUPLICATE",

@@ -10,6 +10,7 @@ import { MessageFlag } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import type { IovecList } from "./iovec_list.ts";
+import { isReadable } from "./socket.ts";
 
 /** Limits of one connection in milliseconds. */
 export interface ConnectionLimits {
@@ -89,6 +90,11 @@ export class Connection {
       if (this.#progressed("receive", got, limitMs)) done += got;
     }
     return done;
+  }
+
+  /** Whether a byte or the end of the connection is here within `waitMs`. */
+  isReadable(waitMs: number): boolean {
+    return isReadable(this.fd, waitMs);
   }
 
   /** True when `result` is a count; false when the call is to be repeated. */

@@ -223,6 +223,15 @@ export function pollOnce(
   return false;
 }
 
+/** Whether `fd` has a byte to read, or has ended, within `waitMs`. */
+export function isReadable(fd: number, waitMs: number): boolean {
+  const { arena, pollfd } = structs();
+  arena.view.setInt32(pollfd, fd, true);
+  arena.view.setInt16(pollfd + 4, PollEvent.IN, true);
+  arena.view.setInt16(pollfd + 6, 0, true);
+  return poll(arena.address + pollfd, 1, Math.ceil(waitMs)) > 0;
+}
+
 function pause(session: Stoppable, deadline: number, action: string, peer: string): void {
   if (session.stopping) {
     throw new ChannelError("ERR_MULTIFD_CHANNEL_STOPPED", `${action}: the session was stopped`);

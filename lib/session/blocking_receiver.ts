@@ -8,7 +8,7 @@
 import { ReceiveState } from "../engine/receive_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
-import { ChannelError, LimitError, StreamError, TimeoutError } from "../errors.ts";
+import { ChannelError, LimitError, TimeoutError } from "../errors.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -23,28 +23,28 @@ import {
   SessionControl,
 } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
-import { ByteWriter } from "../wire/byte_writer.ts";
-import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
-import { MainStreamReader, type MainStreamHandler } from "../wire/main_stream_reader.ts";
-import { sendPong, sendShut } from "../wire/return_path.ts";
+import type { AnnouncedBlock, StreamConfiguration } from "../wire/main_stream.ts";
+import { MainStreamReader } from "../wire/main_stream_reader.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
-import { compareDigests, DIGEST_SECTION, readDigests } from "./digests.ts";
+import { compareDigests } from "./digests.ts";
 import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
-
-const SHUT_OK = 0;
-const SHUT_FAILED = 1;
+import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 
 /** Hooks of the thread that runs a receiver. */
 export interface ReceiverHooks {
   /** The blocks are known and their memory is ready; no page has arrived yet. */
   onBlocks?: ((blocks: readonly RamBlock[], channels: number) => void) | undefined;
-  /** All data is in place; when it throws, the sender is told that the migration failed. */
-  finalize?: ((blocks: readonly RamBlock[]) => void) | undefined;
+  /**
+   * All data is in place; when it throws, the sender is told that the migration failed. `state` is
+   * there when it was to be captured.
+   */
+  finalize?: ((blocks: readonly RamBlock[], state: GuestState | undefined) => void) | undefined;
 }
 
 /** See the module comment. Used by one thread. */
-export class BlockingReceiver implements Disposable {
+export class BlockingReceiver implements Disposable, StreamTarget {
   readonly #config: ReceiverConfig;
   readonly #control: SessionControl;
   readonly #statistics: StatisticsTable;
@@ -57,6 +57,7 @@ export class BlockingReceiver implements Disposable {
   #blocks: readonly RamBlock[] = [];
   #channels: number;
   #peer: string | undefined;
+  #uuid: Uint8Array;
 
   /** Starts the channels' threads if their number is known; `listen()` opens the socket. */
   constructor(
@@ -66,6 +67,7 @@ export class BlockingReceiver implements Disposable {
     statistics = new StatisticsTable(config.channels ?? CHANNELS_MAX),
   ) {
     this.#config = config;
+    this.#uuid = config.uuid;
     this.#hooks = hooks;
     this.#control = control;
     this.#statistics = statistics;
@@ -103,7 +105,7 @@ export class BlockingReceiver implements Disposable {
         this.#control.throwIfFailed();
         handler.verify();
         this.#control.phase = "end";
-        this.#hooks.finalize?.(this.#blocks);
+        this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));
       } catch (error) {
         handler.reportFailure();
         throw error;
@@ -173,11 +175,8 @@ export class BlockingReceiver implements Disposable {
     if (capabilities.length > 0) {
       throw mismatch("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
     }
-    if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#config.uuid[at])) {
-      throw mismatch(
-        "UUID",
-        `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#config.uuid)}`,
-      );
+    if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#uuid[at])) {
+      throw mismatch("UUID", `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#uuid)}`);
     }
   }
 
@@ -218,13 +217,14 @@ export class BlockingReceiver implements Disposable {
     compareDigests(this.#blocks, digests);
   }
 
-  get syncMode(): ReceiverConfig["syncMode"] {
-    return this.#config.syncMode;
+  get config(): ReceiverConfig {
+    return this.#config;
   }
 
   #accept(): Connection {
     this.#control.phase = "connect";
-    const { channels, uuid, timeouts } = this.#config;
+    const { channels, timeouts, anyUuid } = this.#config;
+    const uuid = anyUuid ? undefined : this.#config.uuid;
     const { acceptMs, connectMs } = timeouts;
     let accepted: AcceptedConnections | undefined;
     {
@@ -243,6 +243,7 @@ export class BlockingReceiver implements Disposable {
       );
     }
     this.#peer = accepted.peer;
+    this.#uuid = accepted.uuid;
     this.#checkChannelIds(accepted.channels);
     this.#channels = accepted.channels;
     this.#control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
@@ -329,82 +330,6 @@ export class BlockingReceiver implements Disposable {
   }
 }
 
-/** Answers the main stream on behalf of a receiver. */
-class ReceiverStream implements MainStreamHandler {
-  readonly #receiver: BlockingReceiver;
-  readonly #replies: ByteWriter;
-  #returnPath = false;
-  #digests: ReadonlyMap<string, Uint8Array> | undefined;
-
-  constructor(receiver: BlockingReceiver, connection: Connection) {
-    this.#receiver = receiver;
-    this.#replies = new ByteWriter(connection);
-  }
-
-  configuration(configuration: StreamConfiguration): void {
-    this.#receiver.checkConfiguration(configuration);
-  }
-
-  openReturnPath(): void {
-    this.#returnPath = true;
-  }
-
-  ping(value: number): void {
-    if (!this.#returnPath) {
-      throw mismatch("COMMAND", "PING before the return path was opened");
-    }
-    sendPong(this.#replies, value);
-  }
-
-  switchoverStart(): void {
-    // Only devices with loader threads act on it.
-  }
-
-  ramBlocks(blocks: readonly AnnouncedBlock[]): void {
-    this.#receiver.takeBlocks(blocks);
-  }
-
-  zeroPage(idstr: string, offset: number): void {
-    this.#receiver.placeZeroPage(idstr, offset);
-  }
-
-  syncMarker(): void {
-    this.#receiver.passSyncPoint();
-  }
-
-  ramSectionEnd(): void {
-    if (this.#receiver.syncMode === "section") this.#receiver.passSyncPoint();
-  }
-
-  fullSection(header: SectionHeader, reader: ByteReader): boolean {
-    if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {
-      return false;
-    }
-    this.#digests = readDigests(reader);
-    return true;
-  }
-
-  /** Compares digests if the sender sent any. */
-  verify(): void {
-    if (this.#digests !== undefined) this.#receiver.compareDigests(this.#digests);
-  }
-
-  /** Tells the sender that everything is in place. */
-  confirm(): void {
-    if (this.#returnPath) sendShut(this.#replies, SHUT_OK);
-  }
-
-  /** Tells the sender that the migration failed, if it can still be told. */
-  reportFailure(): void {
-    if (!this.#returnPath) return;
-    try {
-      sendShut(this.#replies, SHUT_FAILED);
-    } catch {
-      // The connection is gone, and that is what the sender will see.
-    }
-  }
-}
-
 /**
  * Makes a listening receiver for a thread that may block, such as a worker.
  *
@@ -417,7 +342,7 @@ export function listenBlocking(options: ListenOptions): {
   endpoint: string;
 } {
   const receiver = new BlockingReceiver(receiverConfig(options), {
-    finalize: (blocks) => void options.finalize?.(blocks),
+    finalize: (blocks, state) => void options.finalize?.(blocks, state),
   });
   try {
     return { endpoint: formatEndpoint(receiver.listen()), receiver };
@@ -425,8 +350,4 @@ export function listenBlocking(options: ListenOptions): {
     receiver[Symbol.dispose]();
     throw error;
   }
-}
-
-function mismatch(part: string, reason: string): StreamError {
-  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot accept migration: ${reason}`);
 }

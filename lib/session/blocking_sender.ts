@@ -24,7 +24,7 @@ import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
-import { awaitShut } from "../wire/return_path.ts";
+import { awaitShut, awaitSwitchoverAck } from "../wire/return_path.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
 import { DIGEST_SECTION, encodeDigests } from "./digests.ts";
 import { senderConfig, type ConnectOptions, type SenderConfig } from "./options.ts";
@@ -81,7 +81,7 @@ export class BlockingSender implements Disposable {
       );
       const connection = new Connection(fd, this.#control, timeouts);
       this.#out = new ByteWriter(connection);
-      this.#writer = new MainStreamWriter(this.#out);
+      this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
       this.#state.openConnectGate();
       const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
@@ -166,17 +166,14 @@ export class BlockingSender implements Disposable {
    */
   complete(): Statistics {
     this.#during("complete", () => {
-      const writer = this.#writer!;
-      writer.switchoverStart();
+      const { state, switchoverAck } = this.#config;
+      if (switchoverAck) awaitSwitchoverAck(this.#replies!);
+      this.#closeSection();
+      if (state?.switchoverStart ?? true) this.#writer!.switchoverStart();
       this.#openSection("end");
       this.#syncPoint("end");
-      const devices: object[] = [];
-      if (this.#config.verify) {
-        const data = encodeDigests(this.#blocks);
-        writer.fullSection(DIGEST_SECTION, data);
-        devices.push(digestDescription(data.byteLength));
-      }
-      writer.end({ page_size: this.#config.pageSize, devices });
+      if (state === undefined) this.#endStream();
+      else this.#writer!.verbatim(state.devices);
       this.#flushMain();
       if (this.#config.returnPath) awaitShut(this.#replies!);
       this.#counters.end();
@@ -217,18 +214,31 @@ export class BlockingSender implements Disposable {
     });
   }
 
+  /** Ends the stream of a sender that has no devices. */
+  #endStream(): void {
+    const devices: object[] = [];
+    if (this.#config.verify) {
+      const data = encodeDigests(this.#blocks);
+      this.#writer!.fullSection(DIGEST_SECTION, data);
+      devices.push(digestDescription(data.byteLength));
+    }
+    this.#writer!.end({ page_size: this.#config.pageSize, devices });
+  }
+
   #setup(): void {
     const writer = this.#writer!;
-    const { machine, pageSize, returnPath } = this.#config;
+    const { machine, pageSize, returnPath, state, uuid } = this.#config;
     writer.header({
       machine,
-      pageBits: pageSize === 4096 ? undefined : Math.log2(pageSize),
+      pageBits: state?.pageBits ?? (pageSize === 4096 ? undefined : Math.log2(pageSize)),
       capabilities: [],
+      uuid: state?.validateUuid ? uuid : undefined,
     });
     if (returnPath) {
       writer.openReturnPath();
       writer.ping(PING_VALUE);
     }
+    if (state !== undefined) writer.verbatim(state.early);
     writer.beginRamSection("start");
     writer.blockList(this.#table.blocks);
     this.#sectionOpen = true;
@@ -270,8 +280,12 @@ export class BlockingSender implements Disposable {
     this.#control.throwIfFailed();
   }
 
+  /** Ends a section that has been begun; commands stand between sections. */
+  #closeSection(): void {
+    if (this.#sectionOpen) this.#syncPoint();
+  }
+
   #openSection(kind: RamSectionKind): void {
-    if (this.#sectionOpen && kind === "end") this.#syncPoint();
     if (!this.#sectionOpen) this.#writer!.beginRamSection(kind);
     this.#sectionOpen = true;
   }

@@ -18,6 +18,7 @@ import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import { parseUuid } from "../wire/uuid.ts";
 
 /** Time limits in milliseconds; what is left out has its default (`limits.ts`). */
@@ -43,7 +44,7 @@ export interface SessionOptions {
   readonly channels?: number | "auto" | undefined;
   /** Compression method, equal on both sides; the level matters to the sender only. Default none. */
   readonly compression?: Compression | CompressionMethod | undefined;
-  /** VM uuid, equal on both sides; absent means all zero. */
+  /** VM uuid, equal on both sides; absent means all zero. A receiver may accept `"any"`. */
   readonly uuid?: string | undefined;
   /** Time limits. */
   readonly timeouts?: Partial<Timeouts> | undefined;
@@ -73,6 +74,13 @@ export interface ConnectOptions extends SessionOptions {
   readonly returnPath?: boolean | undefined;
   /** Default `round`. */
   readonly syncMode?: SyncMode | undefined;
+  /**
+   * What a guest has beside RAM, captured by a receiver; sent as it is. Its machine and uuid are
+   * taken unless others are given. Digests cannot be sent with it.
+   */
+  readonly state?: GuestState | undefined;
+  /** Wait for the destination's permission to enter the final phase (capability switchover-ack). */
+  readonly switchoverAck?: boolean | undefined;
 }
 
 /** Options of {@linkcode listen}. */
@@ -96,7 +104,16 @@ export interface ListenOptions extends SessionOptions {
    * Runs after all data is in place and before the sender is told so; when it throws, both sides
    * fail. The place to write an image to disk.
    */
-  readonly finalize?: ((blocks: readonly RamBlock[]) => Promise<void> | void) | undefined;
+  readonly finalize?:
+    | ((blocks: readonly RamBlock[], state: GuestState | undefined) => Promise<void> | void)
+    | undefined;
+  /**
+   * Keep what is not RAM, without understanding it, for {@linkcode Receiver.state}; needed for every
+   * stream of a real guest. Default false: unknown devices are an error.
+   */
+  readonly capture?: boolean | undefined;
+  /** Permit the source's final phase at once (capability switchover-ack). Default false. */
+  readonly switchoverAck?: boolean | undefined;
 }
 
 /** What both sides' threads need; cloneable. */
@@ -118,6 +135,8 @@ export interface SenderConfig extends SessionConfig {
   readonly verify: boolean;
   readonly machine: string;
   readonly returnPath: boolean;
+  readonly state: GuestState | undefined;
+  readonly switchoverAck: boolean;
 }
 
 /** Checked options of a receiver; cloneable. */
@@ -129,6 +148,10 @@ export interface ReceiverConfig extends SessionConfig {
   readonly prefault: boolean;
   readonly machine: string | undefined;
   readonly finalize: boolean;
+  readonly capture: boolean;
+  readonly switchoverAck: boolean;
+  /** Whether `uuid` says nothing and any is accepted. */
+  readonly anyUuid: boolean;
 }
 
 const MACHINE_DEFAULT = "multifd";
@@ -139,13 +162,22 @@ const MACHINE_DEFAULT = "multifd";
  * @throws {RangeError | TypeError} for options that cannot work.
  */
 export function senderConfig(options: ConnectOptions): SenderConfig {
-  const { blocks, maxBandwidth = 0 } = options;
+  const { blocks, maxBandwidth = 0, state, verify = false } = options;
   const pageSize = commonPageSize(blocks);
   if (!(maxBandwidth >= 0)) {
     throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
   }
+  if (verify && state !== undefined) {
+    throw new TypeError("Cannot send digests with a guest's state: QEMU does not know them");
+  }
+  const { returnPath = true, switchoverAck = false } = options;
+  if (switchoverAck && !returnPath) {
+    throw new TypeError("Cannot wait for permission to switch over: there is no return path");
+  }
+  const session = sessionConfig(options, pageSize);
   return {
-    ...sessionConfig(options, pageSize),
+    ...session,
+    uuid: options.uuid === undefined ? (state?.uuid ?? session.uuid) : session.uuid,
     channels: channelCount(options.channels) ?? automaticChannels(),
     blocks: blocks.map((block) => block.share()),
     zeroPageDetection: oneOf("zero-page detection", options.zeroPageDetection ?? "multifd", [
@@ -154,9 +186,11 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
       "none",
     ]),
     maxBandwidth,
-    verify: options.verify ?? false,
-    machine: options.machine ?? MACHINE_DEFAULT,
-    returnPath: options.returnPath ?? true,
+    verify,
+    machine: options.machine ?? state?.machine ?? MACHINE_DEFAULT,
+    returnPath,
+    state,
+    switchoverAck,
     syncMode: syncMode(options.syncMode),
   };
 }
@@ -173,14 +207,18 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
   if (!(ramBytesMax > 0)) {
     throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
   }
+  const anyUuid = options.uuid === "any";
   return {
-    ...sessionConfig(options, pageSize),
+    ...sessionConfig(anyUuid ? { ...options, uuid: undefined } : options, pageSize),
     channels: channelCount(options.channels),
     blocks: blocks?.map((block) => block.share()),
     ramBytesMax,
     prefault: options.prefault ?? false,
     machine: options.machine,
     finalize: options.finalize !== undefined,
+    capture: options.capture ?? false,
+    switchoverAck: options.switchoverAck ?? false,
+    anyUuid,
     syncMode: syncMode(options.syncMode),
   };
 }

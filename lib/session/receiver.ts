@@ -9,6 +9,7 @@ import { CHANNELS_MAX } from "../limits.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceiverReport } from "../worker/messages.ts";
 import { FinalizeGate } from "./finalize_gate.ts";
 import { receiverConfig, resolveEndpoint, resolveTimeouts, type ListenOptions } from "./options.ts";
@@ -26,6 +27,7 @@ export class Receiver implements AsyncDisposable {
   readonly #announced = Promise.withResolvers<readonly RamBlock[]>();
   #endpoint = "";
   #blocks: readonly RamBlock[] = [];
+  #state: GuestState | undefined;
   #channels: number;
   #completed: Promise<Statistics> | undefined;
   #disposed: Promise<void> | undefined;
@@ -80,6 +82,11 @@ export class Receiver implements AsyncDisposable {
     return this.#blocks;
   }
 
+  /** What is not RAM, once all of it has arrived; only with option `capture`. */
+  get state(): GuestState | undefined {
+    return this.#state;
+  }
+
   /** Waits until the sender has announced its blocks. No page need have arrived yet. */
   announced(): Promise<readonly RamBlock[]> {
     return this.#thread.during(this.#announced.promise);
@@ -130,13 +137,14 @@ export class Receiver implements AsyncDisposable {
         );
         return this.#announced.resolve(this.#blocks);
       case "loaded":
+        this.#state = report.state;
         void this.#finalize();
     }
   }
 
   async #finalize(): Promise<void> {
     try {
-      await this.#options.finalize?.(this.#blocks);
+      await this.#options.finalize?.(this.#blocks, this.#state);
     } catch (error) {
       this.#control.record(error, { side: "destination" });
     }

@@ -13,16 +13,20 @@ export interface ByteSource {
    * `atBoundary`, and throws otherwise.
    */
   receiveSome(address: number, bytesMin: number, bytesMax: number, atBoundary: boolean): number;
+  /** Whether a byte or the end arrives within `waitMs`; absent where reading never waits. */
+  isReadable?(waitMs: number): boolean;
 }
 
 const BUFFER_BYTES = 65_536;
+/** Room in front of what was read, for bytes that are given back. */
+const GIVE_BACK_BYTES = 1024;
 
 /** See the module comment. */
 export class ByteReader {
   readonly #source: ByteSource;
-  readonly #buffer = new Arena(BUFFER_BYTES);
-  #start = 0;
-  #end = 0;
+  readonly #buffer = new Arena(GIVE_BACK_BYTES + BUFFER_BYTES);
+  #start = GIVE_BACK_BYTES;
+  #end = GIVE_BACK_BYTES;
   #consumed = 0;
 
   constructor(source: ByteSource) {
@@ -88,6 +92,30 @@ export class ByteReader {
     return new TextDecoder().decode(this.bytes(this.u8()));
   }
 
+  /** Reads what there is, at least one byte and at most `bytesMax`; undefined at the end. */
+  some(bytesMax: number): Uint8Array | undefined {
+    if (this.atEnd()) return undefined;
+    const at = this.#take(Math.min(bytesMax, this.#end - this.#start));
+    return this.#buffer.u8.slice(at, this.#start);
+  }
+
+  /** Whether the next byte, or the end, is here within `waitMs`. */
+  isReadable(waitMs: number): boolean {
+    return this.#end > this.#start || (this.#source.isReadable?.(waitMs) ?? true);
+  }
+
+  /** Puts the last bytes read, at most 1 KiB, back to be read again. */
+  giveBack(bytes: Uint8Array): void {
+    if (bytes.byteLength > this.#start) {
+      throw new RangeError(
+        `Cannot give back ${bytes.byteLength} bytes: there is room for ${this.#start}`,
+      );
+    }
+    this.#start -= bytes.byteLength;
+    this.#consumed -= bytes.byteLength;
+    this.#buffer.u8.set(bytes, this.#start);
+  }
+
   #take(bytes: number): number {
     if (this.#end - this.#start < bytes) this.#fill(bytes, false);
     const at = this.#start;
@@ -98,11 +126,11 @@ export class ByteReader {
 
   #fill(bytes: number, atBoundary: boolean): boolean {
     const buffered = this.#end - this.#start;
-    this.#buffer.u8.copyWithin(0, this.#start, this.#end);
-    this.#start = 0;
-    this.#end = buffered;
+    this.#buffer.u8.copyWithin(GIVE_BACK_BYTES, this.#start, this.#end);
+    this.#start = GIVE_BACK_BYTES;
+    this.#end = GIVE_BACK_BYTES + buffered;
     const got = this.#source.receiveSome(
-      this.#buffer.address + buffered,
+      this.#buffer.address + this.#end,
       bytes - buffered,
       BUFFER_BYTES - buffered,
       atBoundary,

@@ -53,6 +53,11 @@ export function decodeHandshake(view: DataView, uuid: Uint8Array, channels: numb
   return id;
 }
 
+/** The uuid in a handshake, as 16 raw bytes of its own. */
+export function handshakeUuid(view: DataView): Uint8Array {
+  return new Uint8Array(view.buffer, view.byteOffset + UUID_AT, UUID_BYTES).slice();
+}
+
 function error(field: string, reason: string): HandshakeError {
   return new HandshakeError(`ERR_MULTIFD_HANDSHAKE_${field}`, `Cannot accept channel: ${reason}`);
 }

@@ -35,6 +35,13 @@ export interface MainStreamHandler extends RamHandler {
    * @returns false when the device is not known; the stream cannot be read on then.
    */
   fullSection(header: SectionHeader, reader: ByteReader): boolean;
+  /** The RAM section begins, under this number. */
+  ramSection?(sectionId: number): void;
+  /**
+   * Takes everything after the RAM's last section, unparsed, to the end of the stream. Absent: it is
+   * read section by section.
+   */
+  takeRest?: ((reader: ByteReader) => void) | undefined;
 }
 
 /** See the module comment. */
@@ -59,7 +66,12 @@ export class MainStreamReader {
    */
   readAll(): void {
     let type = this.readHeader();
-    for (; type !== Section.EOF; type = this.#reader.u8()) this.#section(type);
+    for (; type !== Section.EOF; type = this.#reader.u8()) {
+      this.#section(type);
+      if (this.#ramEnded && this.#handler.takeRest !== undefined) {
+        return this.#handler.takeRest(this.#reader);
+      }
+    }
     // Else a stream without RAM would count as a migration that has arrived.
     if (!this.#ramEnded) throw streamError("SECTION", "it ends before the END section of RAM");
     this.#description();
@@ -158,6 +170,7 @@ export class MainStreamReader {
       );
     }
     this.#ramSectionId = header.sectionId;
+    this.#handler.ramSection?.(header.sectionId);
     this.#ram.read("start");
   }
 

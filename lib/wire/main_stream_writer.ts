@@ -17,7 +17,8 @@ import {
   type StreamConfiguration,
 } from "./main_stream.ts";
 
-const RAM_SECTION_ID = 1;
+/** Number of the RAM section where no other is asked for. */
+export const RAM_SECTION_ID = 1;
 
 /** The sections of an iterable device. */
 export type RamSectionKind = "start" | "part" | "end";
@@ -27,10 +28,12 @@ const SECTION_OF = { start: Section.START, part: Section.PART, end: Section.END 
 /** See the module comment. Calls must follow the order of the stream; nothing is flushed here. */
 export class MainStreamWriter {
   readonly #out: ByteWriter;
+  readonly #ramSectionId: number;
   #lastRecordBlock = -1;
 
-  constructor(out: ByteWriter) {
+  constructor(out: ByteWriter, ramSectionId: number = RAM_SECTION_ID) {
     this.#out = out;
+    this.#ramSectionId = ramSectionId;
   }
 
   /** File header and configuration section. */
@@ -77,7 +80,7 @@ export class MainStreamWriter {
   beginRamSection(kind: RamSectionKind): void {
     this.#lastRecordBlock = -1;
     this.#out.u8(SECTION_OF[kind]);
-    this.#out.u32(RAM_SECTION_ID);
+    this.#out.u32(this.#ramSectionId);
     if (kind !== "start") return;
     this.#out.countedString(RAM_SECTION.idstr);
     this.#out.u32(RAM_SECTION.instanceId);
@@ -111,19 +114,17 @@ export class MainStreamWriter {
   /** Ends a RAM section. */
   endRamSection(): void {
     this.#out.u64(RamFlag.EOS);
-    this.#footer(RAM_SECTION_ID);
+    this.#footer(this.#ramSectionId);
   }
 
   /** A complete section of another device. */
   fullSection(header: SectionHeader, data: Uint8Array): void {
-    const out = this.#out;
-    out.u8(Section.FULL);
-    out.u32(header.sectionId);
-    out.countedString(header.idstr);
-    out.u32(header.instanceId);
-    out.u32(header.version);
-    out.bytes(data);
-    this.#footer(header.sectionId);
+    this.verbatim(encodeFullSection(header, data));
+  }
+
+  /** Sections, or the rest of a stream, exactly as given. */
+  verbatim(bytes: Uint8Array): void {
+    this.#out.bytes(bytes);
   }
 
   /** End mark and VM description. */
@@ -151,4 +152,22 @@ export class MainStreamWriter {
     this.#out.u8(Section.FOOTER);
     this.#out.u32(sectionId);
   }
+}
+
+/** A complete section of another device, as bytes of its own. */
+export function encodeFullSection(header: SectionHeader, data: Uint8Array): Uint8Array {
+  const name = new TextEncoder().encode(header.idstr);
+  const bytes = new Uint8Array(1 + 4 + 1 + name.byteLength + 8 + data.byteLength + 5);
+  const view = new DataView(bytes.buffer);
+  view.setUint8(0, Section.FULL);
+  view.setUint32(1, header.sectionId);
+  view.setUint8(5, name.byteLength);
+  bytes.set(name, 6);
+  const at = 6 + name.byteLength;
+  view.setUint32(at, header.instanceId);
+  view.setUint32(at + 4, header.version);
+  bytes.set(data, at + 8);
+  view.setUint8(at + 8 + data.byteLength, Section.FOOTER);
+  view.setUint32(at + 9 + data.byteLength, header.sectionId);
+  return bytes;
 }

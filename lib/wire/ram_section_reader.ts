@@ -26,6 +26,8 @@ export class RamSectionReader {
   readonly #handler: RamHandler;
   readonly #pageSize: number;
   readonly #blocks = new Map<string, number>();
+  /** Block of the last page record. QEMU leaves the name out across the end of a section, too. */
+  #lastBlock: string | undefined;
 
   constructor(reader: ByteReader, handler: RamHandler, pageSize: number) {
     this.#reader = reader;
@@ -35,7 +37,6 @@ export class RamSectionReader {
 
   /** Reads one section's records up to and including the end record. */
   read(kind: "start" | "part" | "end"): void {
-    let lastBlock: string | undefined;
     for (;;) {
       const record = this.#reader.u64();
       // Not `&`: the record has more than 32 bits.
@@ -54,7 +55,7 @@ export class RamSectionReader {
           this.#blockList(offset);
           break;
         case RamFlag.ZERO:
-          lastBlock = this.#zeroPage(flags, offset, lastBlock);
+          this.#zeroPage(flags, offset);
           break;
         default:
           throw recordError(flags, "not used with multifd");
@@ -89,8 +90,9 @@ export class RamSectionReader {
     this.#handler.ramBlocks(blocks);
   }
 
-  #zeroPage(flags: number, offset: number, lastBlock: string | undefined): string {
-    const idstr = (flags & RamFlag.CONTINUE) !== 0 ? lastBlock : this.#reader.countedString();
+  #zeroPage(flags: number, offset: number): void {
+    const named = (flags & RamFlag.CONTINUE) === 0;
+    const idstr = named ? this.#reader.countedString() : this.#lastBlock;
     const bytes = idstr === undefined ? undefined : this.#blocks.get(idstr);
     if (idstr === undefined || bytes === undefined) {
       throw recordError(flags, `it names block ${JSON.stringify(idstr ?? null)}, there is none`);
@@ -100,8 +102,8 @@ export class RamSectionReader {
     }
     const fill = this.#reader.u8();
     if (fill !== 0) throw recordError(flags, `a zero page filled with ${fill}`);
+    this.#lastBlock = idstr;
     this.#handler.zeroPage(idstr, offset);
-    return idstr;
   }
 }
 

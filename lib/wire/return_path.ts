@@ -77,6 +77,24 @@ export function awaitShut(reader: ByteReader): void {
   }
 }
 
+/**
+ * Waits for the permission to enter the final phase.
+ *
+ * @throws {PeerError} when the destination ends the migration instead.
+ */
+export function awaitSwitchoverAck(reader: ByteReader): void {
+  for (;;) {
+    const { type, value } = readReturnMessage(reader);
+    if (type === ReturnMessage.SWITCHOVER_ACK) return;
+    if (type === ReturnMessage.SHUT) {
+      throw new PeerError(
+        "ERR_MULTIFD_PEER",
+        `Cannot switch over: the destination ended the migration with ${value} before it permitted that`,
+      );
+    }
+  }
+}
+
 function sendMessage(out: ByteWriter, type: number, value: number): void {
   out.u16(type);
   out.u16(4);

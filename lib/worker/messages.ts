@@ -9,6 +9,7 @@ import type { SendStateHandle } from "../engine/send_state.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceiverConfig, SenderConfig, Timeouts } from "../session/options.ts";
 import type { WorkerFunction } from "./worker_function.ts";
 
@@ -108,4 +109,4 @@ export type ReceiverReport =
       readonly blocks: readonly SharedRamBlock[];
       readonly channels: number;
     }
-  | { readonly kind: "loaded" };
+  | { readonly kind: "loaded"; readonly state: GuestState | undefined };

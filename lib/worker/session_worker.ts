@@ -11,6 +11,7 @@ import { BlockingReceiver } from "../session/blocking_receiver.ts";
 import { BlockingSender } from "../session/blocking_sender.ts";
 import { FinalizeGate } from "../session/finalize_gate.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import type {
   ReceiverJob,
   ReceiverReport,
@@ -72,9 +73,9 @@ export function runReceiver(job: ReceiverJob): void {
   const hooks = {
     onBlocks: (blocks: readonly RamBlock[], channels: number) =>
       report({ kind: "blocks", blocks: blocks.map((block) => block.share()), channels }),
-    finalize: () => {
-      if (!job.config.finalize) return;
-      report({ kind: "loaded" });
+    finalize: (_blocks: readonly RamBlock[], state: GuestState | undefined) => {
+      if (!job.config.finalize && state === undefined) return;
+      report({ kind: "loaded", state });
       gate.wait(job.config.timeouts.idleMs);
     },
   };

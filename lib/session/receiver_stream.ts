@@ -1,0 +1,149 @@
+/**
+ * What a receiver does with the main stream: answers on the return path, hands blocks, pages and sync
+ * points to the receiver, and keeps what the receiver cannot interpret.
+ *
+ * @module
+ */
+import { StreamError } from "../errors.ts";
+import type { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
+import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
+import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { readOpaqueSection, readToEnd, type GuestState } from "../wire/opaque_state.ts";
+import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
+import { DIGEST_SECTION, readDigests } from "./digests.ts";
+import type { ReceiverConfig } from "./options.ts";
+
+const SHUT_OK = 0;
+const SHUT_FAILED = 1;
+
+/** The receiver behind a stream; all calls come in stream order from the stream's thread. */
+export interface StreamTarget {
+  readonly config: ReceiverConfig;
+  checkConfiguration(configuration: StreamConfiguration): void;
+  takeBlocks(announced: readonly AnnouncedBlock[]): void;
+  placeZeroPage(idstr: string, offset: number): void;
+  passSyncPoint(): void;
+  compareDigests(digests: ReadonlyMap<string, Uint8Array>): void;
+}
+
+/** See the module comment. */
+export class ReceiverStream implements MainStreamHandler {
+  /** Present only when everything after the RAM is to be kept. */
+  readonly takeRest: ((reader: ByteReader) => void) | undefined;
+  readonly #target: StreamTarget;
+  readonly #replies: ByteWriter;
+  #returnPath = false;
+  #switchoverStart = false;
+  #configuration: StreamConfiguration | undefined;
+  #ramSectionId = 0;
+  readonly #early: Uint8Array[] = [];
+  #devices: Uint8Array = new Uint8Array(0);
+  #digests: ReadonlyMap<string, Uint8Array> | undefined;
+
+  constructor(target: StreamTarget, replies: ByteSink) {
+    this.#target = target;
+    this.#replies = new ByteWriter(replies);
+    if (!target.config.capture) return;
+    this.takeRest = (reader) => {
+      this.#devices = readToEnd(reader, this.#returnPath);
+    };
+  }
+
+  configuration(configuration: StreamConfiguration): void {
+    this.#configuration = configuration;
+    this.#target.checkConfiguration(configuration);
+  }
+
+  openReturnPath(): void {
+    this.#returnPath = true;
+    // No device here has to load anything before the source may stop.
+    if (this.#target.config.switchoverAck) sendSwitchoverAck(this.#replies);
+  }
+
+  ping(value: number): void {
+    if (!this.#returnPath) {
+      throw mismatch("COMMAND", "PING before the return path was opened");
+    }
+    sendPong(this.#replies, value);
+  }
+
+  switchoverStart(): void {
+    this.#switchoverStart = true;
+  }
+
+  ramSection(sectionId: number): void {
+    this.#ramSectionId = sectionId;
+  }
+
+  ramBlocks(blocks: readonly AnnouncedBlock[]): void {
+    this.#target.takeBlocks(blocks);
+  }
+
+  zeroPage(idstr: string, offset: number): void {
+    this.#target.placeZeroPage(idstr, offset);
+  }
+
+  syncMarker(): void {
+    this.#target.passSyncPoint();
+  }
+
+  ramSectionEnd(): void {
+    if (this.#target.config.syncMode === "section") this.#target.passSyncPoint();
+  }
+
+  fullSection(header: SectionHeader, reader: ByteReader): boolean {
+    if (this.#target.config.capture) {
+      const data = readOpaqueSection(reader, header.sectionId);
+      this.#early.push(encodeFullSection(header, data));
+      return true;
+    }
+    if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {
+      return false;
+    }
+    this.#digests = readDigests(reader);
+    return true;
+  }
+
+  /** Compares digests if the sender sent any. */
+  verify(): void {
+    if (this.#digests !== undefined) this.#target.compareDigests(this.#digests);
+  }
+
+  /** What was not RAM, for a guest with that uuid; undefined unless it was to be captured. */
+  guestState(uuid: Uint8Array): GuestState | undefined {
+    if (!this.#target.config.capture) return undefined;
+    const { machine = "", pageBits, uuid: validated } = this.#configuration ?? {};
+    return {
+      machine,
+      pageBits,
+      uuid,
+      validateUuid: validated !== undefined,
+      ramSectionId: this.#ramSectionId,
+      early: Buffer.concat(this.#early),
+      switchoverStart: this.#switchoverStart,
+      devices: this.#devices,
+    };
+  }
+
+  /** Tells the sender that everything is in place. */
+  confirm(): void {
+    if (this.#returnPath) sendShut(this.#replies, SHUT_OK);
+  }
+
+  /** Tells the sender that the migration failed, if it can still be told. */
+  reportFailure(): void {
+    if (!this.#returnPath) return;
+    try {
+      sendShut(this.#replies, SHUT_FAILED);
+    } catch {
+      // The connection is gone, and that is what the sender will see.
+    }
+  }
+}
+
+/** An error about a stream that does not fit this receiver. */
+export function mismatch(part: string, reason: string): StreamError {
+  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot accept migration: ${reason}`);
+}

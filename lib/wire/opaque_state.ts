@@ -1,0 +1,163 @@
+/**
+ * Device state that nobody here can parse. Sections carry no length, so the end of one is known by
+ * what follows: its footer and a plausible next element; and the end of all by the VM description
+ * that ends the stream (main channel description, section 9).
+ *
+ * @module
+ */
+import { DEVICE_STATE_BYTES_MAX, EARLY_SECTION_BYTES_MAX, STREAM_END_QUIET_MS } from "../limits.ts";
+import { LimitError, StreamError } from "../errors.ts";
+import type { ByteReader } from "./byte_reader.ts";
+import { Command, Section } from "./main_stream.ts";
+import { findDescription } from "./vm_description.ts";
+
+const FOOTER_BYTES = 5;
+const VERSION_MAX = 0xffff; // versions of device state are small numbers
+const CHUNK_BYTES = 65_536;
+
+/** What is not RAM in a migration stream, byte for byte, and what is needed to send it again. */
+export interface GuestState {
+  /** Machine type, for example `pc-q35-10.0`. */
+  readonly machine: string;
+  /** log2 of the page size when the stream names it. */
+  readonly pageBits?: number | undefined;
+  /** The guest's uuid as 16 raw bytes, all zero when it has none. */
+  readonly uuid: Uint8Array;
+  /** Whether the stream itself names the uuid, for the destination to compare. */
+  readonly validateUuid: boolean;
+  /** Number of the RAM section. */
+  readonly ramSectionId: number;
+  /** Complete sections of devices that go before the RAM. */
+  readonly early: Uint8Array;
+  /** Whether the source announced its final phase. */
+  readonly switchoverStart: boolean;
+  /** Everything after the RAM's last section: device sections, end mark, VM description. */
+  readonly devices: Uint8Array;
+}
+
+/** Bytes that grow. */
+class Collector {
+  #bytes = new Uint8Array(CHUNK_BYTES);
+  #length = 0;
+  readonly #bytesMax: number;
+  readonly #what: string;
+
+  constructor(bytesMax: number, what: string) {
+    this.#bytesMax = bytesMax;
+    this.#what = what;
+  }
+
+  get bytes(): Uint8Array {
+    return this.#bytes.subarray(0, this.#length);
+  }
+
+  append(part: Uint8Array): void {
+    const length = this.#length + part.byteLength;
+    if (length > this.#bytesMax) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_DEVICE_STATE",
+        `Cannot keep ${this.#what}: more than ${this.#bytesMax} bytes, the most allowed`,
+      );
+    }
+    if (length > this.#bytes.byteLength) {
+      const grown = new Uint8Array(Math.max(length, this.#bytes.byteLength * 2));
+      grown.set(this.bytes);
+      this.#bytes = grown;
+    }
+    this.#bytes.set(part, this.#length);
+    this.#length = length;
+  }
+}
+
+/**
+ * Reads the data of a section up to its footer, which stays in the reader. At least one more element
+ * must follow, as it does in front of the RAM.
+ */
+export function readOpaqueSection(reader: ByteReader, sectionId: number): Uint8Array {
+  const collector = new Collector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
+  let candidate = -1;
+  for (;;) {
+    const byte = reader.some(1);
+    if (byte === undefined) {
+      throw new StreamError(
+        "ERR_MULTIFD_STREAM_SECTION",
+        `Cannot read section ${sectionId}: the stream ends before its footer`,
+      );
+    }
+    collector.append(byte);
+    const { bytes } = collector;
+    if (candidate < 0 && isFooter(bytes, bytes.byteLength - FOOTER_BYTES, sectionId)) {
+      candidate = bytes.byteLength - FOOTER_BYTES;
+    }
+    while (candidate >= 0) {
+      const next = looksLikeElement(bytes, candidate + FOOTER_BYTES);
+      if (next === "incomplete") break;
+      if (next) {
+        reader.giveBack(bytes.slice(candidate));
+        return bytes.slice(0, candidate);
+      }
+      candidate = nextFooter(bytes, candidate + 1, sectionId);
+    }
+  }
+}
+
+/**
+ * Reads the stream to its end, everything that is left of it.
+ *
+ * @param isOpen Whether the source keeps the connection open after the end, to be told that
+ * everything arrived: then the end has to be recognised.
+ */
+export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
+  const collector = new Collector(DEVICE_STATE_BYTES_MAX, "device state");
+  for (;;) {
+    if (isOpen) {
+      const quietMs = quietTime(collector.bytes);
+      if (quietMs !== undefined && !reader.isReadable(quietMs)) return collector.bytes.slice();
+    }
+    const chunk = reader.some(CHUNK_BYTES);
+    if (chunk === undefined) return collector.bytes.slice();
+    collector.append(chunk);
+  }
+}
+
+/** How long silence must last for `bytes` to be everything; undefined when they can't be. */
+function quietTime(bytes: Uint8Array): number | undefined {
+  if (findDescription(bytes) !== undefined) return STREAM_END_QUIET_MS.described;
+  const footerAt = bytes.byteLength - 1 - FOOTER_BYTES;
+  if (footerAt < 0 || bytes.at(-1) !== Section.EOF || bytes[footerAt] !== Section.FOOTER) {
+    return undefined;
+  }
+  return STREAM_END_QUIET_MS.undescribed;
+}
+
+function isFooter(bytes: Uint8Array, at: number, sectionId: number): boolean {
+  if (at < 0 || bytes[at] !== Section.FOOTER) return false;
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  return view.getUint32(at + 1) === sectionId;
+}
+
+function nextFooter(bytes: Uint8Array, from: number, sectionId: number): number {
+  for (let at = from; at <= bytes.byteLength - FOOTER_BYTES; at++) {
+    if (isFooter(bytes, at, sectionId)) return at;
+  }
+  return -1;
+}
+
+/** Whether the bytes at `at` can begin a section or command in front of the RAM. */
+function looksLikeElement(bytes: Uint8Array, at: number): boolean | "incomplete" {
+  const left = bytes.byteLength - at;
+  if (left < 1) return "incomplete";
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const type = bytes[at];
+  if (type === Section.COMMAND) {
+    if (left < 5) return "incomplete";
+    return view.getUint16(at + 1) === Command.SWITCHOVER_START && view.getUint16(at + 3) === 0;
+  }
+  if (type !== Section.START && type !== Section.FULL) return false;
+  if (left < 6) return "incomplete";
+  const nameBytes = bytes[at + 5];
+  const name = bytes.subarray(at + 6, at + 6 + nameBytes);
+  if (nameBytes === 0 || !name.every((byte) => byte > 0x20 && byte < 0x7f)) return false;
+  if (left < 6 + nameBytes + 8) return "incomplete";
+  return view.getUint32(at + 6 + nameBytes + 4) <= VERSION_MAX;
+}
