@@ -38,6 +38,12 @@ export {
   type Segment,
   type SharedRamBlock,
 } from "./lib/memory/ram_block.ts";
+export type { DirtyTracker, TrackingMethod } from "./lib/memory/dirty_tracker.ts";
+export {
+  trackDirtyPages,
+  trackDirtyPagesBlocking,
+  type TrackingOptions,
+} from "./lib/memory/track_dirty_pages.ts";
 export { PageBitmap, type PageRun } from "./lib/memory/page_bitmap.ts";
 export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
 export {

@@ -80,6 +80,12 @@ export const WAIT_TICK_MS = 100;
 /** Looks at a semaphore before sleeping; a sleep and a wake cost about 35 µs, this many loads 1 µs. */
 export const SPIN_LOADS = 400;
 
+/**
+ * How long the threads of a page crew may work on one task; far more than comparing all memory of a
+ * large machine takes, so it only ends a wait for a thread that is gone.
+ */
+export const PAGE_TASK_LIMIT_MS = 600_000;
+
 /** How long joining a stopped worker may take before it is terminated. */
 export const JOIN_LIMIT_MS = 5000;
 

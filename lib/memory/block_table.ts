@@ -16,12 +16,16 @@ import type { RamBlock } from "./ram_block.ts";
  * Table layout, host byte order:
  *
  *      0  u32 number of blocks; written last, pairs with the load in `refresh()`
+ *      4  u32 1 = arriving pages are collected in the cache; written by the main thread
  *     64  BLOCKS_MAX records of 320 bytes
  *           0 f64 pages             8 f64 pages per segment (a power of two, or more than pages)
  *          16 u32 page size        20 u32 first segment     24 u32 segments
  *          28 u32 1 = memory was zero at the start
  *          32 f64 byte offset of the received bitmap
  *          40 u32 id bytes         64 id string, NUL padded to 256
+ *          44 u32 segments of the twin, 0 = none; they follow the block's own
+ *          48 f64 pages per segment of the twin
+ *          56 u32 1 = the twin was zero at the start
  *    then  SEGMENTS_MAX f64 addresses
  */
 const RECORDS_AT = 64;
@@ -29,17 +33,33 @@ const RECORD_BYTES = 320;
 const SEGMENTS_AT = RECORDS_AT + BLOCKS_MAX * RECORD_BYTES;
 const TABLE_BYTES = SEGMENTS_AT + SEGMENTS_MAX * 8;
 
-/** One block on the page path. All numbers are read once; `bases` are segment addresses. */
-export interface TableBlock {
+/** Where the pages of a block lie; `bases` are segment addresses. */
+export interface PageLayout {
+  readonly pageSize: number;
+  readonly segmentPages: number;
+  readonly bases: Float64Array;
+}
+
+/**
+ * The other copy of a block: guest memory when the block itself is a receiver's cache, the shadow
+ * when changes are found by comparison.
+ */
+export interface TableTwin extends PageLayout {
+  readonly zeroed: boolean;
+  /** Pages in which block and twin differ, or may. */
+  readonly dirty: PageBitmap;
+}
+
+/** One block on the page path. All numbers are read once. */
+export interface TableBlock extends PageLayout {
   readonly index: number;
   readonly idstr: string;
   /** The id string as on the wire, without NUL. */
   readonly idBytes: Uint8Array;
   readonly pages: number;
-  readonly pageSize: number;
-  readonly segmentPages: number;
-  readonly bases: Float64Array;
   readonly zeroed: boolean;
+  /** The second copy of the block, where there is one. */
+  readonly twin: TableTwin | undefined;
   /** Pages that have arrived at least once. */
   readonly received: PageBitmap;
 }
@@ -55,24 +75,26 @@ export class BlockTable {
   readonly handle: BlockTableHandle;
   readonly #view: DataView;
   readonly #count: Int32Array;
+  readonly #collecting: Int32Array;
   #blocks: TableBlock[] = [];
   #segmentsUsed = 0;
   #receivedUsed = 0;
 
   /**
-   * @param source A handle to attach to, or the most bytes of RAM a new table must describe; the
-   * received bitmaps are reserved for that much (unused parts cost no memory).
+   * @param source A handle to attach to, or the most bytes of RAM a new table must describe, twins
+   * counted; bitmaps are reserved for that much (unused parts cost no memory).
    */
   constructor(source: BlockTableHandle | number) {
     this.handle =
       typeof source === "number"
         ? {
             table: new SharedArrayBuffer(TABLE_BYTES),
-            received: new SharedArrayBuffer(Math.ceil(source / 4096 / 64) * 8 + BLOCKS_MAX * 8),
+            received: new SharedArrayBuffer(Math.ceil(source / 4096 / 64) * 8 + BLOCKS_MAX * 16),
           }
         : source;
     this.#view = new DataView(this.handle.table);
     this.#count = new Int32Array(this.handle.table, 0, 1);
+    this.#collecting = new Int32Array(this.handle.table, 4, 1);
     this.refresh();
   }
 
@@ -82,18 +104,32 @@ export class BlockTable {
   }
 
   /**
+   * Whether pages that arrive in a cache only are marked there, to be applied all at once later;
+   * otherwise they are copied on to the twin as they come. Changed while no page is on its way.
+   */
+  get collecting(): boolean {
+    return Atomics.load(this.#collecting, 0) !== 0;
+  }
+
+  set collecting(on: boolean) {
+    Atomics.store(this.#collecting, 0, on ? 1 : 0);
+  }
+
+  /**
    * Adds a block. Only the thread that made the table may do so, and only while no page of the
-   * block is on its way. The caller keeps `block` alive as long as any thread uses the table.
+   * block is on its way. The caller keeps `block` and `twin`, which has the same length and page
+   * size, alive as long as any thread uses the table.
    *
    * @throws {LimitError} when the table is full.
    */
-  add(block: RamBlock): TableBlock {
+  add(block: RamBlock, twin?: RamBlock): TableBlock {
     const index = this.#blocks.length;
-    const receivedBytes = PageBitmap.bytesFor(block.pages);
+    const segments = [...block.segments, ...(twin?.segments ?? [])];
+    const bitmapBytes = PageBitmap.bytesFor(block.pages) * (twin === undefined ? 1 : 2);
     if (
       index >= BLOCKS_MAX ||
-      this.#segmentsUsed + block.segments.length > SEGMENTS_MAX ||
-      this.#receivedUsed + receivedBytes > this.handle.received.byteLength
+      this.#segmentsUsed + segments.length > SEGMENTS_MAX ||
+      this.#receivedUsed + bitmapBytes > this.handle.received.byteLength
     ) {
       throw new LimitError(
         "ERR_MULTIFD_LIMIT_BLOCKS",
@@ -111,10 +147,15 @@ export class BlockTable {
     this.#view.setFloat64(at + 32, this.#receivedUsed, true);
     this.#view.setUint32(at + 40, idBytes.byteLength, true);
     new Uint8Array(this.handle.table, at + 64, 256).set(idBytes);
-    for (const segment of block.segments) {
+    if (twin !== undefined) {
+      this.#view.setUint32(at + 44, twin.segments.length, true);
+      this.#view.setFloat64(at + 48, twin.segmentBytes / twin.pageSize, true);
+      this.#view.setUint32(at + 56, twin.zeroed ? 1 : 0, true);
+    }
+    for (const segment of segments) {
       this.#view.setFloat64(SEGMENTS_AT + this.#segmentsUsed++ * 8, segment.address, true);
     }
-    this.#receivedUsed += receivedBytes;
+    this.#receivedUsed += bitmapBytes;
     Atomics.store(this.#count, 0, index + 1);
     this.refresh();
     return this.#blocks[index];
@@ -154,12 +195,27 @@ export class BlockTable {
       ),
       zeroed: this.#view.getUint32(at + 28, true) === 1,
       received: new PageBitmap(pages, this.handle.received, this.#view.getFloat64(at + 32, true)),
+      twin: this.#readTwin(at, pages),
+    };
+  }
+
+  #readTwin(at: number, pages: number): TableTwin | undefined {
+    const segments = this.#view.getUint32(at + 44, true);
+    if (segments === 0) return undefined;
+    const first = this.#view.getUint32(at + 20, true) + this.#view.getUint32(at + 24, true);
+    const bitmapAt = this.#view.getFloat64(at + 32, true) + PageBitmap.bytesFor(pages);
+    return {
+      pageSize: this.#view.getUint32(at + 16, true),
+      segmentPages: this.#view.getFloat64(at + 48, true),
+      bases: new Float64Array(this.handle.table, SEGMENTS_AT + first * 8, segments),
+      zeroed: this.#view.getUint32(at + 56, true) === 1,
+      dirty: new PageBitmap(pages, this.handle.received, bitmapAt),
     };
   }
 }
 
 /** Address of a page that is known to be inside the block. */
-export function pageAddress(block: TableBlock, page: number): number {
+export function pageAddress(block: PageLayout, page: number): number {
   if (block.bases.length === 1) return block.bases[0] + page * block.pageSize;
   const segment = Math.floor(page / block.segmentPages);
   return block.bases[segment] + (page - segment * block.segmentPages) * block.pageSize;

@@ -14,7 +14,7 @@ import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
-import { ShadowCopy } from "../memory/shadow_copy.ts";
+import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
 import { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { connectSocket } from "../net/socket.ts";
@@ -107,17 +107,19 @@ export class BlockingSender implements Disposable {
    * Memory that other threads or processes still write to needs a last round when they are quiet.
    */
   sendRounds(rounds: number, roundDelayMs = 0): void {
-    // The copy comes first: whatever changes after it is found by the first comparison.
-    const shadows = rounds > 1 ? this.#blocks.map((block) => new ShadowCopy(block)) : [];
+    // Tracking comes first: whatever changes after it is found by the first fetch.
+    using trackers = new DisposableStack();
+    const tracked =
+      rounds > 1 ? this.#blocks.map((block) => trackers.use(trackDirtyPagesBlocking(block))) : [];
     this.send();
     for (let round = 1; round < rounds; round++) {
       this.#during("transfer", () => {
         if (roundDelayMs > 0)
           Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, roundDelayMs);
         this.#counters.addRound();
-        shadows.forEach((shadow, index) => {
+        tracked.forEach((tracker, index) => {
           const changed = new PageBitmap(this.#blocks[index].pages);
-          shadow.scan(changed);
+          tracker.fetchBlocking(changed);
           this.#queueRuns(index, changed);
         });
         this.#syncPoint();

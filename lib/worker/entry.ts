@@ -5,6 +5,7 @@
  */
 import { workerData } from "node:worker_threads";
 import { runReceiveChannel, runSendChannel } from "./channel_worker.ts";
+import { runPageWorker } from "./page_worker.ts";
 import { runReceiver, runSender } from "./session_worker.ts";
 import { runPoolWorker } from "./pool_worker.ts";
 import type { WorkerJob } from "./messages.ts";
@@ -27,5 +28,7 @@ async function run(job: WorkerJob): Promise<void> {
       return runReceiver(job);
     case "pool":
       return runPoolWorker(job);
+    case "page-worker":
+      return runPageWorker(job);
   }
 }

@@ -69,8 +69,17 @@ export interface PoolJob {
   readonly control: SharedArrayBuffer;
 }
 
+/** A thread of a page crew. */
+export interface PageWorkerJob {
+  readonly role: "page-worker";
+  readonly control: SharedArrayBuffer;
+  readonly blocks: BlockTableHandle;
+  readonly task: SharedArrayBuffer;
+}
+
 /** Everything a worker can be started for. */
-export type WorkerJob = SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob | PoolJob;
+export type WorkerJob =
+  SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob | PoolJob | PageWorkerJob;
 
 /** What a thread of a pool can do. */
 export type PoolTask = { readonly kind: "call"; readonly function: WorkerFunction };

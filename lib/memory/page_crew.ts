@@ -1,0 +1,81 @@
+/**
+ * The threads that work on the pages of a block table (see `page_task.ts`). They stop with their
+ * crew and with nothing else: a task that has begun is always finished, so that memory is never left
+ * half applied because a connection failed meanwhile.
+ *
+ * @module
+ */
+import { availableParallelism } from "node:os";
+import { WAIT_TICK_MS } from "../limits.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import type { BlockTable } from "./block_table.ts";
+import { PageTask, type PageOperationCode } from "./page_task.ts";
+
+/** Threads beyond this gain nothing: memory bandwidth is used up. */
+const THREADS_MAX = 4;
+
+/** Threads a crew has unless told otherwise. */
+export function crewThreads(): number {
+  return Math.min(THREADS_MAX, availableParallelism());
+}
+
+/** See the module comment. Used by one thread; whoever owns it keeps the table's memory alive. */
+export class PageCrew implements Disposable {
+  readonly #control = new SessionControl();
+  readonly #workers = new WorkerGroup(this.#control);
+  readonly #task: PageTask;
+  #finished: (() => void) | undefined;
+
+  /**
+   * @param table The blocks; more may be added while no task runs.
+   * @param threads Threads to start, 0 or more. A blocking caller works too, a promise's does not.
+   */
+  constructor(table: BlockTable, threads: number) {
+    this.#task = new PageTask(table);
+    for (let thread = 0; thread < threads; thread++) {
+      const worker = this.#workers.start({
+        role: "page-worker",
+        control: this.#control.buffer,
+        blocks: table.handle,
+        task: this.#task.buffer,
+      });
+      worker.on("message", () => this.#finished?.());
+    }
+  }
+
+  /** Runs a task on all threads and on the calling one; returns the pages found or applied. */
+  runBlocking(operation: PageOperationCode): number {
+    this.#task.open(operation);
+    this.#task.help();
+    return this.#task.close();
+  }
+
+  /** Runs a task while the event loop stays free; resolves to the pages found or applied. */
+  async run(operation: PageOperationCode): Promise<number> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#finished = () => {
+      if (this.#task.done) resolve();
+    };
+    // Keeps the process alive, and helps out should a thread have failed to start.
+    const timer = setInterval(() => {
+      if (this.#control.error !== undefined) this.#task.help();
+      this.#finished?.();
+    }, WAIT_TICK_MS);
+    try {
+      this.#task.open(operation);
+      await promise;
+      return this.#task.close();
+    } finally {
+      clearInterval(timer);
+      this.#finished = undefined;
+    }
+  }
+
+  /** Stops and joins the threads; no task may be running. Safe to call twice. */
+  [Symbol.dispose](): void {
+    this.#control.finish();
+    this.#task.wake();
+    this.#workers.join();
+  }
+}

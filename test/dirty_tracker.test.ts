@@ -1,0 +1,182 @@
+import { describe, expect, test } from "bun:test";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { Worker } from "node:worker_threads";
+import {
+  PageBitmap,
+  RamBlock,
+  SystemError,
+  trackDirtyPages,
+  trackDirtyPagesBlocking,
+  type DirtyTracker,
+} from "../mod.ts";
+import type { RandomWriterStart } from "./kit/random_writer.ts";
+
+const WRITERS = 3;
+const BYTES = 8 * 1_048_576;
+
+const probe = await trackDirtyPages(RamBlock.allocate("probe", 8192));
+const kernelTracks = probe.method === "write-protect";
+if (!kernelTracks) console.log(`write-protect tests skipped: ${probe.reason}`);
+probe[Symbol.dispose]();
+
+/** Several threads that write at random to one buffer. */
+class Writers implements AsyncDisposable {
+  readonly buffer = new SharedArrayBuffer(BYTES);
+  readonly bitmap: PageBitmap;
+  readonly #state = new Int32Array(new SharedArrayBuffer(8));
+  readonly #workers: Worker[];
+
+  constructor(pageSize: number) {
+    this.bitmap = new PageBitmap(BYTES / pageSize);
+    this.#workers = Array.from({ length: WRITERS }, (_, index) => {
+      const start: RandomWriterStart = {
+        buffer: this.buffer,
+        pageSize,
+        bitmap: this.bitmap.buffer,
+        control: this.#state.buffer,
+        seed: 17 + index,
+      };
+      return new Worker(new URL("kit/random_writer.ts", import.meta.url), { workerData: start });
+    });
+  }
+
+  run(): void {
+    Atomics.store(this.#state, 0, 1);
+    Atomics.notify(this.#state, 0);
+  }
+
+  async pause(): Promise<void> {
+    Atomics.store(this.#state, 0, 0);
+    for (const deadline = Date.now() + 20_000; Atomics.load(this.#state, 1) < WRITERS;) {
+      if (Date.now() > deadline) throw new Error("Cannot pause writers: they do not stop");
+      await Bun.sleep(1);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    Atomics.store(this.#state, 0, 2);
+    Atomics.notify(this.#state, 0);
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+}
+
+function pagesOf(bitmap: PageBitmap): number[] {
+  return [...bitmap.runs()].flatMap(({ start, end }) =>
+    Array.from({ length: end - start }, (_, index) => start + index),
+  );
+}
+
+describe("trackDirtyPages: several threads write at random", () => {
+  for (const pageSize of [4096, 65_536]) {
+    test(`all methods find the same pages of ${pageSize} bytes`, async () => {
+      await using writers = new Writers(pageSize);
+      const block = RamBlock.fromBuffer("pc.ram", writers.buffer, { pageSize });
+      await writers.pause();
+      using trackers = new DisposableStack();
+      const list: DirtyTracker[] = [];
+      for (const method of ["compare", "write-protect", "bitmap"] as const) {
+        if (method === "write-protect" && !kernelTracks) continue;
+        const bitmap = method === "bitmap" ? writers.bitmap : undefined;
+        list.push(trackers.use(await trackDirtyPages(block, { method, bitmap, threads: 3 })));
+      }
+      for (let round = 0; round < 6; round++) {
+        const found = list.map(() => new PageBitmap(block.pages));
+        writers.run();
+        await Bun.sleep(3);
+        // Fetched while all of them write: each may see a page in this fetch or in the next.
+        for (const [index, tracker] of list.entries()) {
+          if (round % 2 === 0) await tracker.fetch(found[index]!);
+          else tracker.fetchBlocking(found[index]!);
+        }
+        await writers.pause();
+        for (const [index, tracker] of list.entries()) await tracker.fetch(found[index]!);
+        const [first, ...others] = found.map(pagesOf);
+        expect(first!.length).toBeGreaterThan(0);
+        for (const other of others) expect(other).toEqual(first!);
+      }
+      // And nothing is found when nothing was written.
+      const quiet = new PageBitmap(block.pages);
+      for (const tracker of list) await tracker.fetch(quiet);
+      expect(quiet.count()).toBe(0);
+    });
+  }
+
+  test("exact pages are found while the writers stand still", async () => {
+    const block = RamBlock.allocate("pc.ram", 512 * 4096);
+    const bitmap = new PageBitmap(block.pages);
+    using compare = trackDirtyPagesBlocking(block, { method: "compare", threads: 2 });
+    using marked = trackDirtyPagesBlocking(block, { bitmap });
+    using automatic = trackDirtyPagesBlocking(block);
+    const written = [0, 5, 6, 7, 130, 511];
+    for (const page of written) {
+      block.view(page * 4096 + 4095, 1)[0] = 1;
+      bitmap.set(page);
+    }
+    for (const tracker of [compare, marked, automatic]) {
+      const dirty = new PageBitmap(block.pages);
+      tracker.fetchBlocking(dirty);
+      expect([tracker.method, pagesOf(dirty)]).toEqual([tracker.method, written]);
+    }
+  });
+});
+
+describe("trackDirtyPages: choice of the method", () => {
+  test("write protection is taken where the kernel has it, else comparison with a reason", () => {
+    using tracker = trackDirtyPagesBlocking(RamBlock.allocate("pc.ram", 8192));
+    expect(tracker.method).toBe(kernelTracks ? "write-protect" : "compare");
+    if (kernelTracks) expect(tracker.reason).toBeUndefined();
+    else expect(tracker.reason).toMatch(/kernel/);
+  });
+
+  test("mapped memory is compared, since others may write to it unseen", async () => {
+    const path = join(tmpdir(), `multifd-tracker-${process.pid}`);
+    await Bun.write(path, new Uint8Array(16_384));
+    try {
+      using block = RamBlock.map("pc.ram", path);
+      using tracker = await trackDirtyPages(block);
+      expect(tracker.method).toBe("compare");
+      expect(tracker.reason).toContain("mapped memory");
+      const bytes = new Uint8Array(16_384);
+      bytes[8192] = 1;
+      await Bun.write(path, bytes);
+      const dirty = new PageBitmap(block.pages);
+      await tracker.fetch(dirty);
+      expect(pagesOf(dirty)).toEqual([2]);
+      await expect(trackDirtyPages(block, { method: "write-protect" })).rejects.toThrow(
+        SystemError,
+      );
+    } finally {
+      await Bun.file(path).delete();
+    }
+  });
+
+  test("a block that is already tracked by the kernel is compared", () => {
+    const block = RamBlock.allocate("pc.ram", 1_048_576);
+    using first = trackDirtyPagesBlocking(block);
+    using second = trackDirtyPagesBlocking(block);
+    expect(second.method).toBe("compare");
+    if (first.method === "write-protect") expect(second.reason).toContain("EBUSY");
+  });
+
+  test("tracking ends with its tracker, and can begin again", () => {
+    const block = RamBlock.allocate("pc.ram", 1_048_576);
+    for (let turn = 0; turn < 3; turn++) {
+      using tracker = trackDirtyPagesBlocking(block);
+      expect(tracker.method).toBe(kernelTracks ? "write-protect" : "compare");
+      block.view(4096 * turn, 1)[0] = turn + 1;
+      const dirty = new PageBitmap(block.pages);
+      tracker.fetchBlocking(dirty);
+      expect(pagesOf(dirty)).toEqual([turn]);
+    }
+  });
+
+  test("options that cannot work are refused", async () => {
+    const block = RamBlock.allocate("pc.ram", 8192);
+    await expect(trackDirtyPages(block, { method: "bitmap" })).rejects.toThrow(TypeError);
+    await expect(trackDirtyPages(block, { bitmap: new PageBitmap(3) })).rejects.toThrow(TypeError);
+    await expect(trackDirtyPages(block, { threads: 0 })).rejects.toThrow(RangeError);
+    using tracker = await trackDirtyPages(block);
+    await expect(tracker.fetch(new PageBitmap(3))).rejects.toThrow(RangeError);
+  });
+});
