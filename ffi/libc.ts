@@ -28,6 +28,7 @@ const SSIZE = FFIType.i64_fast; // ssize_t or off_t; -1 on failure
 const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
   socket: { args: [INT, INT, INT], returns: INT }, // domain, type, protocol
+  socketpair: { args: [INT, INT, INT, ADDRESS], returns: INT }, // domain, type, protocol, int[2]
   bind: { args: [INT, ADDRESS, INT], returns: INT }, // sockfd, sockaddr *, addrlen
   listen: { args: [INT, INT], returns: INT }, // sockfd, backlog
   accept4: { args: [INT, ADDRESS, ADDRESS, INT], returns: INT }, // sockfd, sockaddr *, socklen_t *, flags
@@ -121,6 +122,16 @@ export function libcVersion(): string {
 /** Opens a socket; a descriptor or `-errno`. */
 export function socket(domain: number, type: number, protocol: number): number {
   return result(libc().socket(domain, type, protocol));
+}
+
+/** Makes two connected sockets; their descriptors are written to the two ints at `address`. */
+export function socketpair(
+  domain: number,
+  type: number,
+  protocol: number,
+  address: number,
+): number {
+  return result(libc().socketpair(domain, type, protocol, address as Address));
 }
 
 /** Binds `fd` to the `sockaddr` at `address`. */

@@ -5,16 +5,14 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { isZero } from "../../ffi/libc.ts";
 import type { PageEncoder } from "../codec/codec.ts";
 import { createEncoder, methodFlag, type ResolvedCompression } from "../codec/registry.ts";
-import { pageAddress, type BlockTable } from "../memory/block_table.ts";
-import { PageRuns } from "../memory/page_runs.ts";
+import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
-import { IovecList } from "../net/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
-import { packetPages, RamPacketEncoder, ramPacketBytes } from "../wire/packet.ts";
+import { BandwidthLimit } from "./bandwidth_limit.ts";
+import { PacketBuilder } from "./packet_builder.ts";
 import { SyncRequest, type ChannelWords, type SendState } from "./send_state.ts";
 import { Payload, type Slot } from "./slot.ts";
 import type { ChannelCounters } from "./statistics.ts";
@@ -26,6 +24,8 @@ export interface SendChannelParts {
   readonly compression: ResolvedCompression;
   /** Whether this thread looks for zero pages. */
   readonly detectZeroPages: boolean;
+  /** This channel's share of the bandwidth in bytes per second, 0 for no limit. */
+  readonly bandwidth: number;
   readonly state: SendState;
   readonly control: SessionControl;
   readonly blocks: BlockTable;
@@ -37,40 +37,32 @@ export class SendChannel implements Disposable {
   readonly #parts: SendChannelParts;
   readonly #words: ChannelWords;
   readonly #encoder: PageEncoder;
-  readonly #methodFlag: number;
-  readonly #header: Arena;
-  readonly #packet: RamPacketEncoder;
-  readonly #packetBytes: number;
-  readonly #runs: PageRuns;
-  readonly #sorted: Uint32Array;
-  readonly #iovecs = new IovecList();
+  readonly #builder: PacketBuilder;
+  readonly #bandwidth: BandwidthLimit;
   #workingSlot: number;
 
   /** @throws {MissingLibraryError} when the codec's library is not there. */
   constructor(parts: SendChannelParts) {
-    const { pageSize } = parts.state.handle;
     this.#parts = parts;
     this.#words = parts.state.channel(parts.channel);
     this.#workingSlot = parts.state.workingSlot(parts.channel);
-    this.#methodFlag = methodFlag(parts.compression.method);
-    this.#packetBytes = ramPacketBytes(pageSize);
-    this.#header = new Arena(this.#packetBytes + HANDSHAKE_BYTES);
-    const at = this.#header.reserve(this.#packetBytes);
-    this.#packet = new RamPacketEncoder(
-      new DataView(this.#header.buffer, at, this.#packetBytes),
-      pageSize,
-    );
-    this.#runs = new PageRuns(packetPages(pageSize));
-    this.#sorted = new Uint32Array(packetPages(pageSize));
+    this.#bandwidth = new BandwidthLimit(parts.bandwidth);
     this.#encoder = createEncoder(parts.compression);
+    this.#builder = new PacketBuilder(
+      {
+        pageSize: parts.state.handle.pageSize,
+        methodFlag: methodFlag(parts.compression.method),
+        detectZeroPages: parts.detectZeroPages,
+      },
+      this.#encoder,
+    );
   }
 
   /** Writes the handshake; the first bytes on the connection. */
   sendHandshake(connection: Connection): void {
-    const at = this.#header.reserve(HANDSHAKE_BYTES);
-    const view = new DataView(this.#header.buffer, at, HANDSHAKE_BYTES);
-    encodeHandshake(view, this.#parts.uuid, this.#parts.channel);
-    connection.send(this.#header.address + at, HANDSHAKE_BYTES);
+    const arena = new Arena(HANDSHAKE_BYTES);
+    encodeHandshake(arena.view, this.#parts.uuid, this.#parts.channel);
+    connection.send(arena.address, HANDSHAKE_BYTES);
     this.#parts.counters.addBytes(HANDSHAKE_BYTES);
   }
 
@@ -101,54 +93,34 @@ export class SendChannel implements Disposable {
   }
 
   #serve(connection: Connection, slot: Slot): void {
-    if (slot.type === Payload.RAM) this.#sendPages(connection, slot);
+    const { blocks, state } = this.#parts;
+    const builder = this.#builder;
+    const block = blocks.blocks[slot.blockIndex];
+    const { pageCount } = slot;
+    for (let first = 0; first < pageCount; first += builder.pagesMax) {
+      const count = Math.min(builder.pagesMax, pageCount - first);
+      builder.buildPages(block, slot.pages, first, count, state.takePacketNumber());
+      this.#sendPacket(connection);
+    }
     slot.type = Payload.NONE;
     slot.pageCount = 0;
   }
 
-  #sendPages(connection: Connection, slot: Slot): void {
-    const { blocks, state, counters, detectZeroPages } = this.#parts;
-    const block = blocks.blocks[slot.blockIndex];
-    const count = slot.pageCount;
-    const pages = detectZeroPages ? this.#sorted : slot.pages;
-    const normal = detectZeroPages ? this.#sortZeroPages(slot, count) : count;
-    this.#runs.assign(block, pages, 0, normal);
-    this.#iovecs.clear();
-    this.#iovecs.append(this.#header.address, this.#packetBytes);
-    const payloadBytes = normal === 0 ? 0 : this.#encoder.encode(this.#runs, this.#iovecs);
-    this.#packet.encodePages(
-      block,
-      this.#methodFlag,
-      state.takePacketNumber(),
-      pages,
-      normal,
-      count - normal,
-      payloadBytes,
-    );
-    const sendStart = performance.now();
-    connection.sendList(this.#iovecs);
-    counters.addTransfer(performance.now() - sendStart);
-    counters.addPacket(this.#packetBytes + payloadBytes, normal, count - normal);
-  }
-
-  /** Copies the page numbers, normal pages first and in order; returns how many are normal. */
-  #sortZeroPages(slot: Slot, count: number): number {
-    const block = this.#parts.blocks.blocks[slot.blockIndex];
-    const { pageSize } = block;
-    const sorted = this.#sorted;
-    let normal = 0;
-    let zero = count;
-    for (let index = 0; index < count; index++) {
-      const page = slot.pages[index];
-      if (isZero(pageAddress(block, page), pageSize)) sorted[--zero] = page;
-      else sorted[normal++] = page;
-    }
-    return normal;
+  #sendPacket(connection: Connection): void {
+    const { counters, control } = this.#parts;
+    const { iovecs, normalPages, zeroPages } = this.#builder;
+    const { bytes } = iovecs;
+    this.#bandwidth.pace(bytes, control);
+    const start = performance.now();
+    connection.sendList(iovecs);
+    counters.addTransfer(performance.now() - start);
+    counters.addPacket(bytes, normalPages, zeroPages);
   }
 
   #sendSync(connection: Connection): void {
-    this.#packet.encodeSync(this.#parts.state.takePacketNumber());
-    connection.send(this.#header.address, this.#packetBytes);
-    this.#parts.counters.addSync(this.#packetBytes);
+    this.#builder.buildSync(this.#parts.state.takePacketNumber());
+    const { bytes } = this.#builder.iovecs;
+    connection.sendList(this.#builder.iovecs);
+    this.#parts.counters.addSync(bytes);
   }
 }

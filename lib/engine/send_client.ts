@@ -36,22 +36,25 @@ export class RamClient {
     return this.#slot.pageCount;
   }
 
-  /** Adds one page. Returns true when this handed a packet over. */
-  queuePage(blockIndex: number, page: number): boolean {
-    let slot = this.#slot;
-    let sent = false;
-    if (
-      slot.pageCount > 0 &&
-      (slot.blockIndex !== blockIndex || slot.pageCount === slot.pages.length)
-    ) {
-      this.flush();
-      slot = this.#slot;
-      sent = true;
-    }
+  /**
+   * Adds pages from `first` on until `end` or until the slot is full; returns the first page that
+   * was not added. A full slot is handed over before anything is added.
+   */
+  queuePages(blockIndex: number, first: number, end: number): number {
+    const started = this.#slot.pageCount > 0;
+    if (started && (this.#slot.blockIndex !== blockIndex || this.#isFull())) this.flush();
+    const slot = this.#slot;
+    const { pages } = slot;
+    let count = slot.pageCount;
+    const stop = Math.min(end, first + pages.length - count);
+    for (let page = first; page < stop; page++) pages[count++] = page;
     slot.blockIndex = blockIndex;
-    slot.pages[slot.pageCount] = page;
-    slot.pageCount++;
-    return sent;
+    slot.pageCount = count;
+    return stop;
+  }
+
+  #isFull(): boolean {
+    return this.#slot.pageCount === this.#slot.pages.length;
   }
 
   /**

@@ -5,7 +5,6 @@
  * @module
  */
 import { isZero } from "../../ffi/libc.ts";
-import { BandwidthLimit } from "../engine/bandwidth_limit.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState, SyncRequest } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
@@ -42,7 +41,6 @@ export class BlockingSender implements Disposable {
   readonly #state: SendState;
   readonly #client: RamClient;
   readonly #workers: WorkerGroup;
-  readonly #bandwidth: BandwidthLimit;
   #out: ByteWriter | undefined;
   #writer: MainStreamWriter | undefined;
   #replies: ByteReader | undefined;
@@ -67,7 +65,6 @@ export class BlockingSender implements Disposable {
     for (const block of this.#blocks) this.#table.add(block);
     this.#state = SendState.create({ channels, clients: 1, pageSize }, control);
     this.#client = new RamClient(this.#state, control, RAM_CLIENT, timeouts.stallMs);
-    this.#bandwidth = new BandwidthLimit(config.maxBandwidth);
     this.#workers = new WorkerGroup(control);
     for (let channel = 0; channel < channels; channel++) this.#startChannel(channel);
   }
@@ -200,7 +197,8 @@ export class BlockingSender implements Disposable {
   }
 
   #startChannel(channel: number): void {
-    const { endpoint, uuid, compression, timeouts, zeroPageDetection } = this.#config;
+    const { endpoint, uuid, compression, timeouts, zeroPageDetection, maxBandwidth, channels } =
+      this.#config;
     this.#workers.start({
       role: "send-channel",
       channel,
@@ -208,6 +206,7 @@ export class BlockingSender implements Disposable {
       uuid,
       compression,
       detectZeroPages: zeroPageDetection === "multifd",
+      bandwidth: maxBandwidth / channels,
       timeouts,
       control: this.#control.buffer,
       statistics: this.#statistics.buffer,
@@ -258,28 +257,26 @@ export class BlockingSender implements Disposable {
   }
 
   #queue(blockIndex: number, first: number, end: number): void {
-    const legacy = this.#config.zeroPageDetection === "legacy";
-    const limited = this.#bandwidth.active;
-    for (let page = first; page < end; page++) {
-      if (legacy && this.#sendLegacyZeroPage(blockIndex, page)) continue;
-      if (this.#client.queuePage(blockIndex, page) && limited) this.#pace();
+    if (this.#config.zeroPageDetection === "legacy") {
+      return this.#queueLegacy(blockIndex, first, end);
+    }
+    for (let page = first; page < end;) {
+      page = this.#client.queuePages(blockIndex, page, end);
     }
   }
 
-  /** Writes a zero record to the main connection if the page is zero. */
-  #sendLegacyZeroPage(blockIndex: number, page: number): boolean {
+  /** Queues normal pages and writes a record to the main connection for each zero page. */
+  #queueLegacy(blockIndex: number, first: number, end: number): void {
     const block = this.#table.blocks[blockIndex];
-    if (!isZero(pageAddress(block, page), block.pageSize)) return false;
-    this.#openSection("part");
-    this.#writer!.zeroPage(block, page);
-    this.#counters.addZeroPages(1);
-    return true;
-  }
-
-  #pace(): void {
-    const { multifdBytes } = this.statistics();
-    this.#bandwidth.pace(multifdBytes, this.#control);
-    this.#control.throwIfFailed();
+    for (let page = first; page < end; page++) {
+      if (isZero(pageAddress(block, page), block.pageSize)) {
+        this.#openSection("part");
+        this.#writer!.zeroPage(block, page);
+        this.#counters.addZeroPages(1);
+        continue;
+      }
+      this.#client.queuePages(blockIndex, page, page + 1);
+    }
   }
 
   /** Ends a section that has been begun; commands stand between sections. */

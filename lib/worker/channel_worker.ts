@@ -9,6 +9,7 @@ import { ReceiveState } from "../engine/receive_state.ts";
 import { SendChannel } from "../engine/send_channel.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
+import { warmUpReceiver, warmUpSender } from "../engine/warm_up.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";
@@ -28,11 +29,13 @@ export function runSendChannel(job: SendChannelJob): void {
       uuid: job.uuid,
       compression: job.compression,
       detectZeroPages: job.detectZeroPages,
+      bandwidth: job.bandwidth,
       state,
       control,
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
     });
+    warmUpSender(job.state.pageSize);
     while (!state.connectGateOpen) {
       if (control.stopping) return;
       state.waitConnectGate(WAIT_TICK_MS);
@@ -66,6 +69,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       counters: new StatisticsTable(job.statistics).channel(channel),
       idleMs: timeouts.idleMs,
     });
+    warmUpReceiver(job.pageSize);
     if (state.connected(channel).take(Infinity) !== "taken") return;
     const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
     receiver.run(new Connection(fd, control, timeouts));

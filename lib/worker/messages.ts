@@ -21,6 +21,8 @@ export interface SendChannelJob {
   readonly uuid: Uint8Array;
   readonly compression: ResolvedCompression;
   readonly detectZeroPages: boolean;
+  /** This channel's share in bytes per second, 0 for no limit. */
+  readonly bandwidth: number;
   readonly timeouts: Timeouts;
   readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
