@@ -11,6 +11,7 @@ import { clearMemory } from "../../ffi/libc.ts";
 import { ChannelError, LimitError, TimeoutError } from "../errors.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
+import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
 import { Connection } from "../net/connection.ts";
@@ -23,6 +24,7 @@ import {
   SessionControl,
 } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, StreamConfiguration } from "../wire/main_stream.ts";
 import { MainStreamReader } from "../wire/main_stream_reader.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -41,6 +43,22 @@ export interface ReceiverHooks {
    * there when it was to be captured.
    */
   finalize?: ((blocks: readonly RamBlock[], state: GuestState | undefined) => void) | undefined;
+  /**
+   * Makes the cache that is received into in place of a block (see `memory/page_cache.ts`). Whoever
+   * makes it keeps it alive until the receiver is disposed.
+   */
+  cacheOf?: ((block: RamBlock) => RamBlock) | undefined;
+  /** The migration is complete and the sender knows; connections stay open until this returns. */
+  afterMigration?: ((link: ReceiverLink) => void) | undefined;
+}
+
+/** A receiver's main connection and blocks, for what follows a migration. */
+export interface ReceiverLink {
+  readonly reader: ByteReader;
+  readonly replies: ByteWriter;
+  /** Knows the RAM section of the migration. */
+  readonly stream: MainStreamReader;
+  readonly table: BlockTable;
 }
 
 /** See the module comment. Used by one thread. */
@@ -76,7 +94,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       (sum, { segments }) => sum + segments.reduce((bytes, segment) => bytes + segment.bytes, 0),
       0,
     );
-    this.#table = new BlockTable(given ?? config.ramBytesMax);
+    const copies = hooks.cacheOf === undefined ? 1 : 2;
+    this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
     this.#state = new ReceiveState(config.channels ?? CHANNELS_MAX, control);
     this.#workers = new WorkerGroup(control);
     this.#channels = config.channels ?? 0;
@@ -100,8 +119,9 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       const handler = new ReceiverStream(this, connection);
       this.#control.phase = "setup";
       const reader = new ByteReader(connection);
+      const stream = new MainStreamReader(reader, handler, this.#config.pageSize);
       try {
-        new MainStreamReader(reader, handler, this.#config.pageSize).readAll();
+        stream.readAll();
         this.#control.throwIfFailed();
         handler.verify();
         this.#control.phase = "end";
@@ -113,6 +133,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         this.#counters.addBytes(reader.position);
       }
       handler.confirm();
+      const replies = new ByteWriter(connection);
+      this.#hooks.afterMigration?.({ reader, replies, stream, table: this.#table });
       this.#counters.end();
       this.#control.finish();
       this[Symbol.dispose]();
@@ -194,7 +216,11 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       given === undefined
         ? announced.map((block) => this.#allocate(block))
         : this.#match(announced);
-    for (const block of this.#blocks) this.#table.add(block);
+    for (const block of this.#blocks) {
+      const cache = this.#hooks.cacheOf?.(block);
+      if (cache === undefined) this.#table.add(block);
+      else this.#table.add(cache, block);
+    }
     this.#counters.setRamBytes(total);
     this.#counters.start();
     this.#control.phase = "transfer";
@@ -205,6 +231,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   placeZeroPage(idstr: string, offset: number): void {
     const block = this.#table.find(idstr)!; // the section reader knows only announced blocks
     const page = offset / block.pageSize;
+    pagesArriving(this.#table, block, Uint32Array.of(page), 0, 1);
     if (!block.received.set(page) || !block.zeroed) {
       clearMemory(pageAddress(block, page), block.pageSize);
     }

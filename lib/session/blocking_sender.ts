@@ -25,7 +25,7 @@ import { PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
 import { awaitShut, awaitSwitchoverAck } from "../wire/return_path.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
-import { DIGEST_SECTION, encodeDigests } from "./digests.ts";
+import { DIGEST_SECTION, digestDescription, encodeDigests } from "./digests.ts";
 import { senderConfig, type ConnectOptions, type SenderConfig } from "./options.ts";
 
 const RAM_CLIENT = 0;
@@ -164,6 +164,16 @@ export class BlockingSender implements Disposable {
    * place. No other thread may write to the blocks any more when digests are wanted.
    */
   complete(): Statistics {
+    this.endMigration();
+    this.#counters.end();
+    this.#control.phase = "end";
+    this.#control.finish();
+    this[Symbol.dispose]();
+    return this.statistics();
+  }
+
+  /** Does what `complete()` does and leaves all connections open, for checkpoints. */
+  endMigration(): void {
     this.#during("complete", () => {
       const { state, switchoverAck } = this.#config;
       if (switchoverAck) awaitSwitchoverAck(this.#replies!);
@@ -175,12 +185,25 @@ export class BlockingSender implements Disposable {
       else this.#writer!.verbatim(state.devices);
       this.#flushMain();
       if (this.#config.returnPath) awaitShut(this.#replies!);
-      this.#counters.end();
     });
-    this.#control.phase = "end";
-    this.#control.finish();
-    this[Symbol.dispose]();
-    return this.statistics();
+  }
+
+  /** Sends what is queued as the RAM of a checkpoint. */
+  endCheckpoint(): void {
+    this.#during("checkpoint", () => {
+      this.#closeSection();
+      this.#syncPoint("end");
+      this.#writer!.endMark();
+      this.#flushMain();
+    });
+  }
+
+  /** Uses the main connection after the migration; what is written is flushed at the end. */
+  converse(step: (out: ByteWriter, replies: ByteReader) => void): void {
+    this.#during("checkpoint", () => {
+      step(this.#out!, this.#replies!);
+      this.#flushMain();
+    });
   }
 
   /** Counters as of now; readable after the end and after a failure. */
@@ -372,15 +395,4 @@ export function connectBlocking(options: ConnectOptions): BlockingSender {
     sender[Symbol.dispose]();
     throw error;
   }
-}
-
-function digestDescription(size: number): object {
-  const { idstr, instanceId, version } = DIGEST_SECTION;
-  return {
-    name: idstr,
-    instance_id: instanceId,
-    vmsd_name: idstr,
-    version,
-    fields: [{ name: "data", type: "buffer", size }],
-  };
 }

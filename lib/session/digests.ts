@@ -46,6 +46,18 @@ export function encodeDigests(blocks: readonly RamBlock[]): Uint8Array {
   return Uint8Array.from(parts);
 }
 
+/** How the section of `size` bytes appears in a VM description. */
+export function digestDescription(size: number): object {
+  const { idstr, instanceId, version } = DIGEST_SECTION;
+  return {
+    name: idstr,
+    instance_id: instanceId,
+    vmsd_name: idstr,
+    version,
+    fields: [{ name: "data", type: "buffer", size }],
+  };
+}
+
 /**
  * Reads the section's data; digests by block id.
  *

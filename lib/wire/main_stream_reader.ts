@@ -77,6 +77,20 @@ export class MainStreamReader {
     this.#description();
   }
 
+  /**
+   * Reads the RAM of a checkpoint: sections up to an end mark, without header and description
+   * (section 11). Comes after `readAll()`, on the same connection.
+   *
+   * @throws {StreamError} at the first byte that breaks the format.
+   */
+  readCheckpoint(): void {
+    this.#ramEnded = false;
+    for (let type = this.#reader.u8(); type !== Section.EOF; type = this.#reader.u8()) {
+      this.#section(type);
+    }
+    if (!this.#ramEnded) throw streamError("SECTION", "it ends before the END section of RAM");
+  }
+
   /** Reads header and configuration; returns the type byte of the section that follows. */
   readHeader(): number {
     const reader = this.#reader;

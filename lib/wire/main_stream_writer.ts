@@ -127,6 +127,11 @@ export class MainStreamWriter {
     this.#out.bytes(bytes);
   }
 
+  /** End mark alone, as a checkpoint's RAM ends. */
+  endMark(): void {
+    this.#out.u8(Section.EOF);
+  }
+
   /** End mark and VM description. */
   end(description: object): void {
     const json = new TextEncoder().encode(JSON.stringify(description));
