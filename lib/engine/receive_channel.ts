@@ -16,6 +16,7 @@ import type { PageRuns } from "../memory/page_runs.ts";
 import type { Connection } from "../net/connection.ts";
 import { IovecList } from "../net/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
+import { HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { COMMON_HEADER_BYTES, decodeFlags, PacketFlag, packetError } from "../wire/packet.ts";
 import { PacketPlacer } from "./packet_placer.ts";
 import type { ReceiveState } from "./receive_state.ts";
@@ -58,6 +59,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     const { blocks, counters } = this.#parts;
     const { packet, headerBytes, runs } = this.#placer;
     this.#connection = connection;
+    counters.addBytes(HANDSHAKE_BYTES); // read by the acceptor
     while (this.#readHeader(connection)) {
       blocks.refresh();
       const hasPages = this.#placer.place(blocks.blocks);
