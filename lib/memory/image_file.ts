@@ -88,18 +88,26 @@ export class ImageReader implements AsyncDisposable {
           action,
           this.#file.read(view, within, left, start + within),
         );
-        if (bytesRead === 0) {
-          throw imageError(
-            `${action}: it ends at byte ${start + within}, must keep its ${memory.bytes} bytes while it is read`,
-          );
-        }
+        if (bytesRead === 0) throw this.#shortened(action);
         within += bytesRead;
       }
     });
+    // What was cut off looks like a hole, which is not read.
+    if (this.#length(action) < memory.bytes) throw this.#shortened(action);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#file.close();
+  }
+
+  #shortened(action: string): MultifdError {
+    return imageError(
+      `${action}: it ends at byte ${this.#length(action)} now, must keep its ${this.bytes} bytes while it is read`,
+    );
+  }
+
+  #length(action: string): number {
+    return unwrap(action, lseek(this.#file.fd, 0, SeekFrom.END));
   }
 
   /** Everything but holes, cut at chunk and segment borders. */
