@@ -29,8 +29,11 @@ const PACKETS = 1000;
 /** Every so many pages one is normal: both branches run, and few bytes have to be copied. */
 const NORMAL_PAGE_STEP = 32;
 
-/** Packets in the socket pair at once; they fit its default buffer, so nobody waits. */
-const PACKETS_IN_FLIGHT = 5;
+/**
+ * Bytes in the socket pair at once. They fit its default buffer with what the kernel adds to them:
+ * sender and receiver are one thread here, which would wait for itself.
+ */
+const IN_FLIGHT_BYTES = 98_304;
 
 /** Nobody stops a rehearsal; it ends by itself. */
 const rehearsalControl = new SessionControl();
@@ -62,14 +65,15 @@ export function warmUpReceiver(pageSize: number): void {
   });
   builder.buildPages(block, pages, 0, pages.length, 0);
   const { bytes } = builder.iovecs;
-  for (let packet = 0; packet < PACKETS; packet += PACKETS_IN_FLIGHT) {
+  const packetsInFlight = Math.floor(IN_FLIGHT_BYTES / bytes);
+  for (let packet = 0; packet < PACKETS; packet += packetsInFlight) {
     using pair = new SocketPair();
     if (packet === 0) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
       pair.near.sendList(builder.iovecs);
       unwrap("Cannot rehearse", recv(pair.far.fd, scratch.address, bytes, MessageFlag.WAITALL));
     }
-    for (let index = 0; index < PACKETS_IN_FLIGHT; index++) {
+    for (let index = 0; index < packetsInFlight; index++) {
       pair.near.send(scratch.address, bytes);
     }
     shutdown(pair.near.fd, Shutdown.WRITE);
