@@ -28,12 +28,12 @@ export type {
   ConnectOptions,
   ListenOptions,
   SessionOptions,
-  SyncMode,
   Timeouts,
   ZeroPageDetection,
 } from "./lib/session/options.ts";
 export {
   RamBlock,
+  type MapOptions,
   type RamBlockOptions,
   type Segment,
   type SharedRamBlock,
@@ -59,6 +59,8 @@ export {
   type LibraryCapability,
   type MethodCapability,
 } from "./lib/capabilities.ts";
+export { machineSyncMode, type SyncMode } from "./lib/wire/machine_type.ts";
+export type { GuestState } from "./lib/wire/opaque_state.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
   ThreadPool,

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { PeerError, StreamError } from "../mod.ts";
 import {
-  awaitShut,
   readReturnMessage,
+  ReturnPathReader,
   sendPong,
   sendShut,
   sendSwitchoverAck,
@@ -30,12 +30,14 @@ test("readReturnMessage() reads each message with its value", () => {
 
 test("awaitShut() passes over other messages and returns at success", () => {
   const reader = readerOf(hex("0002 0004 00000001  0007 0000  0001 0004 00000000"));
-  awaitShut(reader);
+  new ReturnPathReader(reader).awaitShut();
   expect(reader.position).toBe(20);
 });
 
 test("awaitShut() throws when the destination reports a failure", () => {
-  const error = thrownBy(() => awaitShut(readerOf(hex("0001 0004 00000001"))));
+  const error = thrownBy(() =>
+    new ReturnPathReader(readerOf(hex("0001 0004 00000001"))).awaitShut(),
+  );
   expect(error).toBeInstanceOf(PeerError);
   expect(error).toMatchObject({
     code: "ERR_MULTIFD_PEER",
@@ -63,6 +65,26 @@ test("readReturnMessage() rejects unknown types and wrong lengths", () => {
 
 test("awaitShut() ends with the connection when no SHUT comes", () => {
   for (const bytes of ["", "0002 0004 00000001", "0001 0004 0000"]) {
-    expect(thrownBy(() => awaitShut(readerOf(hex(bytes)))).code).toBe("ERR_MULTIFD_CHANNEL_ENDED");
+    expect(thrownBy(() => new ReturnPathReader(readerOf(hex(bytes))).awaitShut()).code).toBe(
+      "ERR_MULTIFD_CHANNEL_ENDED",
+    );
+  }
+});
+
+test("ReturnPathReader remembers an acknowledgement that comes before the PONG", () => {
+  const path = new ReturnPathReader(
+    readerOf(hex("0007 0000  0002 0004 00000001  0001 0004 00000000")),
+  );
+  path.awaitPong(() => true);
+  path.awaitSwitchoverAck();
+  path.awaitShut();
+});
+
+test("awaitSwitchoverAck() throws when the destination ends the migration instead", () => {
+  for (const value of [0, 1]) {
+    const path = new ReturnPathReader(readerOf(hex(`0001 0004 0000000${value}`)));
+    const error = thrownBy(() => path.awaitSwitchoverAck());
+    expect(error).toBeInstanceOf(PeerError);
+    expect(error.message).toMatch(/^Cannot switch over: the destination /);
   }
 });

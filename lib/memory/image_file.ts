@@ -8,14 +8,12 @@
  *
  * @module
  */
-import { randomBytes } from "node:crypto";
 import { constants } from "node:fs";
-import { open, realpath, rename, stat, unlink, type FileHandle } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { open, type FileHandle } from "node:fs/promises";
 import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
-import { CancelledError, MultifdError, SystemError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
+import { imageError, replaceFile, system, throwIfAborted, writeBytes } from "./file_replacement.ts";
 
 /** What loading and saving need of a block. */
 export interface ImageMemory {
@@ -145,44 +143,31 @@ export async function saveImage(
   signal?: AbortSignal,
 ): Promise<void> {
   const action = `Cannot save ${path}`;
-  const target = await replaceableFile(path, action);
-  // Short and in the same directory: the target's own name may leave no room for a suffix.
-  const aside = join(dirname(target), `.multifd-${randomBytes(6).toString("hex")}.part`);
-  // Guest memory holds secrets, so nobody but the owner gets in.
-  const file = await system(action, open(aside, "wx", 0o600));
-  try {
-    try {
-      await writeMemory(memory, file, action, signal);
-      await cancellable(system(action, file.sync()), action, signal);
-    } finally {
-      await file.close();
-    }
-    await system(action, rename(aside, target));
-  } catch (error) {
-    await unlink(aside).catch(() => {}); // the first error is the one to tell
-    throw error;
-  }
-  await syncDirectory(dirname(target), action);
+  await replaceFile(path, action, signal, (file) => writeMemory(memory, file, 0, action, signal));
 }
 
-async function writeMemory(
+/**
+ * Writes `memory` to `file` from byte `base` on; zero pages become holes, and the file ends no
+ * earlier than the memory.
+ *
+ * @param action What the caller does, for messages.
+ * @throws {SystemError} when writing fails.
+ * @throws {CancelledError} when `signal` is aborted.
+ */
+export async function writeMemory(
   memory: ImageMemory,
   file: FileHandle,
+  base: number,
   action: string,
   signal: AbortSignal | undefined,
 ): Promise<void> {
   // Before any data: a file system without room for sparse files of this length says so at once.
-  await system(action, file.truncate(memory.bytes));
+  await system(action, file.truncate(base + memory.bytes));
   const whole = chunksOf(memory, { start: 0, end: memory.bytes });
   await inParallel(whole, action, signal, async ({ start, end }) => {
     for (const data of nonZeroRuns(memory.view(start, end - start), memory.pageSize)) {
       const view = memory.view(start + data.start, data.end - data.start);
-      for (let within = 0; within < view.byteLength;) {
-        const left = view.byteLength - within;
-        const position = start + data.start + within;
-        const { bytesWritten } = await system(action, file.write(view, within, left, position));
-        within += bytesWritten;
-      }
+      await writeBytes(file, view, base + start + data.start, action);
     }
   });
 }
@@ -234,69 +219,4 @@ async function inParallel(
   const outcomes = await Promise.allSettled(Array.from({ length: IMAGE_CHUNKS_MAX }, lane));
   const failure = outcomes.find((outcome) => outcome.status === "rejected");
   if (failure !== undefined) throw failure.reason as Error;
-}
-
-/** Where the file will be in the end: links are followed, so that they stay. */
-async function replaceableFile(path: string, action: string): Promise<string> {
-  let facts;
-  try {
-    facts = await stat(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw systemError(action, error);
-    return join(await system(action, realpath(dirname(path))), basename(path));
-  }
-  if (!facts.isFile()) throw imageError(`${action}: it exists and must be a regular file`);
-  return system(action, realpath(path));
-}
-
-/** Makes a rename last. File systems that cannot sync a directory have nothing to sync there. */
-async function syncDirectory(path: string, action: string): Promise<void> {
-  await using directory = await system(action, open(path, "r"));
-  await directory.sync().catch(() => {});
-}
-
-/** Lets a cancelled caller go on while the kernel still finishes `operation`. */
-async function cancellable(
-  operation: Promise<void>,
-  action: string,
-  signal: AbortSignal | undefined,
-): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const onAbort = (): void => reject(cancelled(action, signal));
-  operation.catch(() => {}); // nobody may be left to hear of it
-  signal?.addEventListener("abort", onAbort, { once: true });
-  try {
-    throwIfAborted(action, signal);
-    await Promise.race([operation, aborted]);
-  } finally {
-    signal?.removeEventListener("abort", onAbort);
-  }
-}
-
-function throwIfAborted(action: string, signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw cancelled(action, signal);
-}
-
-function cancelled(action: string, signal: AbortSignal | undefined): CancelledError {
-  const cause: unknown = signal?.reason;
-  const reason = cause instanceof Error ? cause.message : String(cause);
-  return new CancelledError("ERR_MULTIFD_CANCELLED", `${action}: cancelled (${reason})`, { cause });
-}
-
-/** Turns Node's errors into ones that say what was attempted. */
-async function system<Result>(action: string, operation: Promise<Result>): Promise<Result> {
-  try {
-    return await operation;
-  } catch (error) {
-    throw systemError(action, error);
-  }
-}
-
-function systemError(action: string, error: unknown): SystemError {
-  const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
-  return new SystemError(`${action}: ${errno}`, { errno, cause: error });
-}
-
-function imageError(message: string): MultifdError {
-  return new MultifdError("ERR_MULTIFD_IMAGE", message);
 }

@@ -50,6 +50,16 @@ export interface RamBlockOptions {
   zeroed?: boolean | undefined;
 }
 
+/** What of a file to map. */
+export interface MapOptions extends RamBlockOptions {
+  /** Allow writing, which changes the file. Default false. */
+  writable?: boolean | undefined;
+  /** First byte in the file, a multiple of the page size. Default 0. */
+  offset?: number | undefined;
+  /** Length in bytes. Default: to the end of the file. */
+  bytes?: number | undefined;
+}
+
 /** A block in the form that can be posted to another thread. */
 export interface SharedRamBlock {
   readonly idstr: string;
@@ -150,24 +160,25 @@ export class RamBlock implements Disposable {
    * The file must keep its length while it is mapped: the kernel ends the process when a page is
    * touched that is no longer there.
    *
-   * @param path File to map from its start.
+   * @param path File to map.
    * @throws {SystemError} when it cannot be opened or mapped.
    */
-  static map(
-    idstr: string,
-    path: string,
-    options: RamBlockOptions & { writable?: boolean | undefined } = {},
-  ): RamBlock {
+  static map(idstr: string, path: string, options: MapOptions = {}): RamBlock {
     const writable = options.writable ?? false;
     const action = `Cannot map ${path}`;
     const flags = (writable ? OpenFlag.RDWR : OpenFlag.RDONLY) | OpenFlag.CLOEXEC;
     const fd = unwrap(action, openFile(path, flags));
     try {
-      const bytes = unwrap(action, lseek(fd, 0, SeekFrom.END));
-      const pageSize = options.pageSize ?? 4096;
+      const fileBytes = unwrap(action, lseek(fd, 0, SeekFrom.END));
+      const { pageSize = 4096, offset = 0, bytes = fileBytes - offset } = options;
       checkLength(idstr, bytes, pageSize);
+      if (!(offset >= 0 && offset % pageSize === 0 && offset + bytes <= fileBytes)) {
+        throw new RangeError(
+          `${action}: ${bytes} bytes at ${offset}, must be whole pages of its ${fileBytes} bytes`,
+        );
+      }
       const prot = MemoryMap.PROT_READ | (writable ? MemoryMap.PROT_WRITE : 0);
-      const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, fd, 0));
+      const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, fd, offset));
       const shared: SharedRamBlock = {
         idstr,
         pageSize,

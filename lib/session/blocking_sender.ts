@@ -8,7 +8,7 @@ import { isZero } from "../../ffi/libc.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState, SyncRequest } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
-import { StreamError, TimeoutError } from "../errors.ts";
+import { TimeoutError } from "../errors.ts";
 import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
@@ -21,12 +21,12 @@ import type { WaitResult } from "../sync/semaphore.ts";
 import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
-import { PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
-import { awaitShut, awaitSwitchoverAck } from "../wire/return_path.ts";
+import { ReturnPathReader } from "../wire/return_path.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
-import { DIGEST_SECTION, digestDescription, encodeDigests } from "./digests.ts";
+import { writeDigests } from "./digests.ts";
 import { senderConfig, type ConnectOptions, type SenderConfig } from "./options.ts";
+import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
 
 const RAM_CLIENT = 0;
 
@@ -44,6 +44,7 @@ export class BlockingSender implements Disposable {
   #out: ByteWriter | undefined;
   #writer: MainStreamWriter | undefined;
   #replies: ByteReader | undefined;
+  #returnPath: ReturnPathReader | undefined;
   #sectionOpen = false;
   #started = false;
 
@@ -80,6 +81,7 @@ export class BlockingSender implements Disposable {
       this.#out = new ByteWriter(connection);
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
+      this.#returnPath = new ReturnPathReader(this.#replies);
       this.#state.openConnectGate();
       const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
       for (let channel = 0; channel < channels; channel++) {
@@ -176,7 +178,7 @@ export class BlockingSender implements Disposable {
   endMigration(): void {
     this.#during("complete", () => {
       const { state, switchoverAck } = this.#config;
-      if (switchoverAck) awaitSwitchoverAck(this.#replies!);
+      if (switchoverAck) this.#returnPath!.awaitSwitchoverAck();
       this.#closeSection();
       if (state?.switchoverStart ?? true) this.#writer!.switchoverStart();
       this.#openSection("end");
@@ -184,7 +186,7 @@ export class BlockingSender implements Disposable {
       if (state === undefined) this.#endStream();
       else this.#writer!.verbatim(state.devices);
       this.#flushMain();
-      if (this.#config.returnPath) awaitShut(this.#replies!);
+      if (this.#config.returnPath) this.#returnPath!.awaitShut();
     });
   }
 
@@ -240,33 +242,19 @@ export class BlockingSender implements Disposable {
 
   /** Ends the stream of a sender that has no devices. */
   #endStream(): void {
-    const devices: object[] = [];
-    if (this.#config.verify) {
-      const data = encodeDigests(this.#blocks);
-      this.#writer!.fullSection(DIGEST_SECTION, data);
-      devices.push(digestDescription(data.byteLength));
-    }
+    const devices = this.#config.verify ? [writeDigests(this.#writer!, this.#blocks)] : [];
     this.#writer!.end({ page_size: this.#config.pageSize, devices });
   }
 
   #setup(): void {
     const writer = this.#writer!;
-    const { machine, pageSize, returnPath, state, uuid } = this.#config;
-    writer.header({
-      machine,
-      pageBits: state?.pageBits ?? (pageSize === 4096 ? undefined : Math.log2(pageSize)),
-      capabilities: [],
-      uuid: state?.validateUuid ? uuid : undefined,
-    });
-    if (returnPath) {
-      writer.openReturnPath();
-      writer.ping(PING_VALUE);
-    }
-    if (state !== undefined) writer.verbatim(state.early);
+    writeStreamStart(writer, this.#config);
     writer.beginRamSection("start");
     writer.blockList(this.#table.blocks);
     this.#sectionOpen = true;
     this.#syncPoint("start");
+    if (!this.#config.returnPath) return;
+    awaitAnswer(this.#returnPath!, this.#control, this.#config.timeouts.connectMs);
   }
 
   #begin(): void {
@@ -344,9 +332,7 @@ export class BlockingSender implements Disposable {
   #awaited(action: string, result: WaitResult, limitMs: number): void {
     if (result === "taken") return;
     this.#control.throwIfFailed();
-    if (result === "stopped") {
-      throw new StreamError("ERR_MULTIFD_STREAM_ENDED", `Cannot ${action}: the session has ended`);
-    }
+    if (result === "stopped") throw endedError(action);
     throw new TimeoutError(
       "ERR_MULTIFD_TIMEOUT",
       `Cannot ${action}: not done within ${limitMs} ms`,

@@ -9,6 +9,7 @@ import { DigestError, StreamError } from "../errors.ts";
 import { BLOCKS_MAX, DIGEST_BYTES_MAX } from "../limits.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
+import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
 
 /** Header of the section. */
 export const DIGEST_SECTION = {
@@ -46,15 +47,17 @@ export function encodeDigests(blocks: readonly RamBlock[]): Uint8Array {
   return Uint8Array.from(parts);
 }
 
-/** How the section of `size` bytes appears in a VM description. */
-export function digestDescription(size: number): object {
+/** Writes the section for `blocks`, as they are now, and returns its entry in the description. */
+export function writeDigests(writer: MainStreamWriter, blocks: readonly RamBlock[]): object {
+  const data = encodeDigests(blocks);
+  writer.fullSection(DIGEST_SECTION, data);
   const { idstr, instanceId, version } = DIGEST_SECTION;
   return {
     name: idstr,
     instance_id: instanceId,
     vmsd_name: idstr,
     version,
-    fields: [{ name: "data", type: "buffer", size }],
+    fields: [{ name: "data", type: "buffer", size: data.byteLength }],
   };
 }
 

@@ -18,6 +18,7 @@ import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { machineSyncMode, type SyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { parseUuid } from "../wire/uuid.ts";
 
@@ -55,9 +56,6 @@ export interface SessionOptions {
 /** Who finds zero pages: the channels, the main thread as before QEMU 9.0, or nobody. */
 export type ZeroPageDetection = "multifd" | "legacy" | "none";
 
-/** When channels synchronise: after each round, or after each section as machine types up to 8.0 do. */
-export type SyncMode = "round" | "section";
-
 /** Options of {@linkcode connect}. */
 export interface ConnectOptions extends SessionOptions {
   /** What to send. The sender keeps the blocks alive; all have the same page size. */
@@ -72,7 +70,7 @@ export interface ConnectOptions extends SessionOptions {
   readonly machine?: string | undefined;
   /** Wait for the receiver's confirmation. Default true; without it nothing proves arrival. */
   readonly returnPath?: boolean | undefined;
-  /** Default `round`. */
+  /** Default `round`, or with `state` what its machine type uses. */
   readonly syncMode?: SyncMode | undefined;
   /**
    * What a guest has beside RAM, captured by a receiver; sent as it is. Its machine and uuid are
@@ -98,8 +96,8 @@ export interface ListenOptions extends SessionOptions {
   readonly prefault?: boolean | undefined;
   /** Machine type the stream must name; absent accepts any. */
   readonly machine?: string | undefined;
-  /** Must match the sender's. Default `round`. */
-  readonly syncMode?: SyncMode | undefined;
+  /** Must match the sender's; `auto` goes by the machine type in the stream. Default `round`. */
+  readonly syncMode?: SyncMode | "auto" | undefined;
   /**
    * Runs after all data is in place and before the sender is told so; when it throws, both sides
    * fail. The place to write an image to disk.
@@ -123,7 +121,6 @@ export interface SessionConfig {
   readonly uuid: Uint8Array;
   readonly pageSize: number;
   readonly timeouts: Timeouts;
-  readonly syncMode: SyncMode;
 }
 
 /** Checked options of a sender; cloneable. */
@@ -137,6 +134,7 @@ export interface SenderConfig extends SessionConfig {
   readonly returnPath: boolean;
   readonly state: GuestState | undefined;
   readonly switchoverAck: boolean;
+  readonly syncMode: SyncMode;
 }
 
 /** Checked options of a receiver; cloneable. */
@@ -152,6 +150,7 @@ export interface ReceiverConfig extends SessionConfig {
   readonly switchoverAck: boolean;
   /** Whether `uuid` says nothing and any is accepted. */
   readonly anyUuid: boolean;
+  readonly syncMode: SyncMode | "auto";
 }
 
 const MACHINE_DEFAULT = "multifd";
@@ -191,7 +190,11 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     returnPath,
     state,
     switchoverAck,
-    syncMode: syncMode(options.syncMode),
+    syncMode: oneOf(
+      "sync mode",
+      options.syncMode ?? (state === undefined ? "round" : machineSyncMode(state.machine)),
+      ["round", "section"],
+    ),
   };
 }
 
@@ -219,7 +222,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     capture: options.capture ?? false,
     switchoverAck: options.switchoverAck ?? false,
     anyUuid,
-    syncMode: syncMode(options.syncMode),
+    syncMode: oneOf("sync mode", options.syncMode ?? "round", ["round", "section", "auto"]),
   };
 }
 
@@ -262,7 +265,7 @@ export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
   return resolved;
 }
 
-function sessionConfig(options: SessionOptions, pageSize: number): Omit<SessionConfig, "syncMode"> {
+function sessionConfig(options: SessionOptions, pageSize: number): SessionConfig {
   return {
     endpoint: parseEndpoint(options.endpoint),
     compression: resolveCompression(options.compression),
@@ -296,10 +299,6 @@ function channelCount(channels: number | "auto" = 2): number | undefined {
 
 function automaticChannels(): number {
   return Math.min(16, Math.max(2, 2 * availableParallelism()));
-}
-
-function syncMode(mode: SyncMode = "round"): SyncMode {
-  return oneOf("sync mode", mode, ["round", "section"]);
 }
 
 function oneOf<Name extends string>(what: string, value: Name, allowed: readonly Name[]): Name {

@@ -9,6 +9,7 @@ import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { machineSyncMode } from "../wire/machine_type.ts";
 import { encodeFullSection } from "../wire/main_stream_writer.ts";
 import { readOpaqueSection, readToEnd, type GuestState } from "../wire/opaque_state.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
@@ -34,6 +35,7 @@ export class ReceiverStream implements MainStreamHandler {
   readonly takeRest: ((reader: ByteReader) => void) | undefined;
   readonly #target: StreamTarget;
   readonly #replies: ByteWriter;
+  #syncMode: ReceiverConfig["syncMode"];
   #returnPath = false;
   #switchoverStart = false;
   #configuration: StreamConfiguration | undefined;
@@ -44,6 +46,7 @@ export class ReceiverStream implements MainStreamHandler {
 
   constructor(target: StreamTarget, replies: ByteSink) {
     this.#target = target;
+    this.#syncMode = target.config.syncMode;
     this.#replies = new ByteWriter(replies);
     if (!target.config.capture) return;
     this.takeRest = (reader) => {
@@ -53,6 +56,7 @@ export class ReceiverStream implements MainStreamHandler {
 
   configuration(configuration: StreamConfiguration): void {
     this.#configuration = configuration;
+    if (this.#syncMode === "auto") this.#syncMode = machineSyncMode(configuration.machine);
     this.#target.checkConfiguration(configuration);
   }
 
@@ -90,7 +94,7 @@ export class ReceiverStream implements MainStreamHandler {
   }
 
   ramSectionEnd(): void {
-    if (this.#target.config.syncMode === "section") this.#target.passSyncPoint();
+    if (this.#syncMode === "section") this.#target.passSyncPoint();
   }
 
   fullSection(header: SectionHeader, reader: ByteReader): boolean {

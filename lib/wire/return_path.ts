@@ -58,38 +58,52 @@ export function readReturnMessage(reader: ByteReader): ReturnPathMessage {
   return { type, value: length === 4 ? reader.u32() : 0 };
 }
 
-/**
- * Waits for SHUT, the proof that everything arrived; other messages are passed over.
- *
- * @throws {PeerError} when the destination reports a failure.
- */
-export function awaitShut(reader: ByteReader): void {
-  for (;;) {
-    const { type, value } = readReturnMessage(reader);
-    if (type !== ReturnMessage.SHUT) continue;
-    if (value !== 0) {
-      throw new PeerError(
-        "ERR_MULTIFD_PEER",
-        `Cannot complete: the destination reported failure ${value}`,
-      );
-    }
-    return;
-  }
-}
+/** What a source hears from its destination. Used by one thread. */
+export class ReturnPathReader {
+  readonly #reader: ByteReader;
+  #answered = false;
+  #acknowledged = false;
+  #ended: number | undefined;
 
-/**
- * Waits for the permission to enter the final phase.
- *
- * @throws {PeerError} when the destination ends the migration instead.
- */
-export function awaitSwitchoverAck(reader: ByteReader): void {
-  for (;;) {
-    const { type, value } = readReturnMessage(reader);
-    if (type === ReturnMessage.SWITCHOVER_ACK) return;
-    if (type === ReturnMessage.SHUT) {
+  constructor(reader: ByteReader) {
+    this.#reader = reader;
+  }
+
+  /**
+   * Waits for the first PONG: then the destination has all its connections and reads the stream.
+   *
+   * @param wait Called before each wait for bytes; returns whether some are there.
+   */
+  awaitPong(wait: (reader: ByteReader) => boolean): void {
+    while (!this.#answered) if (wait(this.#reader)) this.#read("Cannot set up");
+  }
+
+  /** Waits for the permission to enter the final phase (capability switchover-ack). */
+  awaitSwitchoverAck(): void {
+    while (!this.#acknowledged) this.#read("Cannot switch over");
+  }
+
+  /**
+   * Waits for SHUT, the proof that everything arrived; other messages are passed over.
+   *
+   * @throws {PeerError} when the destination reports a failure.
+   */
+  awaitShut(): void {
+    while (this.#ended === undefined) this.#read("Cannot complete");
+  }
+
+  #read(action: string): void {
+    const { type, value } = readReturnMessage(this.#reader);
+    if (type === ReturnMessage.PONG) this.#answered = true;
+    else if (type === ReturnMessage.SWITCHOVER_ACK) this.#acknowledged = true;
+    else {
+      this.#ended = value;
+      if (value === 0 && action === "Cannot complete") return;
       throw new PeerError(
         "ERR_MULTIFD_PEER",
-        `Cannot switch over: the destination ended the migration with ${value} before it permitted that`,
+        value === 0
+          ? `${action}: the destination ended the migration before all of it was sent`
+          : `${action}: the destination reported failure ${value}`,
       );
     }
   }

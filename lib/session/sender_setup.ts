@@ -1,0 +1,59 @@
+/**
+ * The first steps of a sender on its main connection: what goes in front of the RAM, and the answer
+ * that tells that the destination has all its connections.
+ *
+ * @module
+ */
+import { StreamError, TimeoutError } from "../errors.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+import { PING_VALUE } from "../wire/main_stream.ts";
+import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
+import type { ReturnPathReader } from "../wire/return_path.ts";
+import type { SenderConfig } from "./options.ts";
+
+/** Writes everything up to the RAM section. */
+export function writeStreamStart(writer: MainStreamWriter, config: SenderConfig): void {
+  const { machine, pageSize, returnPath, state, uuid } = config;
+  writer.header({
+    machine,
+    pageBits: state?.pageBits ?? (pageSize === 4096 ? undefined : Math.log2(pageSize)),
+    capabilities: [],
+    uuid: state?.validateUuid ? uuid : undefined,
+  });
+  if (returnPath) {
+    writer.openReturnPath();
+    writer.ping(PING_VALUE);
+  }
+  if (state !== undefined) writer.verbatim(state.early);
+}
+
+/**
+ * Waits for the destination's first answer. It reads the stream only when all its channels are there,
+ * so one that expects more of them than we have would let us wait for ever.
+ *
+ * @throws {TimeoutError} after `limitMs`.
+ */
+export function awaitAnswer(
+  returnPath: ReturnPathReader,
+  control: SessionControl,
+  limitMs: number,
+): void {
+  const deadline = performance.now() + limitMs;
+  returnPath.awaitPong((reader) => {
+    if (reader.isReadable(WAIT_TICK_MS)) return true;
+    control.throwIfFailed();
+    if (control.stopping) throw endedError("set up");
+    if (performance.now() < deadline) return false;
+    throw new TimeoutError(
+      "ERR_MULTIFD_TIMEOUT_ANSWER",
+      `Cannot set up: the destination did not answer within ${limitMs} ms; ` +
+        "both sides must use the same number of channels",
+    );
+  });
+}
+
+/** An error about a session that has ended while `action` was under way. */
+export function endedError(action: string): StreamError {
+  return new StreamError("ERR_MULTIFD_STREAM_ENDED", `Cannot ${action}: the session has ended`);
+}
