@@ -24,6 +24,15 @@ export { connect, Sender, type SendOptions } from "./lib/session/sender.ts";
 export { listen, Receiver } from "./lib/session/receiver.ts";
 export { BlockingSender, connectBlocking } from "./lib/session/blocking_sender.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/blocking_receiver.ts";
+export { record, Recorder, type RecordOptions } from "./lib/qemu/record.ts";
+export { restore, Restorer, type RestoreOptions } from "./lib/qemu/restore.ts";
+export { Recording, writeRecording, type RecordingContent } from "./lib/recording/recording.ts";
+export type {
+  CheckedRange,
+  RecordedBlock,
+  RecordedRange,
+  RecordingMetadata,
+} from "./lib/recording/recording_layout.ts";
 export type {
   ConnectOptions,
   ListenOptions,

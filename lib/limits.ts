@@ -72,6 +72,9 @@ export const EARLY_SECTION_BYTES_MAX = 16 * 1_048_576;
  */
 export const STREAM_END_QUIET_MS = { described: 100, undescribed: 3000 } as const;
 
+/** Metadata of a recording: some hundred bytes for each of at most `BLOCKS_MAX` blocks. */
+export const METADATA_BYTES_MAX = 1_048_576;
+
 /** Digest section, one entry per block. */
 export const DIGEST_BYTES_MAX = 64;
 

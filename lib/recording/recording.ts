@@ -1,0 +1,217 @@
+/**
+ * Recordings: written when a guest has been received, opened to send it on.
+ *
+ * @module
+ */
+import { constants } from "node:fs";
+import { open, type FileHandle } from "node:fs/promises";
+import type { Statistics } from "../engine/statistics.ts";
+import { replaceFile, system, writeBytes } from "../memory/file_replacement.ts";
+import { writeMemory } from "../memory/image_file.ts";
+import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
+import { formatUuid, parseUuid } from "../wire/uuid.ts";
+import {
+  BLOCK_ALIGNMENT,
+  checksum,
+  decodeRecordingHeader,
+  encodeRecordingHeader,
+  HEADER_BYTES,
+  parseMetadata,
+  recordingError,
+  type CheckedRange,
+  type RecordedBlock,
+  type RecordingMetadata,
+} from "./recording_layout.ts";
+
+/** What a recording is made of. */
+export interface RecordingContent {
+  /** The guest's RAM; nobody may change it while it is written. */
+  readonly blocks: readonly RamBlock[];
+  readonly state: GuestState;
+  readonly compression: string;
+  readonly statistics: Statistics;
+}
+
+/**
+ * Writes a recording. It appears under its name only when it is complete and on the device; the file
+ * beside it, named `.multifd-….part`, is marked incomplete until then.
+ *
+ * @returns The metadata written.
+ * @throws {SystemError} when writing fails, for example because the disk is full.
+ * @throws {CancelledError} when `signal` is aborted.
+ */
+export async function writeRecording(
+  path: string,
+  content: RecordingContent,
+  signal?: AbortSignal,
+): Promise<RecordingMetadata> {
+  const action = `Cannot write recording ${path}`;
+  const metadata = plan(content);
+  await replaceFile(path, action, signal, async (file) => {
+    const text = new TextEncoder().encode(JSON.stringify(metadata));
+    const { blocks, state } = content;
+    const offset = metadata.devices.offset + metadata.devices.bytes;
+    const range = { offset, bytes: text.byteLength, crc32: checksum(text) };
+    const header = (complete: boolean): Promise<void> =>
+      writeBytes(file, encodeRecordingHeader({ complete, metadata: range }), 0, action);
+    await header(false);
+    for (const [index, block] of blocks.entries()) {
+      await writeMemory(block, file, metadata.blocks[index].offset, action, signal);
+    }
+    await writeBytes(file, state.early, metadata.early.offset, action);
+    await writeBytes(file, state.devices, metadata.devices.offset, action);
+    await writeBytes(file, text, offset, action);
+    // The mark must not reach the device before what it vouches for.
+    await system(action, file.sync());
+    await header(true);
+  });
+  return metadata;
+}
+
+/** A recording opened for reading. Its blocks are mapped: dispose it when nothing uses them. */
+export class Recording implements Disposable {
+  readonly metadata: RecordingMetadata;
+  /** The guest's RAM as it is in the file, read-only; reading a page reads the file. */
+  readonly blocks: readonly RamBlock[];
+  /** What is not RAM. */
+  readonly state: GuestState;
+
+  private constructor(metadata: RecordingMetadata, blocks: readonly RamBlock[], state: GuestState) {
+    this.metadata = metadata;
+    this.blocks = blocks;
+    this.state = state;
+  }
+
+  /**
+   * Opens a recording. The file must not be shortened while it is open.
+   *
+   * @throws {SystemError} when it cannot be read.
+   * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when it is none, damaged or incomplete.
+   */
+  static async open(path: string): Promise<Recording> {
+    const action = `Cannot open recording ${path}`;
+    // A pipe without a writer would block in open() for ever; regular files ignore the flag.
+    const flags = constants.O_RDONLY | constants.O_NONBLOCK;
+    const file = await system(action, open(path, flags));
+    const blocks: RamBlock[] = [];
+    try {
+      const facts = await system(action, file.stat());
+      if (!facts.isFile()) throw recordingError("it is not a regular file");
+      const header = await readRange(file, 0, Math.min(HEADER_BYTES, facts.size), action);
+      const range = decodeRecordingHeader(header, facts.size);
+      const metadata = parseMetadata(
+        await readChecked(file, range, "metadata", action),
+        facts.size,
+      );
+      const { machine, pageBits, pageSize, ramSectionId, switchoverStart, validateUuid } = metadata;
+      const state: GuestState = {
+        machine,
+        pageBits: pageBits ?? undefined,
+        uuid: recordedUuid(metadata.uuid),
+        validateUuid,
+        ramSectionId,
+        switchoverStart,
+        early: await readChecked(file, metadata.early, "early device state", action),
+        devices: await readChecked(file, metadata.devices, "device state", action),
+      };
+      for (const block of metadata.blocks) blocks.push(mapBlock(path, block, pageSize));
+      return new Recording(metadata, blocks, state);
+    } catch (error) {
+      for (const block of blocks) block[Symbol.dispose]();
+      throw error;
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** Unmaps the blocks. Safe to call twice. */
+  [Symbol.dispose](): void {
+    for (const block of this.blocks) block[Symbol.dispose]();
+  }
+}
+
+function plan({ blocks, state, compression, statistics }: RecordingContent): RecordingMetadata {
+  let end = BLOCK_ALIGNMENT;
+  const recorded = blocks.map(({ idstr, bytes }): RecordedBlock => {
+    const offset = Math.ceil(end / BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT;
+    end = offset + bytes;
+    return { idstr, bytes, offset };
+  });
+  const range = (bytes: Uint8Array): CheckedRange => {
+    const offset = end;
+    end += bytes.byteLength;
+    return { offset, bytes: bytes.byteLength, crc32: checksum(bytes) };
+  };
+  const { normalPages, zeroPages, wireBytes, elapsedMs, channels } = statistics;
+  return {
+    machine: state.machine,
+    uuid: formatUuid(state.uuid),
+    validateUuid: state.validateUuid,
+    pageSize: blocks[0].pageSize,
+    pageBits: state.pageBits ?? null,
+    ramSectionId: state.ramSectionId,
+    switchoverStart: state.switchoverStart,
+    blocks: recorded,
+    early: range(state.early),
+    devices: range(state.devices),
+    recordedAt: new Date().toISOString(),
+    source: {
+      compression,
+      channels: channels.length,
+      normalPages,
+      zeroPages,
+      wireBytes,
+      elapsedMs,
+    },
+  };
+}
+
+function mapBlock(path: string, { idstr, offset, bytes }: RecordedBlock, pageSize: number) {
+  try {
+    checkPageSize(pageSize);
+    return RamBlock.map(idstr, path, { offset, bytes, pageSize });
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error;
+    throw recordingError(error.message, error); // the file's fault, not the caller's
+  }
+}
+
+function recordedUuid(text: string): Uint8Array {
+  try {
+    return parseUuid(text);
+  } catch (error) {
+    throw recordingError("its uuid is none", error);
+  }
+}
+
+async function readChecked(
+  file: FileHandle,
+  range: CheckedRange,
+  what: string,
+  action: string,
+): Promise<Uint8Array> {
+  const bytes = await readRange(file, range.offset, range.bytes, action);
+  if (checksum(bytes) !== range.crc32) {
+    throw recordingError(`its ${what} does not have the checksum it must have`);
+  }
+  return bytes;
+}
+
+async function readRange(
+  file: FileHandle,
+  offset: number,
+  length: number,
+  action: string,
+): Promise<Uint8Array> {
+  const bytes = new Uint8Array(length);
+  for (let done = 0; done < length;) {
+    const { bytesRead } = await system(
+      action,
+      file.read(bytes, done, length - done, offset + done),
+    );
+    if (bytesRead === 0) throw recordingError("it became shorter while it was read");
+    done += bytesRead;
+  }
+  return bytes;
+}
