@@ -12,6 +12,7 @@ import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
+import type { MultifdError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
 import { imageError, replaceFile, system, throwIfAborted, writeBytes } from "./file_replacement.ts";
 
