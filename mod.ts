@@ -54,6 +54,21 @@ export {
   type TrackingOptions,
 } from "./lib/memory/track_dirty_pages.ts";
 export { PageBitmap, type PageRun } from "./lib/memory/page_bitmap.ts";
+export {
+  MappedRamFile,
+  openMappedRamFile,
+  type LoadedRam,
+  type LoadOptions,
+  type OpenMappedRamOptions,
+} from "./lib/file/mapped_ram_file.ts";
+export {
+  createMappedRamFile,
+  MappedRamWriter,
+  type CreateMappedRamOptions,
+} from "./lib/file/mapped_ram_writer.ts";
+export type { FileChannelOptions } from "./lib/file/file_channels.ts";
+export type { MappedRamBlock, MappedRamIndex } from "./lib/file/mapped_ram_index.ts";
+export type { MappedRamRegion } from "./lib/file/mapped_ram_format.ts";
 export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
 export {
   COMPRESSION_METHODS,
@@ -70,6 +85,7 @@ export {
 } from "./lib/capabilities.ts";
 export { machineSyncMode, type SyncMode } from "./lib/wire/machine_type.ts";
 export type { GuestState } from "./lib/wire/opaque_state.ts";
+export type { StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
   ThreadPool,

@@ -45,6 +45,15 @@ export const BLOCKS_MAX = 256;
 /** Segments of all blocks together, 4 TiB at `SEGMENT_BYTES`. */
 export const SEGMENTS_MAX = 4096;
 
+/**
+ * Most bytes a block of a mapped-ram file may have, what `SEGMENTS_MAX` allocated segments hold. It
+ * bounds the bitmaps that opening a file takes into memory, 128 MiB for one such block.
+ */
+export const MAPPED_RAM_BYTES_MAX = SEGMENTS_MAX * SEGMENT_BYTES;
+
+/** Largest piece of a file one channel reads or writes in one call, as in QEMU. */
+export const FILE_JOB_BYTES = 1_048_576;
+
 /** Largest block: page numbers are 32-bit everywhere in the engine. */
 export const BLOCK_PAGES_MAX = 0xffff_ffff;
 

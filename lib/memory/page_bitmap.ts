@@ -95,14 +95,14 @@ export class PageBitmap {
     return count;
   }
 
-  /** First set page at or after `from`, or `pages`. */
-  nextSet(from: number): number {
-    return this.#next(from, 0);
+  /** First set page at or after `from` and before `end`, or `end`. */
+  nextSet(from: number, end = this.pages): number {
+    return this.#next(from, end, 0);
   }
 
-  /** First clear page at or after `from`, or `pages`. */
-  nextClear(from: number): number {
-    return this.#next(from, -1);
+  /** First clear page at or after `from` and before `end`, or `end`. */
+  nextClear(from: number, end = this.pages): number {
+    return this.#next(from, end, -1);
   }
 
   /** Runs of set pages in ascending order. */
@@ -130,15 +130,17 @@ export class PageBitmap {
     }
   }
 
-  #next(from: number, invert: number): number {
-    if (from >= this.pages) return this.pages;
+  #next(from: number, end: number, invert: number): number {
+    const stop = Math.min(end, this.pages);
+    if (from >= stop) return stop;
+    const lastWord = (stop - 1) >>> 5;
     let word = from >>> 5;
     let bits = (this.#words[word] ^ invert) & (-1 << (from & 31));
     while (bits === 0) {
-      if (++word >= this.#words.length) return this.pages;
+      if (++word > lastWord) return stop;
       bits = this.#words[word] ^ invert;
     }
-    return Math.min(this.pages, word * WORD_BITS + (31 - Math.clz32(bits & -bits)));
+    return Math.min(stop, word * WORD_BITS + (31 - Math.clz32(bits & -bits)));
   }
 
   #change(start: number, end: number, apply: (word: number, mask: number) => void): void {

@@ -38,6 +38,16 @@ export class ByteReader {
     return this.#consumed;
   }
 
+  /** Bytes that were taken from the source and are not consumed. */
+  get buffered(): number {
+    return this.#end - this.#start;
+  }
+
+  /** Forgets what was read ahead, because the source continues at another place. */
+  discardBuffered(): void {
+    this.#start = this.#end;
+  }
+
   /** Whether the source ends here; blocks until that is known. */
   atEnd(): boolean {
     return this.#end === this.#start && !this.#fill(1, true);

@@ -12,6 +12,11 @@ import { RamFlag, type AnnouncedBlock } from "./main_stream.ts";
 export interface RamHandler {
   /** The block list of the setup section; names are unique, lengths whole pages. */
   ramBlocks(blocks: readonly AnnouncedBlock[]): void;
+  /**
+   * Reads what a stream of another kind has behind a block's length, such as a mapped-ram header;
+   * absent where nothing follows. Name and length are checked.
+   */
+  blockDetails?(block: AnnouncedBlock): void;
   /** A zero page on the main connection; the offset is inside the block. */
   zeroPage(idstr: string, offset: number): void;
   /** A sync marker: all channels stand at the same point. */
@@ -85,6 +90,7 @@ export class RamSectionReader {
       }
       this.#blocks.set(idstr, bytes);
       blocks.push({ idstr, bytes });
+      this.#handler.blockDetails?.({ idstr, bytes });
       left -= bytes;
     }
     this.#handler.ramBlocks(blocks);

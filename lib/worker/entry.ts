@@ -19,6 +19,8 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./channel_worker.ts")).runSendChannel(job);
     case "receive-channel":
       return (await import("./channel_worker.ts")).runReceiveChannel(job);
+    case "file-channel":
+      return (await import("./file_channel_worker.ts")).runFileChannel(job);
     case "sender":
       return (await import("./session_worker.ts")).runSender(job);
     case "receiver":

@@ -6,6 +6,7 @@
  */
 import type { ResolvedCompression } from "../codec/registry.ts";
 import type { SendStateHandle } from "../engine/send_state.ts";
+import type { SharedFileBlock } from "../file/file_round.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
@@ -79,9 +80,30 @@ export interface PageWorkerJob {
   readonly task: SharedArrayBuffer;
 }
 
+/** A thread that writes pages to a mapped-ram file or reads them from it. */
+export interface FileChannelJob {
+  readonly role: "file-channel";
+  readonly channel: number;
+  readonly mode: "read" | "write";
+  readonly path: string;
+  /** Whether to ask for O_DIRECT. */
+  readonly direct: boolean;
+  readonly detectZeroPages: boolean;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly round: SharedArrayBuffer;
+  readonly blocks: readonly SharedFileBlock[];
+}
+
 /** Everything a worker can be started for. */
 export type WorkerJob =
-  SendChannelJob | ReceiveChannelJob | SenderJob | ReceiverJob | PoolJob | PageWorkerJob;
+  | SendChannelJob
+  | ReceiveChannelJob
+  | SenderJob
+  | ReceiverJob
+  | PoolJob
+  | PageWorkerJob
+  | FileChannelJob;
 
 /** What a thread of a pool can do. */
 export type PoolTask = { readonly kind: "call"; readonly function: WorkerFunction };
@@ -89,6 +111,16 @@ export type PoolTask = { readonly kind: "call"; readonly function: WorkerFunctio
 /** What the owner of a pool says to its threads; they answer in shared words. */
 export type PoolCommand =
   { readonly kind: "task"; readonly task: PoolTask } | { readonly kind: "close" };
+
+/** One pass over all pending pages, or the end. */
+export interface FileChannelCommand {
+  readonly kind: "pass" | "close";
+}
+
+/** Sent once the file is open and after each pass; failures are in the session control. */
+export interface FileChannelReply {
+  readonly ok: boolean;
+}
 
 /** One step of a sender, carried out in the order of arrival. */
 export type SenderCommand =

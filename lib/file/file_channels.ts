@@ -1,0 +1,215 @@
+/**
+ * The channels of a file for a caller on the event loop: starts their threads, runs passes, and ends
+ * them in bounded time. Messages are exchanged per pass, never per page.
+ *
+ * @module
+ */
+import type { Worker } from "node:worker_threads";
+import { Errno, errnoName } from "../../ffi/libc.ts";
+import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
+import { CancelledError, MultifdError } from "../errors.ts";
+import { CHANNELS_MAX, JOIN_LIMIT_MS } from "../limits.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type { FileChannelCommand, FileChannelReply } from "../worker/messages.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import { FileRound, type SharedFileBlock } from "./file_round.ts";
+
+/** Options that writing and reading a file have in common. */
+export interface FileChannelOptions {
+  /** Threads that work on the file, 1 to 255; a reader needs not have the writer's. Default 2. */
+  readonly channels?: number | undefined;
+  /** Bypass the page cache where the file system allows it. Default false. */
+  readonly directIo?: boolean | undefined;
+  /** Cancels the work; it ends within a second with a `CancelledError`. */
+  readonly signal?: AbortSignal | undefined;
+  /** Is told what turned out differently than asked, such as a refused `directIo`. */
+  readonly onNotice?: ((notice: string) => void) | undefined;
+}
+
+/** What the channels work on. */
+export interface FileChannelWork {
+  readonly mode: "read" | "write";
+  readonly path: string;
+  readonly detectZeroPages: boolean;
+  readonly blocks: readonly SharedFileBlock[];
+  readonly pageSize: number;
+  readonly ramBytes: number;
+}
+
+/** See the module comment. The caller keeps the memory of the blocks alive until the end. */
+export class FileChannels implements AsyncDisposable {
+  readonly #work: FileChannelWork;
+  readonly #options: FileChannelOptions;
+  readonly #control = new SessionControl();
+  readonly #statistics: StatisticsTable;
+  readonly #round = new FileRound();
+  readonly #workers: Worker[] = [];
+  readonly #exits: Promise<void>[] = [];
+  #waiting: PromiseWithResolvers<void> | undefined;
+  #replies = 0;
+  #noticed = false;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(work: FileChannelWork, options: FileChannelOptions) {
+    const { channels = 2 } = options;
+    this.#work = work;
+    this.#options = options;
+    this.#statistics = new StatisticsTable(channels);
+    this.#statistics.main().setRamBytes(work.ramBytes);
+  }
+
+  /**
+   * Starts the threads and waits until each has opened the file.
+   *
+   * @throws {RangeError} for an impossible number of channels, {SystemError} when opening fails.
+   */
+  static async start(work: FileChannelWork, options: FileChannelOptions): Promise<FileChannels> {
+    checkChannels(options.channels);
+    const channels = new FileChannels(work, options);
+    try {
+      await channels.#start();
+      return channels;
+    } catch (error) {
+      await channels[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Works on all pending pages once. One pass at a time. */
+  async pass(): Promise<void> {
+    const counters = this.#statistics.main();
+    counters.start();
+    counters.addRound();
+    this.#round.reset();
+    await this.#step(() => this.#post("pass"));
+    counters.end();
+    this.#notice();
+  }
+
+  /** Counters as of now; `wireBytes` are those of the file. */
+  statistics(): Statistics {
+    return this.#statistics.snapshot(this.#count, this.#work.pageSize);
+  }
+
+  /** Ends the threads; their descriptors are closed then. Safe to call twice. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposed ??= this.#end());
+  }
+
+  get #count(): number {
+    return this.#options.channels ?? 2;
+  }
+
+  async #start(): Promise<void> {
+    const { signal } = this.#options;
+    signal?.addEventListener("abort", this.#cancel, { once: true });
+    if (signal?.aborted) this.#cancel();
+    this.#control.throwIfFailed();
+    const group = new WorkerGroup(this.#control);
+    await this.#step(() => {
+      for (let channel = 0; channel < this.#count; channel++) this.#startWorker(group, channel);
+    });
+    this.#notice();
+  }
+
+  #startWorker(group: WorkerGroup, channel: number): void {
+    const { mode, path, detectZeroPages, blocks } = this.#work;
+    const worker = group.start({
+      role: "file-channel",
+      channel,
+      mode,
+      path,
+      direct: this.#options.directIo ?? false,
+      detectZeroPages,
+      control: this.#control.buffer,
+      statistics: this.#statistics.buffer,
+      round: this.#round.buffer,
+      blocks,
+    });
+    const exited = Promise.withResolvers<void>();
+    worker.once("exit", () => {
+      exited.resolve();
+      this.#waiting?.reject(this.#failure());
+    });
+    worker.on("message", (_reply: FileChannelReply) => {
+      if (--this.#replies === 0) this.#waiting?.resolve();
+    });
+    this.#workers.push(worker);
+    this.#exits.push(exited.promise);
+  }
+
+  /** Runs `begin` and waits for one reply of each channel, keeping the process alive meanwhile. */
+  async #step(begin: () => void): Promise<void> {
+    this.#control.throwIfFailed();
+    const waiting = Promise.withResolvers<void>();
+    this.#waiting = waiting;
+    this.#replies = this.#count;
+    begin();
+    for (const worker of this.#workers) worker.ref();
+    try {
+      await waiting.promise;
+    } finally {
+      this.#waiting = undefined;
+      for (const worker of this.#workers) worker.unref();
+    }
+    // Stopped without an error means disposed: the channels have left their work undone.
+    if (this.#control.stopping) throw this.#failure();
+  }
+
+  #post(kind: FileChannelCommand["kind"]): void {
+    for (const worker of this.#workers) {
+      worker.postMessage({ kind } satisfies FileChannelCommand);
+    }
+  }
+
+  #notice(): void {
+    const errno = this.#round.directRefused;
+    if (errno === 0 || this.#noticed) return;
+    this.#noticed = true;
+    const reason = errno === Errno.EINVAL ? "the file system refuses it" : errnoName(errno);
+    this.#options.onNotice?.(`Cannot use direct I/O for ${this.#work.path}: ${reason}, buffered`);
+  }
+
+  async #end(): Promise<void> {
+    this.#options.signal?.removeEventListener("abort", this.#cancel);
+    this.#control.finish();
+    this.#post("close");
+    for (const worker of this.#workers) worker.ref();
+    const { promise: late, resolve } = Promise.withResolvers<"late">();
+    const timer = setTimeout(() => resolve("late"), JOIN_LIMIT_MS);
+    const outcome = await Promise.race([Promise.all(this.#exits), late]);
+    clearTimeout(timer);
+    for (const worker of this.#workers) {
+      if (outcome === "late") void worker.terminate();
+      worker.unref();
+    }
+  }
+
+  #failure(): MultifdError {
+    return (
+      this.#control.error ??
+      new MultifdError("ERR_MULTIFD_STOPPED", "Cannot go on: a file channel has ended")
+    );
+  }
+
+  readonly #cancel = (): void => {
+    this.#control.fail(cancelled(this.#options.signal));
+  };
+}
+
+/** The error of a signal that was aborted. */
+export function cancelled(signal: AbortSignal | undefined): CancelledError {
+  const cause: unknown = signal?.reason;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  return new CancelledError("ERR_MULTIFD_CANCELLED", `Cannot go on: cancelled (${reason})`, {
+    cause,
+  });
+}
+
+/** @throws {RangeError} unless `channels` is a possible number of channels or absent. */
+export function checkChannels(channels: number | undefined): void {
+  if (channels === undefined) return;
+  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
+    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX}`);
+  }
+}

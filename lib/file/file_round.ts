@@ -1,0 +1,97 @@
+/**
+ * One pass of all channels over the pages of a file. Blocks are cut into windows of at most 1 MiB
+ * that lie in one piece of memory, hence every run of pages in a window is one piece of memory and
+ * one piece of the file. Channels take the next window from a shared counter: unlike packets, jobs
+ * of a file are all known when a pass begins, so nobody has to hand them out and nobody waits.
+ *
+ * @module
+ */
+import { FILE_JOB_BYTES } from "../limits.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import type { Segment, SharedRamBlock } from "../memory/ram_block.ts";
+
+/** A block of RAM with its place in a file, in the form that can be posted to a channel. */
+export interface SharedFileBlock {
+  readonly ram: SharedRamBlock;
+  /** File offset of page 0. */
+  readonly pagesOffset: number;
+  /** Bits of the pages to work on in a pass; written between passes, read by channels. */
+  readonly pending: SharedArrayBuffer;
+  /** Bits of the pages whose content is in the file; a writer's channels change them. */
+  readonly present: SharedArrayBuffer;
+}
+
+/** A block as a channel works on it. */
+export class FileBlock {
+  readonly pageSize: number;
+  readonly pages: number;
+  readonly pagesOffset: number;
+  readonly pending: PageBitmap;
+  readonly present: PageBitmap;
+  /** Whether its memory was zero before anything was read into it. */
+  readonly zeroed: boolean;
+  /** Windows of this block. */
+  readonly windows: number;
+  /** Pages of every window but the last. */
+  readonly windowPages: number;
+  readonly #segments: readonly Segment[];
+  readonly #segmentPages: number;
+
+  constructor(shared: SharedFileBlock) {
+    const { pageSize, segments, zeroed } = shared.ram;
+    const segmentBytes = segments[0].bytes;
+    this.pageSize = pageSize;
+    this.pages = segments.reduce((sum, { bytes }) => sum + bytes, 0) / pageSize;
+    this.pagesOffset = shared.pagesOffset;
+    this.pending = new PageBitmap(this.pages, shared.pending);
+    this.present = new PageBitmap(this.pages, shared.present);
+    this.zeroed = zeroed;
+    // Several segments are a power of two long each, so that windows do not cross their borders.
+    const windowBytes =
+      segments.length === 1 ? FILE_JOB_BYTES : Math.min(FILE_JOB_BYTES, segmentBytes);
+    this.windowPages = windowBytes / pageSize;
+    this.windows = Math.ceil(this.pages / this.windowPages);
+    this.#segments = segments;
+    this.#segmentPages = segmentBytes / pageSize;
+  }
+
+  /** Address of a page of the block; the rest of its window follows. */
+  addressOf(page: number): number {
+    const segment = this.#segments.length === 1 ? 0 : Math.floor(page / this.#segmentPages);
+    return this.#segments[segment].address + (page - segment * this.#segmentPages) * this.pageSize;
+  }
+}
+
+const CURSOR = 0; // next window over all blocks; channels take, the coordinator resets between passes
+const DIRECT_REFUSED = 32; // errno of a refused O_DIRECT, 0 = none; first refusal wins
+
+/** The shared words of a pass. Each thread makes its own object over the same buffer. */
+export class FileRound {
+  readonly buffer: SharedArrayBuffer;
+  readonly #words: Int32Array;
+
+  constructor(buffer = new SharedArrayBuffer(256)) {
+    this.buffer = buffer;
+    this.#words = new Int32Array(buffer);
+  }
+
+  /** Starts a new pass; only while no channel works. */
+  reset(): void {
+    Atomics.store(this.#words, CURSOR, 0);
+  }
+
+  /** Takes the next window. */
+  takeWindow(): number {
+    return Atomics.add(this.#words, CURSOR, 1);
+  }
+
+  /** Remembers that the file system does not want O_DIRECT. */
+  refuseDirect(errno: number): void {
+    Atomics.compareExchange(this.#words, DIRECT_REFUSED, 0, errno);
+  }
+
+  /** Why O_DIRECT was refused, as an errno number; 0 when it was not. */
+  get directRefused(): number {
+    return Atomics.load(this.#words, DIRECT_REFUSED);
+  }
+}

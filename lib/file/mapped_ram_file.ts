@@ -1,0 +1,300 @@
+/**
+ * A mapped-ram file as an object: what is in it, single pages at random, and all of it by parallel
+ * channels. Opening reads headers and bitmaps only, so a lazy restore can start at once.
+ *
+ * @module
+ */
+import { fstatSync, readSync } from "node:fs";
+import { close, openFile, unwrap } from "../../ffi/libc.ts";
+import { OpenFlag } from "../../ffi/linux.ts";
+import type { Statistics } from "../engine/statistics.ts";
+import { fromErrorRecord, LimitError, StreamError, toErrorRecord } from "../errors.ts";
+import { DEVICE_STATE_BYTES_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
+import { UUID_BYTES } from "../wire/uuid.ts";
+import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
+import type { SharedFileBlock } from "./file_round.ts";
+import { fileError } from "./mapped_ram_format.ts";
+import {
+  readMappedRamIndex,
+  type MappedRamBlock,
+  type MappedRamIndex,
+} from "./mapped_ram_index.ts";
+import { FileInput } from "./positioned_io.ts";
+
+/** How a file is opened. */
+export interface OpenMappedRamOptions {
+  /** Where the stream starts in the file, as in `file:PATH,offset=N`, in bytes. Default 0. */
+  readonly offset?: number | undefined;
+}
+
+/** How a file is loaded. */
+export interface LoadOptions extends FileChannelOptions {
+  /**
+   * Memory to load into, matched by id; blocks of the file that are not among them are left out.
+   * Absent: every block of the file is allocated.
+   */
+  readonly blocks?: readonly RamBlock[] | undefined;
+  /** Most bytes to allocate. Default 64 GiB. */
+  readonly ramBytesMax?: number | undefined;
+  /** Touch allocated memory before loading. Default false. */
+  readonly prefault?: boolean | undefined;
+  /** Called about four times a second with the counters so far. */
+  readonly onProgress?: ((statistics: Statistics) => void) | undefined;
+}
+
+/** What was loaded. */
+export interface LoadedRam {
+  /** The blocks in the order of the file. */
+  readonly blocks: readonly RamBlock[];
+  readonly statistics: Statistics;
+}
+
+/** Milliseconds between two calls of `onProgress`. */
+export const PROGRESS_INTERVAL_MS = 250;
+
+/**
+ * See the module comment. Made by {@linkcode openMappedRamFile}; dispose it to close the file.
+ */
+export class MappedRamFile implements Disposable {
+  /** Path as it was given. */
+  readonly path: string;
+  /** What the file says about itself. */
+  readonly index: MappedRamIndex;
+  #fd: number;
+
+  private constructor(path: string, fd: number, index: MappedRamIndex) {
+    this.path = path;
+    this.index = index;
+    this.#fd = fd;
+  }
+
+  /** Opens a file; see {@linkcode openMappedRamFile}. */
+  static open(path: string, options: OpenMappedRamOptions = {}): MappedRamFile {
+    const { offset = 0 } = options;
+    if (!Number.isSafeInteger(offset) || offset < 0) {
+      throw new RangeError(`Cannot open ${path}: offset ${offset}, must be 0 or more bytes`);
+    }
+    const fd = unwrap(`Cannot open ${path}`, openFile(path, OpenFlag.RDONLY | OpenFlag.CLOEXEC));
+    try {
+      const { size } = fstatSync(fd);
+      const index = readMappedRamIndex(fd, new FileInput(fd, offset), size);
+      return new MappedRamFile(path, fd, index);
+    } catch (error) {
+      close(fd);
+      if (!(error instanceof StreamError)) throw error;
+      throw fromErrorRecord(toErrorRecord(error, { peer: path }));
+    }
+  }
+
+  /** The blocks in the file. */
+  get blocks(): readonly MappedRamBlock[] {
+    return this.index.blocks;
+  }
+
+  /**
+   * The block of that name.
+   *
+   * @throws {RangeError} when there is none.
+   */
+  block(idstr: string): MappedRamBlock {
+    const found = this.blocks.find((block) => block.idstr === idstr);
+    if (found !== undefined) return found;
+    const names = this.blocks.map((block) => block.idstr).join(", ");
+    throw new RangeError(`Cannot find RAM block ${idstr}: ${this.path} has ${names}`);
+  }
+
+  /**
+   * Reads one page.
+   *
+   * @param target Memory of at least one page; absent, a new array is made.
+   * @returns `target`, or its first page if it is longer.
+   */
+  readPage(idstr: string, page: number, target?: Uint8Array): Uint8Array {
+    const { pageSize } = this.block(idstr);
+    const bytes = target?.subarray(0, pageSize) ?? new Uint8Array(pageSize);
+    if (bytes.byteLength < pageSize) {
+      throw new RangeError(
+        `Cannot read page ${page}: the target has ${bytes.byteLength} bytes, must have ${pageSize}`,
+      );
+    }
+    this.readRange(idstr, page * pageSize, bytes);
+    return bytes;
+  }
+
+  /**
+   * Fills `target` with the bytes of a block from `offset` on, which need not be page borders; what
+   * is not in the file is zero.
+   *
+   * @throws {RangeError} outside the block, {StreamError} when the file has become shorter.
+   */
+  readRange(idstr: string, offset: number, target: Uint8Array): void {
+    const block = this.block(idstr);
+    const end = offset + target.byteLength;
+    if (!Number.isSafeInteger(offset) || offset < 0 || end > block.bytes) {
+      throw new RangeError(
+        `Cannot read ${target.byteLength} bytes at ${offset}: RAM block ${idstr} has ${block.bytes} bytes`,
+      );
+    }
+    const { present, pageSize } = block;
+    const endPage = Math.ceil(end / pageSize);
+    for (let at = offset; at < end;) {
+      const page = Math.floor(at / pageSize);
+      const isPresent = present.has(page);
+      const runEnd = isPresent ? present.nextClear(page, endPage) : present.nextSet(page, endPage);
+      const stop = Math.min(end, runEnd * pageSize);
+      const part = target.subarray(at - offset, stop - offset);
+      if (isPresent) this.#read(part, block.pagesOffset + at);
+      else part.fill(0);
+      at = stop;
+    }
+  }
+
+  /**
+   * The device state: every byte of the stream behind RAM's last section. It is opaque; only a
+   * machine with the same devices can read it.
+   *
+   * @throws {LimitError} when it does not fit an array.
+   */
+  deviceState(): Uint8Array {
+    const { deviceStateOffset, fileBytes } = this.index;
+    const bytes = fileBytes - deviceStateOffset;
+    if (bytes > DEVICE_STATE_BYTES_MAX) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_DEVICE_STATE",
+        `Cannot read device state of ${this.path}: ${bytes} bytes, at most ${DEVICE_STATE_BYTES_MAX}`,
+      );
+    }
+    const state = new Uint8Array(bytes);
+    this.#read(state, deviceStateOffset);
+    return state;
+  }
+
+  /**
+   * Loads pages into memory by parallel channels.
+   *
+   * @throws {RangeError} for blocks that do not match, {MultifdError} when loading fails; memory may
+   * be filled in part then.
+   */
+  async load(options: LoadOptions = {}): Promise<LoadedRam> {
+    const targets = this.#targets(options);
+    await using channels = await FileChannels.start(
+      {
+        mode: "read",
+        path: this.path,
+        detectZeroPages: false,
+        blocks: targets.map(({ shared }) => shared),
+        pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
+        ramBytes: targets.reduce((sum, { ram }) => sum + ram.bytes, 0),
+      },
+      options,
+    );
+    await withProgress(channels, options.onProgress, () => channels.pass());
+    return { blocks: targets.map(({ ram }) => ram), statistics: channels.statistics() };
+  }
+
+  /** Everything of the guest that is not memory, for a file or migration with other memory. */
+  guestState(): GuestState {
+    const { configuration, early, ramSectionId, switchoverStart } = this.index;
+    const { machine, pageBits, uuid } = configuration;
+    return {
+      machine,
+      pageBits,
+      uuid: uuid ?? new Uint8Array(UUID_BYTES),
+      validateUuid: uuid !== undefined,
+      ramSectionId,
+      early,
+      switchoverStart,
+      devices: this.deviceState(),
+    };
+  }
+
+  /** Closes the file. Safe to call twice. */
+  [Symbol.dispose](): void {
+    if (this.#fd >= 0) close(this.#fd);
+    this.#fd = -1;
+  }
+
+  #targets(options: LoadOptions): { ram: RamBlock; shared: SharedFileBlock }[] {
+    const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT, prefault } = options;
+    const wanted = blocks?.map((ram) => ({ ram, block: this.block(ram.idstr) }));
+    const total = this.blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (wanted === undefined && total > ramBytesMax) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_RAM",
+        `Cannot load ${this.path}: it has ${total} bytes of RAM, at most ${ramBytesMax} are allowed`,
+      );
+    }
+    const pairs =
+      wanted ??
+      this.blocks.map((block) => {
+        const { idstr, bytes, pageSize } = block;
+        return { ram: RamBlock.allocate(idstr, bytes, { pageSize, prefault }), block };
+      });
+    const zeroed = wanted === undefined; // whatever a caller's memory was, it may be used by now
+    return pairs.map(({ ram, block }) => ({ ram, shared: sharedForReading(ram, block, zeroed) }));
+  }
+
+  #read(target: Uint8Array, offset: number): void {
+    for (let done = 0; done < target.byteLength;) {
+      const got = readSync(this.#fd, target, done, target.byteLength - done, offset + done);
+      if (got === 0) {
+        const left = target.byteLength - done;
+        throw fileError("TRUNCATED", `it ends at ${offset + done}, must hold ${left} bytes more`);
+      }
+      done += got;
+    }
+  }
+}
+
+/** Runs `work` and reports the channels' counters while it lasts and at its end. */
+export async function withProgress(
+  channels: FileChannels,
+  onProgress: ((statistics: Statistics) => void) | undefined,
+  work: () => Promise<void>,
+): Promise<void> {
+  if (onProgress === undefined) return work();
+  const timer = setInterval(() => onProgress(channels.statistics()), PROGRESS_INTERVAL_MS);
+  try {
+    await work();
+  } finally {
+    clearInterval(timer);
+  }
+  onProgress(channels.statistics());
+}
+
+function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean): SharedFileBlock {
+  if (ram.bytes !== block.bytes || ram.pageSize !== block.pageSize) {
+    throw new RangeError(
+      `Cannot load RAM block ${ram.idstr}: memory of ${ram.bytes} bytes in pages of ${ram.pageSize}, must be ${block.bytes} in pages of ${block.pageSize}`,
+    );
+  }
+  const pending = new PageBitmap(block.pages);
+  pending.setRange(0, block.pages);
+  return {
+    ram: { ...ram.share(), zeroed },
+    pagesOffset: block.pagesOffset,
+    pending: pending.buffer,
+    present: block.present.buffer,
+  };
+}
+
+/**
+ * Opens a mapped-ram file, as written by QEMU or by this library, and reads its index.
+ *
+ * @throws {SystemError} when it cannot be opened.
+ * @throws {StreamError} when it is not a complete mapped-ram file; the code ends with `TRUNCATED`,
+ * `MAGIC`, `BITMAP` and so on, `peer` is the path.
+ *
+ * @example
+ * ```ts
+ * using file = openMappedRamFile("guest.snap");
+ * const page = file.readPage("pc.ram", 42);
+ * const { blocks } = await file.load({ channels: 4 });
+ * ```
+ */
+export function openMappedRamFile(path: string, options: OpenMappedRamOptions = {}): MappedRamFile {
+  return MappedRamFile.open(path, options);
+}

@@ -1,0 +1,187 @@
+/**
+ * Reads what a mapped-ram file says about itself: configuration, where each block lies, which pages
+ * are present, and where the device state begins. Nothing of the pages is read.
+ *
+ * The file is hostile: every offset is checked against the file before it is used, and a file whose
+ * RAM was not written to the end is refused, since its bitmaps may be missing.
+ *
+ * @module
+ */
+import { addressOf } from "../../ffi/arena.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import type { ByteReader } from "../wire/byte_reader.ts";
+import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
+import { MainStreamReader, type MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { readOpaqueSection } from "../wire/opaque_state.ts";
+import {
+  fileError,
+  IGNORE_SHARED_CAPABILITY,
+  MAPPED_RAM_CAPABILITY,
+  readRegionHeader,
+  type MappedRamRegion,
+} from "./mapped_ram_format.ts";
+import { readWhole, type FileInput } from "./positioned_io.ts";
+
+/** A RAM block in a file. */
+export interface MappedRamBlock extends MappedRamRegion {
+  /** Length in pages. */
+  readonly pages: number;
+  /** Pages whose content is in the file; all others are zero. */
+  readonly present: PageBitmap;
+}
+
+/** See the module comment. */
+export interface MappedRamIndex {
+  /** Start offset of the stream in the file. */
+  readonly start: number;
+  readonly configuration: StreamConfiguration;
+  /** Complete sections of devices in front of RAM. */
+  readonly early: Uint8Array;
+  /** Section number of RAM, which no section of the device state has. */
+  readonly ramSectionId: number;
+  /** Blocks in the file, in its order. */
+  readonly blocks: readonly MappedRamBlock[];
+  /** Names of blocks that were left out because the destination shares their memory. */
+  readonly sharedBlocks: readonly string[];
+  /** Whether the stream marks the point at which the guest was stopped. */
+  readonly switchoverStart: boolean;
+  /** File offset behind RAM's last section; device sections and the end of the stream follow. */
+  readonly deviceStateOffset: number;
+  /** Length of the file in bytes. */
+  readonly fileBytes: number;
+}
+
+/** Page size of RAM records as far as their flags are concerned: every page size is a multiple. */
+const RECORD_PAGE_BYTES = 4096;
+
+/**
+ * Reads the index of an open file.
+ *
+ * @param input Positioned at the start of the stream.
+ * @throws {StreamError} for anything that breaks the format; the code ends with `TRUNCATED` when the
+ * file ends early or was never completed.
+ */
+export function readMappedRamIndex(
+  fd: number,
+  input: FileInput,
+  fileBytes: number,
+): MappedRamIndex {
+  return new IndexReader(fd, input, fileBytes).read();
+}
+
+class IndexReader implements MainStreamHandler {
+  readonly #fd: number;
+  readonly #input: FileInput;
+  readonly #fileBytes: number;
+  readonly #blocks: MappedRamBlock[] = [];
+  readonly #sharedBlocks: string[] = [];
+  readonly #early: Uint8Array[] = [];
+  #configuration: StreamConfiguration | undefined;
+  #ignoreShared = false;
+  #ramSectionId = 0;
+  #switchoverStart = false;
+  #deviceStateOffset = 0;
+
+  constructor(fd: number, input: FileInput, fileBytes: number) {
+    this.#fd = fd;
+    this.#input = input;
+    this.#fileBytes = fileBytes;
+  }
+
+  read(): MappedRamIndex {
+    const start = this.#input.offset;
+    new MainStreamReader(this.#input.reader, this, RECORD_PAGE_BYTES).readAll();
+    return {
+      start,
+      configuration: this.#configuration!,
+      early: Buffer.concat(this.#early),
+      ramSectionId: this.#ramSectionId,
+      blocks: this.#blocks,
+      sharedBlocks: this.#sharedBlocks,
+      switchoverStart: this.#switchoverStart,
+      deviceStateOffset: this.#deviceStateOffset,
+      fileBytes: this.#fileBytes,
+    };
+  }
+
+  configuration(configuration: StreamConfiguration): void {
+    const { capabilities } = configuration;
+    if (!capabilities.includes(MAPPED_RAM_CAPABILITY)) {
+      throw fileError("CAPABILITY", "its stream is not a mapped-ram one, RAM is in packets");
+    }
+    this.#ignoreShared = capabilities.includes(IGNORE_SHARED_CAPABILITY);
+    this.#configuration = configuration;
+  }
+
+  ramSection(sectionId: number): void {
+    this.#ramSectionId = sectionId;
+  }
+
+  blockDetails(block: AnnouncedBlock): void {
+    const { reader } = this.#input;
+    if (this.#ignoreShared) reader.u64(); // guest physical address
+    const region = readRegionHeader(reader, block, {
+      headerOffset: this.#input.offset,
+      fileBytes: this.#fileBytes,
+      ignoreShared: this.#ignoreShared,
+    });
+    if (region === undefined) {
+      this.#sharedBlocks.push(block.idstr);
+      return;
+    }
+    const pages = region.bytes / region.pageSize;
+    const present = readBitmap(this.#fd, region, pages);
+    this.#blocks.push({ ...region, pages, present });
+    this.#input.seek(region.pagesOffset + region.bytes);
+  }
+
+  fullSection(header: SectionHeader, reader: ByteReader): boolean {
+    const data = readOpaqueSection(reader, header.sectionId);
+    this.#early.push(encodeFullSection(header, data));
+    return true;
+  }
+
+  switchoverStart(): void {
+    this.#switchoverStart = true;
+  }
+
+  takeRest(): void {
+    this.#deviceStateOffset = this.#input.offset;
+  }
+
+  zeroPage(): void {
+    throw fileError("RECORD", "a page record in RAM, pages must be in the regions only");
+  }
+
+  syncMarker(): void {
+    throw fileError("RECORD", "a sync marker in RAM, a file has none");
+  }
+
+  openReturnPath(): void {
+    throw fileError("COMMAND", "it opens a return path, which a file has not");
+  }
+
+  ping(): void {
+    throw fileError("COMMAND", "it asks for an answer, which a file cannot give");
+  }
+
+  ramBlocks(): void {}
+
+  ramSectionEnd(): void {}
+}
+
+function readBitmap(fd: number, region: MappedRamRegion, pages: number): PageBitmap {
+  const bytes = PageBitmap.bytesFor(pages);
+  const present = new PageBitmap(pages);
+  readWhole(fd, addressOf(present.buffer), bytes, region.bitmapOffset);
+  // One bitmap over all stored bits: whatever is set behind the last page is none of them.
+  const stray = new PageBitmap(bytes * 8, present.buffer).nextSet(pages);
+  if (stray < bytes * 8) {
+    throw fileError(
+      "BITMAP",
+      `bitmap of block ${JSON.stringify(region.idstr)} has bit ${stray}, the block ${pages} pages`,
+    );
+  }
+  return present;
+}

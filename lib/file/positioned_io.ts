@@ -1,0 +1,143 @@
+/**
+ * Whole reads and writes at given places of a file, and a migration stream in a file that can skip
+ * from one place to another.
+ *
+ * @module
+ */
+import { Errno, pread, pwrite, unwrap } from "../../ffi/libc.ts";
+import { SystemError } from "../errors.ts";
+import { ByteReader, type ByteSource } from "../wire/byte_reader.ts";
+import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
+import { fileError } from "./mapped_ram_format.ts";
+
+/**
+ * Reads exactly `bytes` bytes at file offset `offset` to `address`.
+ *
+ * @throws {StreamError} when the file ends before, {SystemError} when the kernel refuses.
+ */
+export function readWhole(fd: number, address: number, bytes: number, offset: number): void {
+  for (let done = 0; done < bytes;) {
+    const got = pread(fd, address + done, bytes - done, offset + done);
+    if (got === -Errno.EINTR) continue;
+    if (unwrap(`Cannot read file at ${offset + done}`, got) === 0) {
+      throw fileError("TRUNCATED", `it ends at ${offset + done}, must hold ${bytes - done} more`);
+    }
+    done += got;
+  }
+}
+
+/**
+ * Writes all `bytes` bytes at `address` to file offset `offset`.
+ *
+ * @throws {SystemError} when the kernel refuses, for example ENOSPC.
+ */
+export function writeWhole(fd: number, address: number, bytes: number, offset: number): void {
+  for (let done = 0; done < bytes;) {
+    const put = pwrite(fd, address + done, bytes - done, offset + done);
+    if (put === -Errno.EINTR) continue;
+    if (unwrap(`Cannot write file at ${offset + done}`, put) === 0) {
+      throw new SystemError(`Cannot write file at ${offset + done}: 0 bytes were taken`);
+    }
+    done += put;
+  }
+}
+
+/** A stream in a file, read from front to back with skips. */
+export class FileInput implements ByteSource {
+  /** The stream's bytes from the current place on. */
+  readonly reader = new ByteReader(this);
+  readonly #fd: number;
+  #next: number;
+
+  /** @param fd Stays the caller's. */
+  constructor(fd: number, offset: number) {
+    this.#fd = fd;
+    this.#next = offset;
+  }
+
+  /** File offset of the next byte that `reader` gives. */
+  get offset(): number {
+    return this.#next - this.reader.buffered;
+  }
+
+  /** Continues at another place. */
+  seek(offset: number): void {
+    this.reader.discardBuffered();
+    this.#next = offset;
+  }
+
+  receiveSome(address: number, bytesMin: number, bytesMax: number, atBoundary: boolean): number {
+    let done = 0;
+    while (done < bytesMin) {
+      const got = pread(this.#fd, address + done, bytesMax - done, this.#next);
+      if (got === -Errno.EINTR) continue;
+      if (unwrap(`Cannot read file at ${this.#next}`, got) === 0) {
+        if (done === 0 && atBoundary) return 0;
+        throw fileError("TRUNCATED", `it ends at ${this.#next}, in the middle of the stream`);
+      }
+      done += got;
+      this.#next += got;
+    }
+    return done;
+  }
+}
+
+/**
+ * A stream in a file, written from front to back with skips. Its first bytes are kept back until
+ * `seal()`, so that a file which was not finished does not begin like a stream.
+ */
+export class FileOutput implements ByteSink {
+  /** Appends at the current place; flushed by `seek()` and `flush()`. */
+  readonly writer = new ByteWriter(this);
+  readonly #fd: number;
+  readonly #start: number;
+  #next: number;
+
+  /** @param fd Stays the caller's. */
+  constructor(fd: number, offset: number) {
+    this.#fd = fd;
+    this.#start = offset;
+    this.#next = offset;
+  }
+
+  /** Writes out what is buffered and tells the file offset behind it. */
+  flush(): number {
+    this.writer.flush();
+    return this.#next;
+  }
+
+  /** Continues at another place. */
+  seek(offset: number): void {
+    this.writer.flush();
+    this.#next = offset;
+  }
+
+  send(address: number, bytes: number): void {
+    const kept = Math.min(bytes, Math.max(0, this.#start + SEAL_BYTES - this.#next));
+    if (bytes > kept) writeWhole(this.#fd, address + kept, bytes - kept, this.#next + kept);
+    this.#next += bytes;
+  }
+
+  /** Writes the first bytes of the stream, `seal`, which must be those that were kept back. */
+  seal(seal: (writer: ByteWriter) => void): void {
+    this.flush();
+    const fd = this.#fd;
+    let at = this.#start;
+    const writer = new ByteWriter({
+      send(address, bytes) {
+        writeWhole(fd, address, bytes, at);
+        at += bytes;
+      },
+    });
+    seal(writer);
+    if (writer.position !== SEAL_BYTES) {
+      throw new RangeError(
+        `Cannot seal stream: ${writer.position} bytes, must be the ${SEAL_BYTES} kept back`,
+      );
+    }
+    writer.flush();
+  }
+}
+
+/** Bytes kept back at the front: magic and version of the stream. */
+export const SEAL_BYTES = 8;

@@ -1,0 +1,54 @@
+/**
+ * The life of a file channel's thread: opens the file, works on one pass per message, closes.
+ *
+ * @module
+ */
+import { parentPort } from "node:worker_threads";
+import { StatisticsTable } from "../engine/statistics.ts";
+import { ChannelFile } from "../file/channel_file.ts";
+import { FileChannel } from "../file/file_channel.ts";
+import { FileBlock, FileRound } from "../file/file_round.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type { FileChannelCommand, FileChannelJob, FileChannelReply } from "./messages.ts";
+
+/** Serves passes until the caller closes the channel or the session stops. */
+export async function runFileChannel(job: FileChannelJob): Promise<void> {
+  const { channel, mode, path, direct, detectZeroPages } = job;
+  const control = new SessionControl(job.control);
+  const port = parentPort!;
+  const { promise: closed, resolve: close } = Promise.withResolvers<void>();
+  const attempt = (step: () => void): void => {
+    try {
+      step();
+    } catch (error) {
+      const side = mode === "read" ? "destination" : "source";
+      control.fail(error, { side, channel, peer: path });
+    }
+    port.postMessage({ ok: !control.stopping } satisfies FileChannelReply);
+  };
+  let file: ChannelFile | undefined;
+  let worker: FileChannel | undefined;
+  try {
+    attempt(() => {
+      const round = new FileRound(job.round);
+      file = new ChannelFile(path, mode, direct, round);
+      worker = new FileChannel({
+        mode,
+        detectZeroPages,
+        file,
+        blocks: job.blocks.map((block) => new FileBlock(block)),
+        round,
+        control,
+        counters: new StatisticsTable(job.statistics).channel(channel),
+      });
+    });
+    port.on("message", (command: FileChannelCommand) => {
+      if (command.kind === "close") close();
+      else attempt(() => worker?.run());
+    });
+    await closed;
+  } finally {
+    file?.[Symbol.dispose]();
+    port.close();
+  }
+}
