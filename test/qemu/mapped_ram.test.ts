@@ -1,0 +1,192 @@
+/**
+ * QEMU's own mapped-ram files read here, and files written here restored by QEMU; the paths are
+ * those of QEMU's test suite.
+ */
+import { expect } from "bun:test";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import {
+  createMappedRamFile,
+  openMappedRamFile,
+  type CreateMappedRamOptions,
+  type MappedRamFile,
+} from "../../mod.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
+import { Qemu } from "./qemu.ts";
+import { qemuTest } from "./qemu_case.ts";
+import {
+  assembleTinyGuest,
+  checkCounters,
+  COUNTER_START,
+  serialRounds,
+  type TinyGuest,
+} from "./tiny_guest.ts";
+
+const MIB = 1 << 20;
+const MEMORY_MIB = 64;
+const COUNTED_BYTES = MEMORY_MIB * MIB - COUNTER_START;
+const MARKER = 0xa5;
+
+interface SaveCase {
+  /** 0: without multifd. */
+  readonly channels: number;
+  readonly live?: boolean;
+  readonly directIo?: boolean;
+  readonly offset?: number;
+}
+
+/** Lets QEMU save a running or stopped guest; returns the guest's last round. */
+async function saveWithQemu(guest: TinyGuest, path: string, save: SaveCase): Promise<number> {
+  const { channels, live = false, directIo = false, offset = 0 } = save;
+  if (offset > 0) writeFileSync(path, new Uint8Array(offset).fill(MARKER));
+  await using vm = await Qemu.start({ name: "source", memoryMib: MEMORY_MIB, bios: guest.path });
+  await configure(vm, channels, directIo);
+  await vm.waitSerial(/00000002\n/, 10_000);
+  if (!live) await vm.stop();
+  await vm.migrate(offset > 0 ? `file:${path},offset=${offset}` : `file:${path}`);
+  await vm.waitMigration(20_000);
+  if (live) expect((await vm.queryMigrate()).ram?.dirtySyncCount).toBeGreaterThan(1);
+  return serialRounds(await vm.serialOutput()).at(-1) ?? 0;
+}
+
+async function configure(vm: Qemu, channels: number, directIo: boolean): Promise<void> {
+  await vm.setCapabilities({ "mapped-ram": true, multifd: channels > 0 });
+  await vm.setParameters({ "max-bandwidth": 2 ** 40, "direct-io": directIo });
+  if (channels > 0) await vm.setParameters({ "multifd-channels": channels });
+}
+
+/** The guest's memory as the file gives it, by channels and page by page. */
+async function memoryOf(file: MappedRamFile, channels: number): Promise<Uint8Array> {
+  const { blocks } = await file.load({ channels });
+  expect(blocks[0]?.idstr).toBe("pc.ram");
+  const loaded = Buffer.concat([...(blocks[0]?.views() ?? [])]);
+  const ranged = new Uint8Array(loaded.byteLength);
+  file.readRange("pc.ram", 0, ranged);
+  expect(Buffer.compare(loaded, ranged)).toBe(0);
+  return loaded;
+}
+
+/** Restores a file with QEMU and checks that the guest goes on from `round` with whole memory. */
+async function restoreWithQemu(
+  guest: TinyGuest,
+  uri: string,
+  round: number,
+  channels: number,
+  directIo = false,
+): Promise<Uint8Array> {
+  using folder = new TemporaryFolder("/dev/shm");
+  const ramFile = folder.file("pc.ram");
+  const options = { name: "target", memoryMib: MEMORY_MIB, bios: guest.path, ramFile };
+  await using vm = await Qemu.start({ ...options, paused: true, incoming: "defer" });
+  await configure(vm, channels, directIo);
+  await vm.migrateIncoming(uri);
+  await vm.waitMigration(20_000);
+  const memory = readFileSync(ramFile);
+  checkCounters(memory.subarray(COUNTER_START), COUNTER_START, MEMORY_MIB * MIB);
+  await vm.cont();
+  const [next = 0] = serialRounds(await vm.waitSerial(/([0-9a-f]{8}\n){2}/, 20_000));
+  expect(next).toBe(round + 1);
+  await vm.stop();
+  const after = await vm.readPhysicalMemory(COUNTER_START, COUNTED_BYTES);
+  checkCounters(after, COUNTER_START, MEMORY_MIB * MIB);
+  return memory;
+}
+
+const READ_CASES: [string, SaveCase][] = [
+  ["precopy/file/mapped-ram", { channels: 0 }],
+  ["precopy/file/mapped-ram/live", { channels: 0, live: true }],
+  ["multifd/file/mapped-ram", { channels: 3 }],
+  ["multifd/file/mapped-ram/live", { channels: 4, live: true }],
+  ["multifd/file/mapped-ram/dio", { channels: 2, directIo: true }],
+  ["multifd/file/mapped-ram/live/dio", { channels: 4, live: true, directIo: true }],
+  ["multifd/file/mapped-ram/offset", { channels: 2, offset: 0x1000 }],
+];
+
+for (const [path, save] of READ_CASES) {
+  qemuTest(`qemu/${path} is read equal to what QEMU restores`, async () => {
+    using folder = new TemporaryFolder();
+    await using guest = await assembleTinyGuest({ noiseBytes: 3 * MIB, textBytes: 3 * MIB });
+    const snap = folder.file("guest.snap");
+    const round = await saveWithQemu(guest, snap, save);
+    const { offset = 0 } = save;
+    using file = openMappedRamFile(snap, { offset });
+    const memory = await memoryOf(file, save.channels + 1);
+    const start = file.block("pc.ram");
+    expect(start.bytes).toBe(MEMORY_MIB * MIB);
+    checkCounters(memory.subarray(COUNTER_START), COUNTER_START, MEMORY_MIB * MIB);
+    const uri = offset > 0 ? `file:${snap},offset=${offset}` : `file:${snap}`;
+    const restored = await restoreWithQemu(guest, uri, round, 2);
+    expect(Buffer.compare(memory, restored)).toBe(0);
+    if (offset > 0) {
+      expect(
+        readFileSync(snap)
+          .subarray(0, offset)
+          .every((byte) => byte === MARKER),
+      ).toBe(true);
+    }
+  });
+}
+
+type WriteOptions = Partial<CreateMappedRamOptions> & {
+  readonly readers: number;
+  readonly readDirect?: boolean;
+};
+
+const WRITE_CASES: [string, WriteOptions][] = [
+  ["1-to-4", { channels: 1, readers: 4 }],
+  ["4-to-1", { channels: 4, readers: 1 }],
+  ["3-to-0", { channels: 3, readers: 0 }],
+  ["2-to-3/dio", { channels: 2, readers: 3, directIo: true, readDirect: true }],
+  ["2-to-2/none", { channels: 2, readers: 2, zeroPageDetection: "none" }],
+  ["2-to-2/offset", { channels: 2, readers: 2, offset: 5 * MIB + 12 }],
+];
+
+qemuTest(
+  "multifd/file/mapped-ram files written here are restored by QEMU, and the guest goes on",
+  async () => {
+    using folder = new TemporaryFolder();
+    await using guest = await assembleTinyGuest({ noiseBytes: 3 * MIB, textBytes: 3 * MIB });
+    const original = folder.file("original.snap");
+    const round = await saveWithQemu(guest, original, { channels: 2 });
+    using source = openMappedRamFile(original);
+    const { blocks } = await source.load();
+    for (const [name, { readers, readDirect, ...options }] of WRITE_CASES) {
+      const path = folder.file(`${name.replaceAll("/", "-")}.snap`);
+      const { offset = 0 } = options;
+      if (offset > 0) writeFileSync(path, new Uint8Array(offset).fill(MARKER));
+      const guestState = source.guestState();
+      await using writer = await createMappedRamFile({ ...options, path, blocks, guestState });
+      await writer.write();
+      await writer.complete();
+      expect([name, existsSync(path)]).toEqual([name, true]);
+      const uri = offset > 0 ? `file:${path},offset=${offset}` : `file:${path}`;
+      const restored = await restoreWithQemu(guest, uri, round, readers, readDirect);
+      expect(Buffer.compare(restored, Buffer.concat([...(blocks[0]?.views() ?? [])]))).toBe(0);
+    }
+  },
+  60_000,
+);
+
+qemuTest(
+  "multifd/file/mapped-ram restores a guest whose memory was changed between the files",
+  async () => {
+    using folder = new TemporaryFolder();
+    await using guest = await assembleTinyGuest({ noiseBytes: 3 * MIB });
+    const original = folder.file("original.snap");
+    const changed = folder.file("changed.snap");
+    const round = await saveWithQemu(guest, original, { channels: 2 });
+    using source = openMappedRamFile(original);
+    const { blocks } = await source.load();
+    const guestState = source.guestState();
+    const ram = blocks[0]!;
+    await using writer = await createMappedRamFile({ path: changed, blocks, guestState });
+    await writer.write();
+    // A page of noise becomes zero and a zero page below 1 MiB gets content, in a second round.
+    ram.view(COUNTER_START + MIB, 4096).fill(0, 1); // byte 0 is the page's counter
+    ram.view(0x80_0000, 4096).fill(0x5a);
+    await writer.writeRange(ram, (COUNTER_START + MIB) / 4096, (COUNTER_START + MIB) / 4096 + 1);
+    await writer.writeRange(ram, 0x80_0000 / 4096, 0x80_0000 / 4096 + 1);
+    await writer.complete();
+    const restored = await restoreWithQemu(guest, `file:${changed}`, round, 3);
+    expect(Buffer.compare(restored, Buffer.concat([...ram.views()]))).toBe(0);
+  },
+);
