@@ -42,6 +42,18 @@ export async function runProgram(
   process.exit(await statusOf(usage, () => main(controller.signal)));
 }
 
+/**
+ * Stops a program's own loops after a signal.
+ *
+ * @throws {Error} when `signal` is aborted.
+ */
+export function throwIfCancelled(signal: AbortSignal): void {
+  if (!signal.aborted) return;
+  const cause: unknown = signal.reason;
+  const reason = cause instanceof Error ? cause.message : String(cause);
+  throw new Error(`Cannot go on: cancelled (${reason})`, { cause });
+}
+
 async function statusOf(usage: string, main: () => Promise<void>): Promise<number> {
   try {
     await main();

@@ -103,11 +103,14 @@ async function send(signal: AbortSignal): Promise<void> {
     sender = await fromArguments(connect({ ...options, blocks: loaded, signal }));
     await using connected = sender;
     using progress = new ProgressBar("sending", () => connected.statistics());
+    const startMs = performance.now();
     await connected.send({ rounds, roundDelayMs });
+    // All pages are on their way; the rest of the time is the receiver's, which may have a disk.
+    const sendMs = performance.now() - startMs;
     const statistics = await connected.complete();
     progress.complete();
     progress[Symbol.dispose]();
-    printSummary(json, { role: "sender", verified: options.verify ?? false }, statistics);
+    printSummary(json, { role: "sender", verified: options.verify ?? false, sendMs }, statistics);
   } catch (error) {
     if (json) printFailure({ role: "sender" }, error, sender?.statistics());
     throw error;

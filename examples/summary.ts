@@ -47,3 +47,20 @@ export function summaryLines(statistics: Statistics): string[] {
     ),
   ];
 }
+
+/** Prints rows as columns: the first to the left, the others to the right. */
+export function printTable(header: readonly string[], rows: readonly (readonly string[])[]): void {
+  // A row with fewer cells is a remark, which makes no column wider.
+  const full = [header, ...rows.filter((row) => row.length === header.length)];
+  const widths = header.map((_, column) =>
+    Math.max(...full.map((row) => Bun.stringWidth(row[column] ?? ""))),
+  );
+  for (const row of [header, ...rows]) {
+    const cells = row.map((cell, column) => {
+      const width = widths[column] ?? 0;
+      if (column === 0) return cell.padEnd(width);
+      return row.length === header.length ? cell.padStart(width) : cell;
+    });
+    console.log(cells.join("  ").trimEnd());
+  }
+}

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { mkdir, open, readdir, stat, truncate } from "node:fs/promises";
 import { createServer, type AddressInfo } from "node:net";
-import { COMPRESSION_METHODS } from "../mod.ts";
+import { capabilities, COMPRESSION_METHODS } from "../mod.ts";
 import {
   ExampleProgram,
   filesEqual,
@@ -380,5 +380,16 @@ test("examples/receiver: is usable again right after a transfer on the same port
     expect([sender.status, (await receiver.end()).status]).toEqual([0, 0]);
     expect(sender.stdout).toMatch(/^memory .*\nwire .*\npages .*\nchannel 0 .*\nchannel 1 .*\n$/);
     expect(await filesEqual(image, directory.join(name))).toBe(true);
+  }
+});
+
+test("examples/demo: sends an image with every method and prints a table", async () => {
+  const { status, stdout, stderr } = await runExample("demo", ["--size", "12M", "--channels", "2"]);
+  expect(stderr).toBe("");
+  expect(status).toBe(0);
+  const methods = capabilities().methods.filter(({ available }) => available);
+  expect(methods.length).toBeGreaterThan(0);
+  for (const { method } of methods) {
+    expect(stdout).toMatch(RegExp(`^${method} .* equal$`, "m"));
   }
 });
