@@ -1,0 +1,104 @@
+/** Keeps README.md true: its programs run, and its tables name what the code has. */
+import { expect, test } from "bun:test";
+import { readFileSync } from "node:fs";
+import { mkdir, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { capabilities, COMPRESSION_METHODS } from "../mod.ts";
+import { makeImage, TestDirectory } from "./kit/example_program.ts";
+import { bun, repositoryRoot } from "./setup/command.ts";
+
+const LIMIT_MS = 30_000;
+const readme = readFileSync(join(repositoryRoot, "README.md"), "utf8");
+const blocks = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1] ?? "");
+
+/** A folder in which `multifd` is installed as a dependency. */
+async function project(): Promise<TestDirectory> {
+  const directory = await TestDirectory.make();
+  await mkdir(directory.join("node_modules"));
+  await symlink(repositoryRoot, directory.join("node_modules", "multifd"));
+  for (const name of ["@types", "bun-types"]) {
+    const target = join(repositoryRoot, "node_modules", name);
+    await symlink(target, directory.join("node_modules", name));
+  }
+  return directory;
+}
+
+async function runIn(directory: TestDirectory, args: string[]) {
+  const child = Bun.spawn([bun, ...args], {
+    cwd: directory.path,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: LIMIT_MS,
+    killSignal: "SIGKILL",
+  });
+  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  return { status: await child.exited, stdout, stderr };
+}
+
+test("README.md: there are programs to run", () => {
+  expect(blocks.length).toBeGreaterThanOrEqual(3);
+});
+
+for (const [index, code] of blocks.entries()) {
+  test(`README.md: program ${index + 1} runs and prints what its comments say`, async () => {
+    await using directory = await project();
+    await Bun.write(directory.join("image.ram"), makeImage(4 << 20));
+    await Bun.write(directory.join("program.ts"), code);
+    const { status, stdout, stderr } = await runIn(directory, ["program.ts"]);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    for (const [, promised = ""] of code.matchAll(/^\s*console\.log\(.*\); \/\/ (.*)$/gm)) {
+      expect(stdout.split("\n")).toContain(promised);
+    }
+  });
+}
+
+test("README.md: its programs have the right types", async () => {
+  await using directory = await project();
+  for (const [index, code] of blocks.entries()) {
+    await Bun.write(directory.join(`program_${index}.ts`), code);
+  }
+  const configuration = {
+    extends: join(repositoryRoot, "tsconfig.json"),
+    include: ["*.ts"],
+    references: [],
+    // The library is checked in a project of its own, without this option.
+    compilerOptions: { noUncheckedIndexedAccess: false },
+  };
+  await Bun.write(directory.join("tsconfig.json"), JSON.stringify(configuration));
+  const { status, stdout, stderr } = await runIn(directory, ["check", "--no-script"]);
+  expect(stdout + stderr).toContain("No type errors");
+  expect(status).toBe(0);
+});
+
+test("README.md: names every error code's family and nothing else", async () => {
+  const used = new Set<string>();
+  for (const folder of ["ffi", "lib"]) {
+    for await (const file of new Bun.Glob("**/*.ts").scan(join(repositoryRoot, folder))) {
+      const text = await Bun.file(join(repositoryRoot, folder, file)).text();
+      for (const [family] of text.matchAll(/ERR_MULTIFD_[A-Z]+/g)) used.add(family);
+    }
+  }
+  const documented = [...readme.matchAll(/^\| `(ERR_MULTIFD_[A-Z]+)` /gm)].map(([, code]) => code);
+  expect(new Set(documented)).toEqual(used);
+});
+
+test("README.md: names every method, library, Debian package and variable", () => {
+  const names = capabilities().libraries.flatMap(({ debianPackage, override }) => [
+    debianPackage,
+    override,
+  ]);
+  const missing = [...COMPRESSION_METHODS, ...names].filter(
+    (name) => !readme.includes(`\`${name}\``),
+  );
+  expect(missing).toEqual([]);
+});
+
+test("README.md: links lead to files that exist", () => {
+  for (const [, path = ""] of readme.matchAll(/\]\((?!https?:)([^)]+)\)/g)) {
+    expect({
+      path,
+      exists: Bun.file(join(repositoryRoot, path)).size > 0 || path === "ffi",
+    }).toEqual({ path, exists: true });
+  }
+});
