@@ -10,7 +10,7 @@ import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { machineSyncMode } from "../wire/machine_type.ts";
-import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { encodeFullSection, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
 import { readOpaqueSection, readToEnd, type GuestState } from "../wire/opaque_state.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { DIGEST_SECTION, readDigests } from "./digests.ts";
@@ -39,7 +39,7 @@ export class ReceiverStream implements MainStreamHandler {
   #returnPath = false;
   #switchoverStart = false;
   #configuration: StreamConfiguration | undefined;
-  #ramSectionId = 0;
+  #ramSectionId: number | undefined;
   readonly #early: Uint8Array[] = [];
   #devices: Uint8Array = new Uint8Array(0);
   #digests: ReadonlyMap<string, Uint8Array> | undefined;
@@ -99,7 +99,7 @@ export class ReceiverStream implements MainStreamHandler {
 
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
     if (this.#target.config.capture) {
-      const data = readOpaqueSection(reader, header.sectionId);
+      const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
       this.#early.push(encodeFullSection(header, data));
       return true;
     }
@@ -124,7 +124,7 @@ export class ReceiverStream implements MainStreamHandler {
       pageBits,
       uuid,
       validateUuid: validated !== undefined,
-      ramSectionId: this.#ramSectionId,
+      ramSectionId: this.#ramSectionId ?? RAM_SECTION_ID,
       early: Buffer.concat(this.#early),
       switchoverStart: this.#switchoverStart,
       devices: this.#devices,

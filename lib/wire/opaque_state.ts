@@ -71,9 +71,15 @@ class Collector {
 
 /**
  * Reads the data of a section up to its footer, which stays in the reader. At least one more element
- * must follow, as it does in front of the RAM.
+ * must follow, as it does in front of the RAM's last section.
+ *
+ * @param ramSectionId Number of the RAM section, if it has begun.
  */
-export function readOpaqueSection(reader: ByteReader, sectionId: number): Uint8Array {
+export function readOpaqueSection(
+  reader: ByteReader,
+  sectionId: number,
+  ramSectionId: number | undefined,
+): Uint8Array {
   const collector = new Collector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
   let candidate = -1;
   for (;;) {
@@ -90,7 +96,7 @@ export function readOpaqueSection(reader: ByteReader, sectionId: number): Uint8A
       candidate = bytes.byteLength - FOOTER_BYTES;
     }
     while (candidate >= 0) {
-      const next = looksLikeElement(bytes, candidate + FOOTER_BYTES);
+      const next = looksLikeElement(bytes, candidate + FOOTER_BYTES, ramSectionId);
       if (next === "incomplete") break;
       if (next) {
         reader.giveBack(bytes.slice(candidate));
@@ -143,8 +149,12 @@ function nextFooter(bytes: Uint8Array, from: number, sectionId: number): number 
   return -1;
 }
 
-/** Whether the bytes at `at` can begin a section or command in front of the RAM. */
-function looksLikeElement(bytes: Uint8Array, at: number): boolean | "incomplete" {
+/** Whether the bytes at `at` can begin a section or command in front of the RAM's last section. */
+function looksLikeElement(
+  bytes: Uint8Array,
+  at: number,
+  ramSectionId: number | undefined,
+): boolean | "incomplete" {
   const left = bytes.byteLength - at;
   if (left < 1) return "incomplete";
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
@@ -152,6 +162,10 @@ function looksLikeElement(bytes: Uint8Array, at: number): boolean | "incomplete"
   if (type === Section.COMMAND) {
     if (left < 5) return "incomplete";
     return view.getUint16(at + 1) === Command.SWITCHOVER_START && view.getUint16(at + 3) === 0;
+  }
+  if (type === Section.PART || type === Section.END) {
+    if (left < 5) return ramSectionId === undefined ? false : "incomplete";
+    return view.getUint32(at + 1) === ramSectionId;
   }
   if (type !== Section.START && type !== Section.FULL) return false;
   if (left < 6) return "incomplete";

@@ -1,0 +1,43 @@
+/**
+ * Arguments that only the programs for QEMU have.
+ *
+ * @module
+ */
+import { stat } from "node:fs/promises";
+import { dirname } from "node:path";
+import type { ParseArgsConfig } from "node:util";
+import type { SyncMode } from "../mod.ts";
+import { oneOf, UsageError } from "./arguments.ts";
+
+/** Options of the programs that take part in a guest's migration. */
+export const MIGRATION_OPTIONS = {
+  "sync-mode": { type: "string" },
+  "switchover-ack": { type: "boolean" },
+} as const satisfies ParseArgsConfig["options"];
+
+/** What {@linkcode MIGRATION_OPTIONS} mean, for usage texts. */
+export const MIGRATION_USAGE = `\
+  --sync-mode MODE         round, section or auto (default): by the machine type, as QEMU does
+  --switchover-ack         QEMU has capability switchover-ack on`;
+
+/** `--sync-mode`; undefined for `auto`. */
+export function syncMode(text = "auto"): SyncMode | undefined {
+  const mode = oneOf("--sync-mode", text, ["auto", "round", "section"]);
+  return mode === "auto" ? undefined : mode;
+}
+
+/**
+ * Looks whether a file can be written at `path`: better now than when the guest has arrived.
+ *
+ * @throws {UsageError} when it cannot.
+ */
+export async function checkOutputFile(option: string, path: string): Promise<void> {
+  const facts = await stat(path).catch(() => undefined);
+  if (facts !== undefined && !facts.isFile()) {
+    throw new UsageError(`Cannot use ${option} ${path}: it exists and must be a regular file`);
+  }
+  const directory = await stat(dirname(path)).catch(() => undefined);
+  if (directory?.isDirectory() !== true) {
+    throw new UsageError(`Cannot use ${option} ${path}: its directory must exist`);
+  }
+}

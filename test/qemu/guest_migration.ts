@@ -1,0 +1,208 @@
+/**
+ * A tiny guest in a real QEMU, made ready to migrate, and the proof that it goes on elsewhere exactly
+ * where it was.
+ *
+ * @module
+ */
+import { expect } from "bun:test";
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import type { CompressionMethod } from "../../mod.ts";
+import { Qemu, type QemuOptions } from "./qemu.ts";
+import {
+  assembleTinyGuest,
+  checkCounters,
+  COUNTER_START,
+  serialRounds,
+  type TinyGuest,
+} from "./tiny_guest.ts";
+
+const MIB = 1 << 20;
+const UNLIMITED = 2 ** 40; // bytes/s
+const UNHURRIED_MS = 100_000; // so that a guest that keeps writing ends after one round
+const SLOW_START_MS = 30_000; // the machine may be busy
+
+/** How one side of a migration is set. */
+export interface Side {
+  readonly channels: number;
+  readonly compression: CompressionMethod;
+  /** Default true. */
+  readonly returnPath?: boolean | undefined;
+  readonly switchoverAck?: boolean | undefined;
+  readonly validateUuid?: boolean | undefined;
+  readonly zeroPageDetection?: "none" | "legacy" | "multifd" | undefined;
+}
+
+/** The machine of a test. */
+export interface GuestMachine {
+  readonly machine?: string | undefined;
+  /** Default 48. */
+  readonly memoryMib?: number | undefined;
+  readonly uuid?: string | undefined;
+  readonly extraArgs?: readonly string[] | undefined;
+}
+
+/** A folder for a test's files and sockets, and the firmware that all its machines run. */
+export class GuestTest implements AsyncDisposable {
+  readonly folder: string;
+  readonly machine: QemuOptions;
+  readonly #guest: TinyGuest;
+
+  private constructor(folder: string, guest: TinyGuest, machine: QemuOptions) {
+    this.folder = folder;
+    this.#guest = guest;
+    this.machine = machine;
+  }
+
+  /** @param roundPauseMs How long the guest rests after each round of writing to all its pages. */
+  static async create(machine: GuestMachine = {}, roundPauseMs = 50): Promise<GuestTest> {
+    const folder = await mkdtemp(join(tmpdir(), "multifd-interop-"));
+    const guest = await assembleTinyGuest({
+      roundPauseMs,
+      noiseBytes: 2 * MIB,
+      textBytes: 4 * MIB,
+    });
+    const memoryMib = machine.memoryMib ?? 48;
+    return new GuestTest(folder, guest, {
+      name: "vm",
+      ...machine,
+      memoryMib,
+      bios: guest.path,
+    });
+  }
+
+  /** A path in the folder. */
+  path(name: string): string {
+    return join(this.folder, name);
+  }
+
+  /** A running guest that has finished its first round, with multifd set up. */
+  async startSource(side: Side): Promise<Qemu> {
+    const vm = await Qemu.start({ ...this.machine, name: "source" });
+    await configure(vm, side);
+    await vm.waitSerial(/00000001\n/, SLOW_START_MS);
+    return vm;
+  }
+
+  /** A machine that waits to be told where to listen, and stays stopped after the migration. */
+  async startTarget(side: Side, machine: GuestMachine = {}): Promise<Qemu> {
+    const vm = await Qemu.start({
+      ...this.machine,
+      ...machine,
+      memoryMib: this.machine.memoryMib,
+      name: "target",
+      incoming: "defer",
+      paused: true,
+    });
+    await configure(vm, side);
+    return vm;
+  }
+
+  /** Bytes of the guest's RAM. */
+  get ramBytes(): number {
+    return this.machine.memoryMib * MIB;
+  }
+
+  /** All RAM of a stopped machine. */
+  async memoryOf(vm: Qemu): Promise<Uint8Array> {
+    return vm.readPhysicalMemory(0, this.ramBytes);
+  }
+
+  /**
+   * Proves that `target`, still stopped, is `source` at the moment it stopped: all memory is equal,
+   * the counters are in order, the serial count goes on with the next number, and they still move.
+   */
+  async expectGoesOn(source: Qemu, target: Qemu): Promise<void> {
+    const last = serialRounds(await source.serialOutput()).at(-1) ?? 0;
+    await this.expectGoesOnAfter(last, await this.memoryOf(source), target);
+  }
+
+  /** As {@link expectGoesOn}, with the last round and the memory of a source that may be gone. */
+  async expectGoesOnAfter(last: number, memory: Uint8Array, target: Qemu): Promise<void> {
+    const before = await this.memoryOf(target);
+    expect(firstDifference(before, memory)).toBe("none");
+    this.#check(before);
+    await target.cont();
+    const [next] = serialRounds(await target.waitSerial(/([0-9a-f]{8}\n){3}/, SLOW_START_MS));
+    expect(next).toBe(last + 1);
+    await target.stop();
+    const after = await this.memoryOf(target);
+    this.#check(after);
+    expect(firstDifference(after, before)).not.toBe("none");
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#guest[Symbol.asyncDispose]();
+    await rm(this.folder, { recursive: true, force: true });
+  }
+
+  #check(memory: Uint8Array): void {
+    checkCounters(memory.subarray(COUNTER_START), COUNTER_START, this.ramBytes);
+  }
+}
+
+/** Sets capabilities and parameters of one side. */
+export async function configure(vm: Qemu, side: Side): Promise<void> {
+  await vm.setCapabilities({
+    multifd: true,
+    "return-path": side.returnPath ?? true,
+    "switchover-ack": side.switchoverAck ?? false,
+    "validate-uuid": side.validateUuid ?? false,
+  });
+  await vm.setParameters({
+    "multifd-channels": side.channels,
+    "multifd-compression": side.compression,
+    "max-bandwidth": UNLIMITED,
+    "downtime-limit": UNHURRIED_MS,
+    ...(side.zeroPageDetection === undefined
+      ? {}
+      : { "zero-page-detection": side.zeroPageDetection }),
+  });
+}
+
+/** The URI QEMU understands for an endpoint of ours. */
+export function uriOf(endpoint: string): string {
+  return endpoint.startsWith("unix:") ? endpoint : `tcp:${endpoint}`;
+}
+
+/** An endpoint of ours for QEMU's URI. */
+export function endpointOf(uri: string): string {
+  return uri.replace(/^tcp:/, "");
+}
+
+/**
+ * Starts a migration that goes through at least `rounds` rounds of dirty pages before the guest may
+ * be stopped.
+ */
+export async function migrateWithRounds(source: Qemu, uri: string, rounds: number): Promise<void> {
+  await source.setParameters({ "downtime-limit": 1, "max-bandwidth": 150 * MIB });
+  await source.migrate(uri);
+  for (;;) {
+    const { status, ram } = await source.queryMigrate();
+    if (status !== "active" && status !== "setup") break; // failed, which the caller sees
+    if ((ram?.dirtySyncCount ?? 0) > rounds) break;
+    await Bun.sleep(10);
+  }
+  await source.setParameters({ "downtime-limit": UNHURRIED_MS, "max-bandwidth": UNLIMITED });
+}
+
+/** Starts another migration after a failed one, of which QEMU may still be clearing up. */
+export async function migrateAgain(source: Qemu, uri: string): Promise<void> {
+  for (let tries = 0; ; tries++) {
+    try {
+      return await source.migrate(uri);
+    } catch (error) {
+      if (tries === 50 || !/duplicate yank|in progress/.test(String(error))) throw error;
+      await Bun.sleep(20);
+    }
+  }
+}
+
+function firstDifference(left: Uint8Array, right: Uint8Array): string {
+  if (left.byteLength !== right.byteLength)
+    return `${left.byteLength} to ${right.byteLength} bytes`;
+  if (Buffer.compare(left, right) === 0) return "none";
+  const at = left.findIndex((byte, index) => byte !== right[index]);
+  return `byte 0x${at.toString(16)}: ${left[at]} and ${right[at]}`;
+}

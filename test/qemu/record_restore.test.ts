@@ -1,0 +1,305 @@
+import { expect } from "bun:test";
+import { readdir } from "node:fs/promises";
+import {
+  ChannelError,
+  HandshakeError,
+  MultifdError,
+  PacketError,
+  record,
+  Recording,
+  restore,
+  TimeoutError,
+  type RecordOptions,
+} from "../../mod.ts";
+import { ExampleProgram } from "../kit/example_program.ts";
+import {
+  endpointOf,
+  GuestTest,
+  migrateAgain,
+  migrateWithRounds,
+  uriOf,
+  type GuestMachine,
+  type Side,
+} from "./guest_migration.ts";
+import { qemuTest } from "./qemu_case.ts";
+
+const MIGRATION_LIMIT_MS = 30_000;
+const UUID = "00112233-4455-6677-8899-aabbccddeeff";
+
+interface Case extends GuestMachine {
+  readonly from: Side;
+  readonly to: Side;
+  readonly transport?: "tcp" | "unix";
+  /** Rounds of dirty pages, 0 for a guest that is stopped before. */
+  readonly rounds?: number;
+}
+
+/** Records a guest, restores it into another QEMU, and proves that it goes on there. */
+async function recordAndRestore(options: Case): Promise<void> {
+  const { from, to, transport = "tcp", rounds = 1, ...machine } = options;
+  await using guest = await GuestTest.create(machine);
+  const output = guest.path("vm.rec");
+  await using source = await guest.startSource(from);
+  const recording: RecordOptions = {
+    endpoint: transport === "tcp" ? "127.0.0.1:0" : `unix:${guest.path("record")}`,
+    channels: from.channels,
+    compression: from.compression,
+    switchoverAck: from.switchoverAck,
+    output,
+  };
+  {
+    await using recorder = await record(recording);
+    if (rounds === 0) await source.stop();
+    if (rounds > 1) await migrateWithRounds(source, uriOf(recorder.endpoint), rounds);
+    else await source.migrate(uriOf(recorder.endpoint));
+    const metadata = await recorder.complete();
+    expect(metadata.uuid).toBe(options.uuid ?? "00000000-0000-0000-0000-000000000000");
+    expect(metadata.blocks.find(({ idstr }) => idstr === "pc.ram")?.bytes).toBe(guest.ramBytes);
+    expect(metadata.early.bytes > 0).toBe(options.extraArgs !== undefined);
+  }
+  await source.waitMigration(MIGRATION_LIMIT_MS);
+  const { ram } = await source.queryMigrate();
+  expect(ram?.dirtySyncCount).toBeGreaterThanOrEqual(rounds);
+
+  await using target = await guest.startTarget(to);
+  const uri = transport === "tcp" ? "tcp:127.0.0.1:0" : `unix:${guest.path("restore")}`;
+  const endpoint = endpointOf(await target.migrateIncoming(uri));
+  await using restorer = await restore({
+    input: output,
+    endpoint,
+    channels: to.channels,
+    compression: to.compression,
+    returnPath: to.returnPath,
+    switchoverAck: to.switchoverAck,
+    zeroPageDetection: to.zeroPageDetection,
+  });
+  await restorer.complete();
+  await target.waitMigration(MIGRATION_LIMIT_MS);
+  await guest.expectGoesOn(source, target);
+}
+
+const LARGE_MACHINE =
+  "-m 48M,maxmem=1G -object memory-backend-ram,id=more,size=256M " +
+  "-device virtio-mem-pci,memdev=more,id=vm0 -device VGA -device e1000";
+
+const SMOKE: readonly (readonly [name: string, options: Case])[] = [
+  [
+    "tcp/none/2 to zlib/1, q35",
+    { from: { channels: 2, compression: "none" }, to: { channels: 1, compression: "zlib" } },
+  ],
+  [
+    "unix/zlib/4 to zstd/2, pc, stopped guest, no return path",
+    {
+      machine: "pc",
+      transport: "unix",
+      rounds: 0,
+      from: { channels: 4, compression: "zlib", returnPath: false },
+      to: { channels: 2, compression: "zstd", returnPath: false },
+    },
+  ],
+  [
+    "tcp/zstd/1 to none/4, pc-i440fx-8.0, sync per section",
+    {
+      machine: "pc-i440fx-8.0",
+      from: { channels: 1, compression: "zstd" },
+      to: { channels: 4, compression: "none" },
+    },
+  ],
+  [
+    "tcp/zstd/16 to zstd/16, switchover-ack, validate-uuid, zero pages undetected",
+    {
+      uuid: UUID,
+      from: {
+        channels: 16,
+        compression: "zstd",
+        switchoverAck: true,
+        validateUuid: true,
+        zeroPageDetection: "none",
+      },
+      to: {
+        channels: 16,
+        compression: "zstd",
+        switchoverAck: true,
+        validateUuid: true,
+        zeroPageDetection: "none",
+      },
+    },
+  ],
+  [
+    "tcp/none/2 to none/2, zero pages on the main connection, 3 rounds",
+    {
+      rounds: 3,
+      from: { channels: 2, compression: "none", zeroPageDetection: "legacy" },
+      to: { channels: 2, compression: "none", zeroPageDetection: "legacy" },
+    },
+  ],
+  [
+    "a machine with virtio-mem, whose state goes before the RAM, and devices with large state",
+    {
+      from: { channels: 2, compression: "zlib" },
+      to: { channels: 2, compression: "zstd" },
+      extraArgs: LARGE_MACHINE.split(" "),
+    },
+  ],
+];
+
+for (const [name, options] of SMOKE) {
+  qemuTest(`record and restore: ${name}`, () => recordAndRestore(options));
+}
+
+qemuTest(
+  "record() keeps a source's guest running after each mismatch, and then records it",
+  async () => {
+    await using guest = await GuestTest.create({ uuid: UUID });
+    await using source = await guest.startSource({ channels: 4, compression: "zlib" });
+    const good: RecordOptions = {
+      endpoint: "127.0.0.1:0",
+      channels: 4,
+      compression: "zlib",
+      output: guest.path("vm.rec"),
+      timeouts: { connectMs: 2000 },
+    };
+    const mismatches: readonly [Partial<RecordOptions>, new () => Error, string][] = [
+      [{ compression: "zstd" }, PacketError as never, "ERR_MULTIFD_PACKET_METHOD"],
+      [{ channels: 2 }, HandshakeError as never, "ERR_MULTIFD_HANDSHAKE_ID"],
+      [{ channels: 6 }, TimeoutError as never, "ERR_MULTIFD_TIMEOUT_CONNECT"],
+      [
+        { uuid: "ffffffff-4455-6677-8899-aabbccddeeff" },
+        HandshakeError as never,
+        "ERR_MULTIFD_HANDSHAKE_UUID",
+      ],
+      [{ machine: "pc-i440fx-10.0" }, MultifdError as never, "ERR_MULTIFD_STREAM_MACHINE"],
+      [{ ramBytesMax: 1 << 20 }, MultifdError as never, "ERR_MULTIFD_LIMIT_RAM"],
+    ];
+    for (const [wrong, ErrorClass, code] of mismatches) {
+      await using recorder = await record({ ...good, ...wrong });
+      const complete = recorder.complete().catch((error: unknown) => error);
+      await migrateAgain(source, uriOf(recorder.endpoint));
+      const error = await complete;
+      expect(error).toBeInstanceOf(ErrorClass);
+      expect(error).toMatchObject({ code, side: "destination" });
+      await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+        status: "failed",
+      });
+      expect(await source.status()).toBe("running");
+      expect(await readdir(guest.folder)).toEqual([]);
+    }
+    await using recorder = await record(good);
+    await migrateAgain(source, uriOf(recorder.endpoint));
+    expect(await recorder.complete()).toMatchObject({ uuid: UUID });
+    await source.waitMigration(MIGRATION_LIMIT_MS);
+  },
+);
+
+qemuTest("restore() ends with a reason when the waiting QEMU does not fit", async () => {
+  await using guest = await GuestTest.create({ uuid: UUID });
+  const output = guest.path("vm.rec");
+  await using source = await guest.startSource({ channels: 2, compression: "none" });
+  {
+    await using recorder = await record({ endpoint: "127.0.0.1:0", channels: 2, output });
+    await source.migrate(uriOf(recorder.endpoint));
+    await recorder.complete();
+  }
+  const side: Side = { channels: 4, compression: "zlib" };
+  const timeouts = { connectMs: 2000 };
+  const good = { input: output, channels: 4, compression: "zlib", timeouts } as const;
+  const mismatches = [
+    [{ channels: 2 }, "ERR_MULTIFD_TIMEOUT_ANSWER"],
+    [{ channels: 6 }, "ERR_MULTIFD"],
+    [{ compression: "zstd" }, "ERR_MULTIFD"],
+    [{ uuid: "ffffffff-4455-6677-8899-aabbccddeeff" }, "ERR_MULTIFD"],
+  ] as const;
+  for (const [wrong, code] of mismatches) {
+    await using target = await guest.startTarget(side);
+    const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+    const attempt = async (): Promise<void> => {
+      await using restorer = await restore({ ...good, ...wrong, endpoint });
+      await restorer.complete();
+    };
+    const error = await attempt().catch((reason: unknown) => reason);
+    expect(error).toBeInstanceOf(MultifdError);
+    expect((error as MultifdError).side).toBe("source");
+    expect((error as MultifdError).code).toStartWith(code);
+  }
+  await using target = await guest.startTarget(side);
+  const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+  await using restorer = await restore({ ...good, endpoint });
+  await restorer.complete();
+  await target.waitMigration(MIGRATION_LIMIT_MS);
+  await guest.expectGoesOn(source, target);
+});
+
+qemuTest("record() and restore() notice a QEMU that is killed on the way", async () => {
+  await using guest = await GuestTest.create();
+  const output = guest.path("vm.rec");
+  const side: Side = { channels: 2, compression: "none" };
+  {
+    await using source = await guest.startSource(side);
+    await source.setParameters({ "max-bandwidth": 8 << 20 });
+    await using recorder = await record({ endpoint: "127.0.0.1:0", channels: 2, output });
+    const complete = recorder.complete().catch((error: unknown) => error);
+    await source.migrate(uriOf(recorder.endpoint));
+    while (recorder.statistics().normalPages < 100) await Bun.sleep(5);
+    await source.kill();
+    expect(await complete).toBeInstanceOf(ChannelError);
+    expect(await readdir(guest.folder)).toEqual([]);
+  }
+  await using source = await guest.startSource(side);
+  {
+    await using recorder = await record({ endpoint: "127.0.0.1:0", channels: 2, output });
+    await source.migrate(uriOf(recorder.endpoint));
+    await recorder.complete();
+  }
+  await using target = await guest.startTarget(side);
+  const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+  await using restorer = await restore({ input: output, endpoint, maxBandwidth: 8 << 20 });
+  const complete = restorer.complete().catch((error: unknown) => error);
+  while (restorer.statistics().normalPages < 100) await Bun.sleep(5);
+  await target.kill();
+  expect(await complete).toBeInstanceOf(MultifdError);
+  using recording = await Recording.open(output);
+  expect(recording.blocks[0]?.bytes).toBe(guest.ramBytes);
+});
+
+qemuTest(
+  "qemu_record.ts and qemu_restore.ts work; killed ones leave the guest running",
+  async () => {
+    await using guest = await GuestTest.create();
+    const output = guest.path("vm.rec");
+    await using source = await guest.startSource({ channels: 2, compression: "zstd" });
+    const recordArguments = ["--listen", "127.0.0.1:0", "--compression", "zstd"];
+    recordArguments.push("--output", output, "--json");
+    {
+      await source.setParameters({ "max-bandwidth": 8 << 20 });
+      await using program = new ExampleProgram("qemu_record", recordArguments);
+      await source.migrate(uriOf(await program.listening()));
+      while (((await source.queryMigrate()).ram?.multifdBytes ?? 0) < 1 << 20) await Bun.sleep(5);
+      program.kill("SIGKILL");
+      await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+        status: "failed",
+      });
+      expect(await source.status()).toBe("running");
+      expect(await readdir(guest.folder)).toEqual([]);
+    }
+    await source.setParameters({ "max-bandwidth": 2 ** 40 });
+    await using program = new ExampleProgram("qemu_record", recordArguments);
+    await migrateAgain(source, uriOf(await program.listening()));
+    expect(await program.end()).toMatchObject({
+      status: 0,
+      result: { ok: true, role: "recorder", file: output },
+    });
+    await source.waitMigration(MIGRATION_LIMIT_MS);
+
+    await using target = await guest.startTarget({ channels: 3, compression: "zlib" });
+    const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+    const restoreArguments = ["--input", output, "--connect", endpoint, "--channels", "3"];
+    restoreArguments.push("--compression", "zlib", "--json");
+    await using restoring = new ExampleProgram("qemu_restore", restoreArguments);
+    expect(await restoring.end()).toMatchObject({
+      status: 0,
+      result: { ok: true, role: "restorer", confirmed: true },
+    });
+    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await guest.expectGoesOn(source, target);
+  },
+);
