@@ -78,7 +78,7 @@ class Collector {
 export function readOpaqueSection(
   reader: ByteReader,
   sectionId: number,
-  ramSectionId: number | undefined,
+  ramSectionId?: number,
 ): Uint8Array {
   const collector = new Collector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
   let candidate = -1;

@@ -187,16 +187,19 @@ export async function migrateWithRounds(source: Qemu, uri: string, rounds: numbe
   await source.setParameters({ "downtime-limit": UNHURRIED_MS, "max-bandwidth": UNLIMITED });
 }
 
-/** Starts another migration after a failed one, of which QEMU may still be clearing up. */
+/**
+ * Starts another migration after a failed one. QEMU reports the failure before it has cleared up, and
+ * one that is asked too early refuses for ever after: it has left its resting state by then.
+ */
 export async function migrateAgain(source: Qemu, uri: string): Promise<void> {
-  for (let tries = 0; ; tries++) {
-    try {
-      return await source.migrate(uri);
-    } catch (error) {
-      if (tries === 50 || !/duplicate yank|in progress/.test(String(error))) throw error;
-      await Bun.sleep(20);
-    }
+  const deadline = performance.now() + SLOW_START_MS;
+  const isClearingUp = async (): Promise<boolean> =>
+    JSON.stringify(await source.execute("query-yank")).includes('"migration"');
+  while (await isClearingUp()) {
+    if (performance.now() > deadline) throw new Error("QEMU does not end a failed migration");
+    await Bun.sleep(10);
   }
+  await source.migrate(uri);
 }
 
 function firstDifference(left: Uint8Array, right: Uint8Array): string {
