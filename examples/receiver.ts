@@ -39,7 +39,8 @@ ${TRANSFER_USAGE}
   --accept-timeout SECS    for the first connection (default 600)
   --ram-max BYTES          most memory a sender may ask for, with K, M, G for powers of 1024
                            (default 64G)
-  --verify                 nothing to do here: digests are compared whenever the sender sends them`;
+  --verify                 refuse a sender without --verify; digests are compared whenever there
+                           are any`;
 
 interface ReceiverArguments {
   readonly json: boolean;
@@ -55,7 +56,7 @@ function receiverArguments(): ReceiverArguments {
     "page-size": { type: "string" },
     "accept-timeout": { type: "string" },
     "ram-max": { type: "string" },
-    verify: { type: "boolean" },
+    verify: { type: "boolean", default: false },
   });
   const ramMax = values["ram-max"];
   return {
@@ -65,6 +66,7 @@ function receiverArguments(): ReceiverArguments {
       ...sessionOptions(values, values["accept-timeout"]),
       endpoint: endpoint("--listen", values.listen),
       pageSize: pageSize(values["page-size"]),
+      verify: values.verify,
       ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
     },
   };

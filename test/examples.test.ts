@@ -296,6 +296,20 @@ test("examples/receiver: a full disk fails both sides and leaves no file behind"
   }
 });
 
+test("examples: --verify at the receiver alone refuses a sender without digests", async () => {
+  await using directory = await TestDirectory.make();
+  const image = directory.join("image");
+  await Bun.write(image, makeImage(MIB));
+  const output = ["--output", directory.join("copy"), "--verify"];
+  const { sender, receiver } = await transfer(output, ["--block", `pc.ram=${image}`]);
+  expect([sender.status, receiver.status]).toEqual([1, 1]);
+  expect(receiver.stderr).toMatch(
+    /^Cannot verify RAM block pc.ram: its digest is missing [^\n]*\n$/,
+  );
+  expect(sender.stderr).toMatch(/^[^\n]*ERR_MULTIFD_PEER[^\n]*\n$/);
+  expect(await readdir(directory.path)).toEqual(["image"]);
+});
+
 test("examples: different uuids fail on both sides", async () => {
   await using directory = await TestDirectory.make();
   const image = directory.join("image");

@@ -94,6 +94,11 @@ export interface ListenOptions extends SessionOptions {
   readonly ramBytesMax?: number | undefined;
   /** Touch allocated memory before the first page arrives. Default false. */
   readonly prefault?: boolean | undefined;
+  /**
+   * Insist on digests from the sender. They are compared whenever it sends them; this refuses a
+   * migration without. Default false.
+   */
+  readonly verify?: boolean | undefined;
   /** Machine type the stream must name; absent accepts any. */
   readonly machine?: string | undefined;
   /** Must match the sender's; `auto` goes by the machine type in the stream. Default `round`. */
@@ -144,6 +149,7 @@ export interface ReceiverConfig extends SessionConfig {
   readonly blocks: readonly SharedRamBlock[] | undefined;
   readonly ramBytesMax: number;
   readonly prefault: boolean;
+  readonly verify: boolean;
   readonly machine: string | undefined;
   readonly finalize: boolean;
   readonly capture: boolean;
@@ -217,6 +223,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     blocks: blocks?.map((block) => block.share()),
     ramBytesMax,
     prefault: options.prefault ?? false,
+    verify: options.verify ?? false,
     machine: options.machine,
     finalize: options.finalize !== undefined,
     capture: options.capture ?? false,

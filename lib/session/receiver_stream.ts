@@ -110,9 +110,11 @@ export class ReceiverStream implements MainStreamHandler {
     return true;
   }
 
-  /** Compares digests if the sender sent any. */
+  /** Compares digests if the sender sent any; without, no block has one. */
   verify(): void {
-    if (this.#digests !== undefined) this.#target.compareDigests(this.#digests);
+    if (this.#digests !== undefined || this.#target.config.verify) {
+      this.#target.compareDigests(this.#digests ?? new Map());
+    }
   }
 
   /** What was not RAM, for a guest with that uuid; undefined unless it was to be captured. */
