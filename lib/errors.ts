@@ -41,6 +41,9 @@ export class PeerError extends MultifdError {}
 /** What the peer announces is larger than this end allows. */
 export class LimitError extends MultifdError {}
 
+/** The state of a device cannot be saved, put in order or loaded; the code says why. */
+export class DeviceError extends MultifdError {}
+
 /** The memory that arrived is not the memory that was sent. */
 export class DigestError extends MultifdError {}
 
@@ -57,6 +60,7 @@ const CLASSES: readonly [
   ["ERR_MULTIFD_CANCELLED", CancelledError],
   ["ERR_MULTIFD_PEER", PeerError],
   ["ERR_MULTIFD_LIMIT", LimitError],
+  ["ERR_MULTIFD_DEVICE", DeviceError],
   ["ERR_MULTIFD_DIGEST", DigestError],
 ];
 

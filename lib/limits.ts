@@ -133,3 +133,35 @@ export const IMAGE_CHUNK_BYTES = 8 * 1_048_576;
 export const IMAGE_CHUNKS_MAX = 4;
 /** Threads of one pool; beyond a thousand, thread stacks alone cost gigabytes. */
 export const POOL_THREADS_MAX = 1024;
+
+/**
+ * Devices of one migration; a guest has a few dozen at most. Their table is allocated up front.
+ */
+export const DEVICES_MAX = 256;
+
+/** The buffer every slot has for device state: what VFIO reads at once, and never exceeds. */
+export const DEVICE_BUFFER_BYTES = 1_048_576;
+
+/**
+ * Slots for producers of device state, hence the number of buffers being filled at once. Buffers
+ * that nobody fills are never touched and cost nothing.
+ */
+export const DEVICE_SLOTS = 64;
+
+/** Longest payload of a device-state packet that is accepted; the field has 32 bits. */
+export const DEVICE_PAYLOAD_BYTES_MAX = 16 * 1_048_576;
+
+/**
+ * Bytes of one device that may wait for its load thread, unless told otherwise. More than channels
+ * can reorder by orders of magnitude, and still a bound for a consumer that stands still.
+ */
+export const DEVICE_QUEUED_BYTES_DEFAULT = 1_073_741_824;
+
+/** The most that can be set: twice as much, and tables, must fit one SharedArrayBuffer. */
+export const DEVICE_QUEUED_BYTES_MAX = 2 * 1_000_000_000;
+
+/** Buffers of one device that may wait for its load thread, unless told otherwise. */
+export const DEVICE_QUEUED_BUFFERS_DEFAULT = 65_536;
+
+/** The most that can be set; each takes 16 bytes of a table and at least 512 bytes of the heap. */
+export const DEVICE_QUEUED_BUFFERS_MAX = 262_144;
