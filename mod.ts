@@ -22,7 +22,8 @@
  */
 export { connect, Sender, type SendOptions } from "./lib/session/sender.ts";
 export { listen, Receiver } from "./lib/session/receiver.ts";
-export { BlockingSender, connectBlocking } from "./lib/session/blocking_sender.ts";
+export { BlockingSender } from "./lib/session/blocking_sender.ts";
+export { connectBlocking } from "./lib/session/connect_blocking.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/blocking_receiver.ts";
 export { record, Recorder, type RecordOptions } from "./lib/qemu/record.ts";
 export { restore, Restorer, type RestoreOptions } from "./lib/qemu/restore.ts";
@@ -88,6 +89,23 @@ export type { GuestState } from "./lib/wire/opaque_state.ts";
 export type { StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
+  DeviceClient,
+  type DeviceClientHandle,
+  type PreparedBuffer,
+} from "./lib/engine/device_client.ts";
+export type { DeviceFormat } from "./lib/engine/device_table.ts";
+export type {
+  DeviceCode,
+  DeviceDefinition,
+  DeviceProgress,
+  DescriptorState,
+  MemoryState,
+} from "./lib/device/device.ts";
+export { descriptorDevice, type DescriptorDeviceOptions } from "./lib/device/descriptor_device.ts";
+export { memoryDevice, type MemoryDeviceOptions } from "./lib/device/memory_device.ts";
+export type { SaveDevice } from "./lib/device/save_context.ts";
+export type { LoadDevice, LoadedBuffer } from "./lib/device/load_context.ts";
+export {
   ThreadPool,
   type FailedTask,
   type TaskContext,
@@ -99,6 +117,7 @@ export {
   ChannelError,
   CodecError,
   describeError,
+  DeviceError,
   DigestError,
   HandshakeError,
   LimitError,

@@ -48,6 +48,7 @@ export const OpenFlag = {
   CREAT: 0o100,
   EXCL: 0o200,
   TRUNC: 0o1000,
+  NONBLOCK: 0o4000,
   CLOEXEC: 0o2000000,
 } as const;
 

@@ -17,7 +17,9 @@ import type { Connection } from "../net/connection.ts";
 import { IovecList } from "../net/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { HANDSHAKE_BYTES } from "../wire/handshake.ts";
-import { COMMON_HEADER_BYTES, decodeFlags, PacketFlag, packetError } from "../wire/packet.ts";
+import { COMMON_HEADER_BYTES, decodeFlags, PacketFlag } from "../wire/packet.ts";
+import type { DeviceQueue } from "./device_queue.ts";
+import { DeviceReceiver } from "./device_receiver.ts";
 import { PacketPlacer } from "./packet_placer.ts";
 import type { ReceiveState } from "./receive_state.ts";
 import type { ChannelCounters } from "./statistics.ts";
@@ -31,6 +33,8 @@ export interface ReceiveChannelParts {
   readonly control: SessionControl;
   readonly blocks: BlockTable;
   readonly counters: ChannelCounters;
+  /** Where device state goes. */
+  readonly devices: readonly DeviceQueue[];
   /** How long to stand at a sync point. */
   readonly idleMs: number;
 }
@@ -40,6 +44,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   readonly #parts: ReceiveChannelParts;
   readonly #decoder: PageDecoder;
   readonly #placer: PacketPlacer;
+  readonly #deviceReceiver: DeviceReceiver;
   readonly #iovecs = new IovecList();
   #headerFilled = 0;
   #connection: Connection | undefined;
@@ -51,6 +56,9 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       pageSize: parts.pageSize,
       methodFlag: methodFlag(parts.compression.method),
     });
+    const { header, headerBytes } = this.#placer;
+    const { devices, counters } = parts;
+    this.#deviceReceiver = new DeviceReceiver(devices, counters, header, headerBytes);
     this.#decoder = createDecoder(parts.compression);
   }
 
@@ -60,7 +68,13 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     const { packet, headerBytes, runs } = this.#placer;
     this.#connection = connection;
     counters.addBytes(HANDSHAKE_BYTES); // read by the acceptor
-    while (this.#readHeader(connection)) {
+    while (this.#readHeader(connection, COMMON_HEADER_BYTES)) {
+      // The first bytes tell whether the rest has the length of a RAM packet at all.
+      if ((decodeFlags(this.#placer.headerView) & PacketFlag.DEVICE_STATE) !== 0) {
+        this.#headerFilled = this.#deviceReceiver.receive(connection, this.#headerFilled);
+        continue;
+      }
+      this.#readHeader(connection, headerBytes);
       blocks.refresh();
       const hasPages = this.#placer.place(blocks.blocks);
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
@@ -88,28 +102,21 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     this.#decoder[Symbol.dispose]();
   }
 
-  /** Completes the header; false when the connection ended before its first byte. */
-  #readHeader(connection: Connection): boolean {
-    const { header, headerView, headerBytes } = this.#placer;
+  /** Reads the first `needed` bytes of a header; false when the connection ended before any. */
+  #readHeader(connection: Connection, needed: number): boolean {
+    const { header, headerBytes } = this.#placer;
+    const filled = this.#headerFilled;
+    if (filled >= needed) return true;
     const start = performance.now();
-    // The first bytes tell whether the rest has the length of a RAM packet at all.
-    for (const needed of [COMMON_HEADER_BYTES, headerBytes]) {
-      if (this.#headerFilled < needed) {
-        const got = connection.receiveSome(
-          header.address + this.#headerFilled,
-          needed - this.#headerFilled,
-          headerBytes - this.#headerFilled,
-          this.#headerFilled === 0,
-        );
-        if (got === 0) return false;
-        this.#headerFilled += got;
-      }
-      if ((decodeFlags(headerView) & PacketFlag.DEVICE_STATE) !== 0) {
-        throw packetError("FLAGS", "it is a device-state packet, must be a RAM packet");
-      }
-    }
+    const got = connection.receiveSome(
+      header.address + filled,
+      needed - filled,
+      headerBytes - filled,
+      filled === 0,
+    );
+    this.#headerFilled += got;
     this.#parts.counters.addTransfer(performance.now() - start);
-    return true;
+    return got > 0;
   }
 
   #receivePayload(bytes: number): void {

@@ -9,6 +9,7 @@ import type { PageEncoder } from "../codec/codec.ts";
 import { createEncoder, methodFlag, type ResolvedCompression } from "../codec/registry.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
+import { IovecList } from "../net/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { BandwidthLimit } from "./bandwidth_limit.ts";
@@ -39,6 +40,7 @@ export class SendChannel implements Disposable {
   readonly #encoder: PageEncoder;
   readonly #builder: PacketBuilder;
   readonly #bandwidth: BandwidthLimit;
+  readonly #deviceState = new IovecList();
   #workingSlot: number;
 
   /** @throws {MissingLibraryError} when the codec's library is not there. */
@@ -70,20 +72,24 @@ export class SendChannel implements Disposable {
   run(connection: Connection): void {
     const { state, control, counters } = this.#parts;
     state.channelsReady.post();
+    let syncDeferred = false;
     while (!control.stopping) {
       const waitStart = performance.now();
       const woken = this.#words.work.take(Infinity);
       counters.addIdle(performance.now() - waitStart);
       if (woken !== "taken") return;
-      // A job is served before a sync that is pending with it: the sync was posted after the job.
-      if (this.#words.jobPending) {
+      // The job that is pending with a sync goes first, since it may have been posted before it. Not
+      // the next one: producers of device state never pause, and the sync would wait for ever.
+      const { syncPending } = this.#words;
+      if (this.#words.jobPending && !(syncPending && syncDeferred)) {
+        syncDeferred = syncPending;
         this.#workingSlot = this.#words.collect(this.#workingSlot);
         state.channelsReady.post();
         this.#serve(connection, state.slots[this.#workingSlot]);
       } else {
         if (this.#words.takeSync() === SyncRequest.ALL) this.#sendSync(connection);
+        syncDeferred = false;
         this.#words.syncDone.post();
-        state.channelsReady.post();
       }
     }
   }
@@ -93,6 +99,13 @@ export class SendChannel implements Disposable {
   }
 
   #serve(connection: Connection, slot: Slot): void {
+    if (slot.type === Payload.DEVICE_STATE) this.#sendDeviceState(connection, slot);
+    else this.#sendPages(connection, slot);
+    slot.type = Payload.NONE;
+    slot.pageCount = 0;
+  }
+
+  #sendPages(connection: Connection, slot: Slot): void {
     const { blocks, state } = this.#parts;
     const builder = this.#builder;
     const block = blocks.blocks[slot.blockIndex];
@@ -102,8 +115,21 @@ export class SendChannel implements Disposable {
       builder.buildPages(block, slot.pages, first, count, state.takePacketNumber());
       this.#sendPacket(connection);
     }
-    slot.type = Payload.NONE;
-    slot.pageCount = 0;
+  }
+
+  /** The producer has encoded the packet: header and state lie ready in its slot's memory. */
+  #sendDeviceState(connection: Connection, slot: Slot): void {
+    const { counters, control } = this.#parts;
+    const iovecs = this.#deviceState;
+    const { deviceHeaderBytes, deviceStateBytes } = slot;
+    iovecs.clear();
+    iovecs.append(slot.deviceHeader, deviceHeaderBytes);
+    if (deviceStateBytes > 0) iovecs.append(slot.deviceState, deviceStateBytes);
+    this.#bandwidth.pace(iovecs.bytes, control);
+    const start = performance.now();
+    connection.sendList(iovecs);
+    counters.addTransfer(performance.now() - start);
+    counters.addDeviceState(deviceHeaderBytes, deviceStateBytes);
   }
 
   #sendPacket(connection: Connection): void {

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { Mutex } from "../sync/mutex.ts";
+import { FAIR_MUTEX_WORDS, FairMutex } from "../sync/fair_mutex.ts";
 import { Semaphore } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { SlotTable, type Slot } from "./slot.ts";
@@ -19,8 +19,8 @@ const LINE_WORDS = 32; // 128 bytes: neighbours on different lines share no cach
 // Session words, one line each.
 const CHANNELS_READY = 0; // semaphore: mailboxes that are empty
 const CHANNELS_CREATED = LINE_WORDS; // semaphore: connection attempts that have ended
-const SEND_MUTEX = 2 * LINE_WORDS; // serialises clients
-const NEXT_CHANNEL = 2 * LINE_WORDS + 1; // round-robin start; under the send mutex
+const SEND_MUTEX = 2 * LINE_WORDS; // serialises clients, in the order in which they come
+const NEXT_CHANNEL = 2 * LINE_WORDS + FAIR_MUTEX_WORDS; // round-robin start; under the send mutex
 const PACKET_NUMBER = 3 * LINE_WORDS; // next packet number, modulo 2^32: for diagnostics only
 const CONNECT_GATE = 4 * LINE_WORDS; // 1 once the main connection is up and channels may connect
 const SESSION_WORDS = 5 * LINE_WORDS;
@@ -49,14 +49,14 @@ export interface SendStateHandle {
 export class SendState {
   readonly handle: SendStateHandle;
   readonly slots: readonly Slot[];
-  /** Posted once for every mailbox that becomes empty; every hand-off and sync step takes one. */
+  /** Posted once for every mailbox that becomes empty; every hand-off takes one. */
   readonly channelsReady: Semaphore;
   /** Posted once per channel when its connection attempt has ended, well or badly. */
   readonly channelsCreated: Semaphore;
   readonly #channels: readonly ChannelWords[];
   readonly #words: Int32Array;
   readonly #control: SessionControl;
-  readonly #sendMutex: Mutex;
+  readonly #sendMutex: FairMutex;
 
   /** Makes the state of a new session. */
   static create(
@@ -80,7 +80,7 @@ export class SendState {
     this.slots = new SlotTable(handle.pageSize, handle.slots).slots;
     this.channelsReady = new Semaphore(this.#words, CHANNELS_READY, control);
     this.channelsCreated = new Semaphore(this.#words, CHANNELS_CREATED, control);
-    this.#sendMutex = new Mutex(this.#words, SEND_MUTEX, control);
+    this.#sendMutex = new FairMutex(this.#words, SEND_MUTEX, control);
     this.#channels = Array.from(
       { length: handle.channels },
       (_, channel) =>
@@ -200,6 +200,11 @@ export class ChannelWords {
   requestSync(request: number): void {
     Atomics.store(this.#words, this.#at + SYNC_PENDING, request);
     this.work.post();
+  }
+
+  /** Channel: whether a sync is requested. Looked at before the mailbox, which is filled first. */
+  get syncPending(): boolean {
+    return Atomics.load(this.#words, this.#at + SYNC_PENDING) !== SyncRequest.NONE;
   }
 
   /** Channel: takes the pending sync request. */

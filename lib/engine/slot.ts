@@ -14,10 +14,16 @@ export const Payload = { NONE: 0, RAM: 1, DEVICE_STATE: 2 } as const;
 /*
  * One slot, 32-bit words; all are written by the slot's owner only:
  *   0 payload type   1 block index   2 number of pages   16… page numbers
+ *   3 bytes of device-state header   4 bytes of device state
+ *   6 address of that header (64 bits)   8 address of the device state (64 bits)
  */
 const TYPE_AT = 0;
 const BLOCK_AT = 1;
 const PAGES_AT = 2;
+const DEVICE_HEADER_BYTES_AT = 3;
+const DEVICE_BYTES_AT = 4;
+const DEVICE_HEADER_AT = 6;
+const DEVICE_AT = 8;
 const HEADER_WORDS = 16;
 
 /** One slot as its owner sees it. Plain reads and writes: the hand-off orders them. */
@@ -53,6 +59,41 @@ export class Slot {
 
   set pageCount(count: number) {
     this.#words[PAGES_AT] = count;
+  }
+
+  /** Sets what a device-state payload consists of: packet with inner header, then the state. */
+  setDeviceState(header: number, headerBytes: number, state: number, stateBytes: number): void {
+    this.#words[DEVICE_HEADER_BYTES_AT] = headerBytes;
+    this.#words[DEVICE_BYTES_AT] = stateBytes;
+    this.#setAddress(DEVICE_HEADER_AT, header);
+    this.#setAddress(DEVICE_AT, state);
+  }
+
+  /** Address of the encoded packet and the payload's own header. */
+  get deviceHeader(): number {
+    return this.#address(DEVICE_HEADER_AT);
+  }
+
+  get deviceHeaderBytes(): number {
+    return this.#words[DEVICE_HEADER_BYTES_AT];
+  }
+
+  /** Address of the device state. */
+  get deviceState(): number {
+    return this.#address(DEVICE_AT);
+  }
+
+  get deviceStateBytes(): number {
+    return this.#words[DEVICE_BYTES_AT];
+  }
+
+  #address(at: number): number {
+    return this.#words[at] + this.#words[at + 1] * 0x1_0000_0000;
+  }
+
+  #setAddress(at: number, address: number): void {
+    this.#words[at] = address >>> 0;
+    this.#words[at + 1] = Math.floor(address / 0x1_0000_0000);
   }
 }
 

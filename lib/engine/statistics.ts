@@ -14,6 +14,7 @@ const Field = {
   SYNCS: 4,
   IDLE_MS: 5,
   TRANSFER_MS: 6,
+  DEVICE_BYTES: 7,
 } as const;
 const ROW_FIELDS = 16; // 128 bytes, so that no two threads share a cache line
 const MAIN_ROWS = 1; // row 0 belongs to the thread of the main connection
@@ -28,6 +29,8 @@ export interface ChannelStatistics {
   readonly normalPages: number;
   /** Pages that were announced as zero. */
   readonly zeroPages: number;
+  /** Bytes of device state, headers not counted. */
+  readonly deviceBytes: number;
   /** Sync points passed. */
   readonly syncs: number;
   /** Time without work, in milliseconds. */
@@ -50,6 +53,13 @@ export interface Statistics {
   readonly multifdBytes: number;
   readonly normalPages: number;
   readonly zeroPages: number;
+  /** Bytes of device state on the channels, headers not counted. */
+  readonly deviceBytes: number;
+  /**
+   * Milliseconds from the start of the final phase (SWITCHOVER_START) to the receiver's confirmation
+   * or to now; 0 before.
+   */
+  readonly switchoverMs: number;
   /** Rounds begun: fetches of dirty pages. */
   readonly rounds: number;
   readonly channels: readonly ChannelStatistics[];
@@ -97,6 +107,8 @@ export class StatisticsTable {
       multifdBytes,
       normalPages,
       zeroPages,
+      deviceBytes: sum((row) => row.deviceBytes),
+      switchoverMs: main.switchoverMs(),
       rounds: main.rounds,
       channels,
     };
@@ -121,6 +133,13 @@ export class ChannelCounters {
     this.#row[Field.BYTES] += bytes;
     this.#row[Field.NORMAL_PAGES] += normalPages;
     this.#row[Field.ZERO_PAGES] += zeroPages;
+  }
+
+  /** Counts one device-state packet with the bytes of its headers and of the state itself. */
+  addDeviceState(headerBytes: number, stateBytes: number): void {
+    this.#row[Field.PACKETS] += 1;
+    this.#row[Field.BYTES] += headerBytes + stateBytes;
+    this.#row[Field.DEVICE_BYTES] += stateBytes;
   }
 
   /** Counts one SYNC packet of `bytes` bytes. */
@@ -152,6 +171,7 @@ export class ChannelCounters {
       bytes: row[Field.BYTES],
       normalPages: row[Field.NORMAL_PAGES],
       zeroPages: row[Field.ZERO_PAGES],
+      deviceBytes: row[Field.DEVICE_BYTES],
       syncs: row[Field.SYNCS],
       idleMs: row[Field.IDLE_MS],
       transferMs: row[Field.TRANSFER_MS],
@@ -159,7 +179,16 @@ export class ChannelCounters {
   }
 }
 
-const MainField = { BYTES: 0, ZERO_PAGES: 1, RAM_BYTES: 2, ROUNDS: 3, START: 4, END: 5 } as const;
+const MainField = {
+  BYTES: 0,
+  ZERO_PAGES: 1,
+  RAM_BYTES: 2,
+  ROUNDS: 3,
+  START: 4,
+  END: 5,
+  SWITCHOVER_START: 6,
+  SWITCHOVER_END: 7,
+} as const;
 
 /** Writer and reader of the main connection's row. */
 export class MainCounters {
@@ -197,6 +226,23 @@ export class MainCounters {
   /** Stops the clock. */
   end(): void {
     if (this.#row[MainField.START] !== 0) this.#row[MainField.END] = wallMs();
+  }
+
+  /** Starts the clock of the final phase. */
+  startSwitchover(): void {
+    this.#row[MainField.SWITCHOVER_START] = wallMs();
+  }
+
+  /** Stops the clock of the final phase. */
+  endSwitchover(): void {
+    this.#row[MainField.SWITCHOVER_END] = wallMs();
+  }
+
+  /** Milliseconds of the final phase so far, 0 before it. */
+  switchoverMs(): number {
+    const start = this.#row[MainField.SWITCHOVER_START];
+    if (start === 0) return 0;
+    return (this.#row[MainField.SWITCHOVER_END] || wallMs()) - start;
   }
 
   get bytes(): number {

@@ -61,6 +61,7 @@ export function warmUpReceiver(pageSize: number): void {
     control,
     blocks: table,
     counters: new StatisticsTable(1).channel(0),
+    devices: [],
     idleMs: TIMEOUTS_DEFAULT.idleMs,
   });
   builder.buildPages(block, pages, 0, pages.length, 0);

@@ -214,6 +214,28 @@ export class BlockTable {
   }
 }
 
+/**
+ * Checks pages a caller names.
+ *
+ * @throws {RangeError} unless there is such a block and all pages from `first` to `end` are in it.
+ */
+export function checkPages(
+  blocks: readonly TableBlock[],
+  blockIndex: number,
+  first: number,
+  end: number,
+): void {
+  const block = blocks[blockIndex];
+  if (block === undefined) {
+    throw new RangeError(`Cannot queue pages: there is no block with index ${blockIndex}`);
+  }
+  if (!(first >= 0 && first < end && end <= block.pages)) {
+    throw new RangeError(
+      `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
+    );
+  }
+}
+
 /** Address of a page that is known to be inside the block. */
 export function pageAddress(block: PageLayout, page: number): number {
   if (block.bases.length === 1) return block.bases[0] + page * block.pageSize;

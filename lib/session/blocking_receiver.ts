@@ -31,6 +31,8 @@ import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
 import { compareDigests } from "./digests.ts";
+import type { DeviceSummary } from "./device_summary.ts";
+import { ReceiverDevices } from "./receiver_devices.ts";
 import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 
@@ -71,6 +73,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   readonly #table: BlockTable;
   readonly #state: ReceiveState;
   readonly #workers: WorkerGroup;
+  readonly #devices: ReceiverDevices;
   #listener: Listener | undefined;
   #blocks: readonly RamBlock[] = [];
   #channels: number;
@@ -98,6 +101,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
     this.#state = new ReceiveState(config.channels ?? CHANNELS_MAX, control);
     this.#workers = new WorkerGroup(control);
+    this.#devices = new ReceiverDevices(config.devices, control, config.timeouts.idleMs);
     this.#channels = config.channels ?? 0;
     for (let channel = 0; channel < this.#channels; channel++) this.#startChannel(channel);
   }
@@ -123,6 +127,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       try {
         stream.readAll();
         this.#control.throwIfFailed();
+        this.#devices.finish();
         handler.verify();
         this.#control.phase = "end";
         this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));
@@ -133,6 +138,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         this.#counters.addBytes(reader.position);
       }
       handler.confirm();
+      this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
       this.#hooks.afterMigration?.({ reader, replies, stream, table: this.#table });
       this.#counters.end();
@@ -155,6 +161,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
   [Symbol.dispose](): void {
     this.#control.finish();
+    this.#devices[Symbol.dispose]();
     this.#workers.join();
     this.#control.closeDescriptors();
     this.#listener = undefined;
@@ -238,6 +245,17 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#counters.addZeroPages(1);
   }
 
+  /** The final phase begins: starts the load threads. */
+  startDevices(): void {
+    this.#counters.startSwitchover();
+    this.#devices.start();
+  }
+
+  /** Takes the sender's word for how much state each device has. */
+  expectDevices(summary: DeviceSummary): void {
+    this.#devices.expect(summary);
+  }
+
   /** Compares the received blocks with the sender's digests. */
   compareDigests(digests: ReadonlyMap<string, Uint8Array>): void {
     this.#control.phase = "complete";
@@ -310,6 +328,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       statistics: this.#statistics.buffer,
       state: this.#state.buffer,
       blocks: this.#table.handle,
+      devices: this.#config.devices.map(({ queue }) => queue),
     });
   }
 

@@ -8,16 +8,16 @@ import { isZero } from "../../ffi/libc.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState, SyncRequest } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
-import { TimeoutError } from "../errors.ts";
-import { WORKER_START_LIMIT_MS } from "../limits.ts";
-import { BlockTable, pageAddress } from "../memory/block_table.ts";
+import { saveConfig, type DeviceDefinition } from "../device/device.ts";
+import type { DeviceClientHandle } from "../engine/device_client.ts";
+import { DEVICE_SLOTS, WORKER_START_LIMIT_MS } from "../limits.ts";
+import { BlockTable, checkPages, pageAddress } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
 import { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { connectSocket } from "../net/socket.ts";
-import type { WaitResult } from "../sync/semaphore.ts";
 import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
@@ -25,8 +25,10 @@ import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_write
 import { ReturnPathReader } from "../wire/return_path.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
 import { writeDigests } from "./digests.ts";
-import { senderConfig, type ConnectOptions, type SenderConfig } from "./options.ts";
-import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
+import type { SenderConfig } from "./options.ts";
+import { DEVICE_SUMMARY_SECTION, deviceSummaryDescription } from "./device_summary.ts";
+import { SenderDevices } from "./sender_devices.ts";
+import { awaitAnswer, requireTaken, writeStreamStart } from "./sender_setup.ts";
 
 const RAM_CLIENT = 0;
 
@@ -41,6 +43,7 @@ export class BlockingSender implements Disposable {
   readonly #state: SendState;
   readonly #client: RamClient;
   readonly #workers: WorkerGroup;
+  readonly #devices: SenderDevices;
   #out: ByteWriter | undefined;
   #writer: MainStreamWriter | undefined;
   #replies: ByteReader | undefined;
@@ -64,10 +67,12 @@ export class BlockingSender implements Disposable {
     this.#counters.setRamBytes(ramBytes);
     this.#table = new BlockTable(ramBytes);
     for (const block of this.#blocks) this.#table.add(block);
-    this.#state = SendState.create({ channels, clients: 1, pageSize }, control);
+    this.#state = SendState.create({ channels, clients: 1 + DEVICE_SLOTS, pageSize }, control);
+    this.#devices = new SenderDevices(this.#state, control, timeouts);
     this.#client = new RamClient(this.#state, control, RAM_CLIENT, timeouts.stallMs);
     this.#workers = new WorkerGroup(control);
     for (let channel = 0; channel < channels; channel++) this.#startChannel(channel);
+    for (const device of config.devices) this.#devices.register(device);
   }
 
   /** Connects the main connection, then all channels, and sends the block list. */
@@ -82,10 +87,11 @@ export class BlockingSender implements Disposable {
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
       this.#returnPath = new ReturnPathReader(this.#replies);
+      const { channelsCreated } = this.#state;
       this.#state.openConnectGate();
       const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
       for (let channel = 0; channel < channels; channel++) {
-        this.#awaited("connect channels", this.#state.channelsCreated.take(limitMs), limitMs);
+        requireTaken("connect channels", channelsCreated.take(limitMs), this.#control, limitMs);
       }
     });
     this.#during("setup", () => this.#setup());
@@ -128,7 +134,7 @@ export class BlockingSender implements Disposable {
 
   /** Queues pages `first` up to, not including, `end` of the block with that index. */
   queueRange(blockIndex: number, first: number, end: number): void {
-    this.#checkPages(blockIndex, first, end);
+    checkPages(this.#table.blocks, blockIndex, first, end);
     this.#during("transfer", () => {
       this.#begin();
       this.#queue(blockIndex, first, end);
@@ -137,7 +143,7 @@ export class BlockingSender implements Disposable {
 
   /** Queues single pages. */
   queuePages(blockIndex: number, pages: Uint32Array): void {
-    for (const page of pages) this.#checkPages(blockIndex, page, page + 1);
+    for (const page of pages) checkPages(this.#table.blocks, blockIndex, page, page + 1);
     this.#during("transfer", () => {
       this.#begin();
       for (const page of pages) this.#queue(blockIndex, page, page + 1);
@@ -146,13 +152,37 @@ export class BlockingSender implements Disposable {
 
   /** Fetches all set bits of a dirty bitmap, clearing them, and queues their pages. */
   queueBitmap(blockIndex: number, dirty: PageBitmap): void {
-    this.#checkPages(blockIndex, 0, dirty.pages);
+    checkPages(this.#table.blocks, blockIndex, 0, dirty.pages);
     this.#during("transfer", () => {
       this.#begin();
       this.#counters.addRound();
       const fetched = new PageBitmap(dirty.pages);
       dirty.drainInto(fetched);
       this.#queueRuns(blockIndex, fetched);
+    });
+  }
+
+  /**
+   * Registers a device: its `save` runs at the completion phase. Buffers for device state are
+   * allocated with the first one.
+   *
+   * @throws {RangeError | TypeError} for a device that cannot work in this session.
+   */
+  registerDevice(device: DeviceDefinition): void {
+    this.#control.throwIfFailed();
+    this.#devices.register(saveConfig(device, this.#config.deviceTransport));
+  }
+
+  /** Makes clients for device state in any thread; undefined before a device is registered. */
+  get deviceClient(): DeviceClientHandle | undefined {
+    return this.#devices.handle;
+  }
+
+  /** Queues a copy of a registered device's state; see `DeviceClient.queueDeviceState()`. */
+  queueDeviceState(idstr: string, instanceId: number, bytes: Uint8Array, config = false): void {
+    this.#during("transfer", () => {
+      this.#begin();
+      this.#devices.client().queueDeviceState(idstr, instanceId, bytes, config);
     });
   }
 
@@ -180,13 +210,15 @@ export class BlockingSender implements Disposable {
       const { state, switchoverAck } = this.#config;
       if (switchoverAck) this.#returnPath!.awaitSwitchoverAck();
       this.#closeSection();
-      if (state?.switchoverStart ?? true) this.#writer!.switchoverStart();
+      if (state?.switchoverStart ?? true) this.#switchOver();
       this.#openSection("end");
       this.#syncPoint("end");
+      this.#devices.joinSaves();
       if (state === undefined) this.#endStream();
       else this.#writer!.verbatim(state.devices);
       this.#flushMain();
       if (this.#config.returnPath) this.#returnPath!.awaitShut();
+      this.#counters.endSwitchover();
     });
   }
 
@@ -217,6 +249,7 @@ export class BlockingSender implements Disposable {
   [Symbol.dispose](): void {
     this.#control.finish();
     this.#state.wakeChannels();
+    this.#devices[Symbol.dispose]();
     this.#workers.join();
     this.#control.closeDescriptors();
   }
@@ -240,10 +273,23 @@ export class BlockingSender implements Disposable {
     });
   }
 
-  /** Ends the stream of a sender that has no devices. */
+  /** The final phase begins: the destination starts its load threads, and we our save threads. */
+  #switchOver(): void {
+    this.#counters.startSwitchover();
+    this.#writer!.switchoverStart();
+    this.#flushMain();
+    this.#devices.startSaves();
+  }
+
+  /** Ends the stream of a sender that has no guest's state. */
   #endStream(): void {
-    const devices = this.#config.verify ? [writeDigests(this.#writer!, this.#blocks)] : [];
-    this.#writer!.end({ page_size: this.#config.pageSize, devices });
+    const sections = this.#config.verify ? [writeDigests(this.#writer!, this.#blocks)] : [];
+    const summary = this.#devices.summary();
+    if (summary !== undefined) {
+      this.#writer!.fullSection(DEVICE_SUMMARY_SECTION, summary);
+      sections.push(deviceSummaryDescription(summary.byteLength));
+    }
+    this.#writer!.end({ page_size: this.#config.pageSize, devices: sections });
   }
 
   #setup(): void {
@@ -318,8 +364,8 @@ export class BlockingSender implements Disposable {
     }
     const limitMs = timeouts.idleMs;
     for (let channel = 0; channel < channels; channel++) {
-      this.#awaited("sync channels", this.#state.channel(channel).syncDone.take(limitMs), limitMs);
-      this.#awaited("sync channels", this.#state.channelsReady.take(limitMs), limitMs);
+      const { syncDone } = this.#state.channel(channel);
+      requireTaken("sync channels", syncDone.take(limitMs), this.#control, limitMs);
     }
   }
 
@@ -327,16 +373,6 @@ export class BlockingSender implements Disposable {
     const out = this.#out!;
     out.flush();
     this.#counters.addBytes(out.position - this.#counters.bytes);
-  }
-
-  #awaited(action: string, result: WaitResult, limitMs: number): void {
-    if (result === "taken") return;
-    this.#control.throwIfFailed();
-    if (result === "stopped") throw endedError(action);
-    throw new TimeoutError(
-      "ERR_MULTIFD_TIMEOUT",
-      `Cannot ${action}: not done within ${limitMs} ms`,
-    );
   }
 
   /** Runs a step; its failure becomes the session's first error unless there is one already. */
@@ -350,35 +386,5 @@ export class BlockingSender implements Disposable {
       this.#counters.end();
       throw this.#control.error ?? error;
     }
-  }
-
-  #checkPages(blockIndex: number, first: number, end: number): void {
-    const block = this.#table.blocks[blockIndex];
-    if (block === undefined) {
-      throw new RangeError(`Cannot queue pages: there is no block with index ${blockIndex}`);
-    }
-    if (!(first >= 0 && first < end && end <= block.pages)) {
-      throw new RangeError(
-        `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
-      );
-    }
-  }
-}
-
-/**
- * Makes a connected sender for a thread that may block, such as a worker.
- *
- * @param options As for `connect()`; the host must be numeric, and `signal` is not looked at since
- * a blocked thread sees no events.
- * @throws {MultifdError} when connecting fails; everything is released then.
- */
-export function connectBlocking(options: ConnectOptions): BlockingSender {
-  const sender = new BlockingSender(senderConfig(options));
-  try {
-    sender.connect();
-    return sender;
-  } catch (error) {
-    sender[Symbol.dispose]();
-    throw error;
   }
 }

@@ -13,6 +13,14 @@ import {
   type CompressionMethod,
   type ResolvedCompression,
 } from "../codec/registry.ts";
+import {
+  loadConfigs,
+  saveConfig,
+  type DeviceDefinition,
+  type DeviceTransport,
+  type LoadConfig,
+  type SaveConfig,
+} from "../device/device.ts";
 import { SystemError, TimeoutError } from "../errors.ts";
 import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
@@ -49,6 +57,16 @@ export interface SessionOptions {
   readonly uuid?: string | undefined;
   /** Time limits. */
   readonly timeouts?: Partial<Timeouts> | undefined;
+  /**
+   * Devices whose state travels over the channels. A receiver must know all of them from the start;
+   * a sender may register more.
+   */
+  readonly devices?: readonly DeviceDefinition[] | undefined;
+  /**
+   * Allow device state beside compressed RAM, on both sides. QEMU does not; only peers of this
+   * library may. Default false.
+   */
+  readonly deviceStateCompressed?: boolean | undefined;
   /** Cancels the session at any time; it ends within a second with a `CancelledError`. */
   readonly signal?: AbortSignal | undefined;
 }
@@ -130,6 +148,8 @@ export interface SessionConfig {
 
 /** Checked options of a sender; cloneable. */
 export interface SenderConfig extends SessionConfig {
+  readonly devices: readonly SaveConfig[];
+  readonly deviceTransport: DeviceTransport;
   readonly channels: number;
   readonly blocks: readonly SharedRamBlock[];
   readonly zeroPageDetection: ZeroPageDetection;
@@ -144,6 +164,7 @@ export interface SenderConfig extends SessionConfig {
 
 /** Checked options of a receiver; cloneable. */
 export interface ReceiverConfig extends SessionConfig {
+  readonly devices: readonly LoadConfig[];
   /** Undefined: as many as connect. */
   readonly channels: number | undefined;
   readonly blocks: readonly SharedRamBlock[] | undefined;
@@ -180,8 +201,12 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     throw new TypeError("Cannot wait for permission to switch over: there is no return path");
   }
   const session = sessionConfig(options, pageSize);
+  const switchoverStart = state?.switchoverStart ?? true;
+  const deviceTransport = { ...transportOf(options, session), switchoverStart };
   return {
     ...session,
+    devices: (options.devices ?? []).map((device) => saveConfig(device, deviceTransport)),
+    deviceTransport,
     uuid: options.uuid === undefined ? (state?.uuid ?? session.uuid) : session.uuid,
     channels: channelCount(options.channels) ?? automaticChannels(),
     blocks: blocks.map((block) => block.share()),
@@ -217,8 +242,10 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
   }
   const anyUuid = options.uuid === "any";
+  const session = sessionConfig(anyUuid ? { ...options, uuid: undefined } : options, pageSize);
   return {
-    ...sessionConfig(anyUuid ? { ...options, uuid: undefined } : options, pageSize),
+    ...session,
+    devices: loadConfigs(options.devices ?? [], transportOf(options, session)),
     channels: channelCount(options.channels),
     blocks: blocks?.map((block) => block.share()),
     ramBytesMax,
@@ -280,6 +307,11 @@ function sessionConfig(options: SessionOptions, pageSize: number): SessionConfig
     pageSize,
     timeouts: resolveTimeouts(options.timeouts),
   };
+}
+
+function transportOf(options: SessionOptions, session: SessionConfig): DeviceTransport {
+  const { deviceStateCompressed: compressed = false } = options;
+  return { method: session.compression.method, compressed, switchoverStart: true };
 }
 
 function commonPageSize(blocks: readonly RamBlock[]): number {

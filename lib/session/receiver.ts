@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { DeviceProgress } from "../device/device.ts";
+import { DeviceQueue } from "../engine/device_queue.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -23,6 +25,7 @@ export class Receiver implements AsyncDisposable {
   readonly #thread: SessionThread;
   readonly #gate: FinalizeGate;
   readonly #pageSize: number;
+  readonly #devices: readonly DeviceQueue[];
   readonly #listening = Promise.withResolvers<string>();
   readonly #announced = Promise.withResolvers<readonly RamBlock[]>();
   #endpoint = "";
@@ -38,6 +41,7 @@ export class Receiver implements AsyncDisposable {
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;
     this.#control = new SessionControl();
+    this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, this.#control));
     this.#table = new StatisticsTable(config.channels ?? CHANNELS_MAX);
     this.#gate = new FinalizeGate(undefined, this.#control);
     // Nobody may be waiting for these; a failure then shows up in `complete()`.
@@ -99,6 +103,15 @@ export class Receiver implements AsyncDisposable {
    */
   complete(): Promise<Statistics> {
     return (this.#completed ??= this.#complete());
+  }
+
+  /** What has been loaded of each device so far. */
+  deviceProgress(): DeviceProgress[] {
+    return this.#devices.map(({ handle: { idstr, instanceId }, loaded }) => ({
+      idstr,
+      instanceId,
+      ...loaded,
+    }));
   }
 
   /** Counters as of now, at any time, after a failure too. */

@@ -14,6 +14,7 @@ import { encodeFullSection, RAM_SECTION_ID } from "../wire/main_stream_writer.ts
 import { readOpaqueSection, readToEnd, type GuestState } from "../wire/opaque_state.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { DIGEST_SECTION, readDigests } from "./digests.ts";
+import { DEVICE_SUMMARY_SECTION, readDeviceSummary, type DeviceSummary } from "./device_summary.ts";
 import type { ReceiverConfig } from "./options.ts";
 
 const SHUT_OK = 0;
@@ -27,6 +28,8 @@ export interface StreamTarget {
   placeZeroPage(idstr: string, offset: number): void;
   passSyncPoint(): void;
   compareDigests(digests: ReadonlyMap<string, Uint8Array>): void;
+  startDevices(): void;
+  expectDevices(summary: DeviceSummary): void;
 }
 
 /** See the module comment. */
@@ -75,6 +78,7 @@ export class ReceiverStream implements MainStreamHandler {
 
   switchoverStart(): void {
     this.#switchoverStart = true;
+    this.#target.startDevices();
   }
 
   ramSection(sectionId: number): void {
@@ -101,6 +105,10 @@ export class ReceiverStream implements MainStreamHandler {
     if (this.#target.config.capture) {
       const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
       this.#early.push(encodeFullSection(header, data));
+      return true;
+    }
+    if (header.idstr === DEVICE_SUMMARY_SECTION.idstr && header.version === 1) {
+      this.#target.expectDevices(readDeviceSummary(reader));
       return true;
     }
     if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {

@@ -4,6 +4,14 @@
  *
  * @module
  */
+import {
+  saveConfig,
+  type DeviceDefinition,
+  type DeviceProgress,
+  type DeviceTransport,
+} from "../device/device.ts";
+import type { DeviceClientHandle } from "../engine/device_client.ts";
+import { DeviceTable } from "../engine/device_table.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
@@ -35,6 +43,8 @@ export class Sender implements AsyncDisposable {
   readonly #channels: number;
   readonly #pageSize: number;
   readonly #waiting: PromiseWithResolvers<void>[] = [];
+  readonly #deviceTransport: DeviceTransport;
+  #deviceClient: DeviceClientHandle | undefined;
   #listBlock = 0;
   #list: number[] = [];
   #disposed: Promise<void> | undefined;
@@ -44,6 +54,7 @@ export class Sender implements AsyncDisposable {
     this.#blocks = options.blocks;
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
+    this.#deviceTransport = config.deviceTransport;
     this.#control = new SessionControl();
     this.#table = new StatisticsTable(config.channels);
     this.#thread = new SessionThread(
@@ -59,7 +70,9 @@ export class Sender implements AsyncDisposable {
     );
     this.#thread.onMessage((message) => {
       const waiting = this.#waiting.shift();
-      if ((message as SenderReply).ok) waiting?.resolve();
+      const { ok, client } = message as SenderReply;
+      this.#deviceClient = client ?? this.#deviceClient;
+      if (ok) waiting?.resolve();
       else waiting?.reject(this.#thread.failure());
     });
   }
@@ -115,6 +128,63 @@ export class Sender implements AsyncDisposable {
     const { pages, buffer, byteOffset } = dirty;
     const index = this.#indexOf(block, 0, pages);
     await this.#command({ kind: "bitmap", block: index, pages, buffer, byteOffset });
+  }
+
+  /**
+   * Registers a device: its `save` runs on a thread of its own at the completion phase. The first
+   * one also allocates the buffers, up to 1 MiB for each channel twice and each busy producer.
+   *
+   * @throws {RangeError | TypeError} for a device that cannot work in this session.
+   */
+  async registerDevice(device: DeviceDefinition): Promise<void> {
+    const checked = saveConfig(device, this.#deviceTransport);
+    const table = this.#deviceClient && new DeviceTable(this.#deviceClient.devices);
+    table?.checkNew(checked);
+    await this.#command({ kind: "device", device: checked });
+  }
+
+  /**
+   * What `new DeviceClient()` takes in any thread that may block; cloneable.
+   *
+   * @throws {RangeError} before a device is registered.
+   */
+  get deviceClient(): DeviceClientHandle {
+    if (this.#deviceClient !== undefined) return this.#deviceClient;
+    throw new RangeError("Cannot make a client for device state: no device is registered");
+  }
+
+  /**
+   * Queues a copy of a registered device's state, in turn with all other calls. While `send()` runs,
+   * only threads with a `DeviceClient` of their own can queue.
+   *
+   * @param config Whether this is the device's config, its last buffer.
+   * @throws {RangeError} when the device is not registered.
+   */
+  async queueDeviceState(
+    idstr: string,
+    instanceId: number,
+    bytes: Uint8Array,
+    config = false,
+  ): Promise<void> {
+    if (new DeviceTable(this.deviceClient.devices).find(idstr, instanceId) === undefined) {
+      throw new RangeError(
+        `Cannot queue device state: device ${idstr} instance ${instanceId} is not registered`,
+      );
+    }
+    await this.#command({ kind: "device-state", idstr, instanceId, bytes, config });
+  }
+
+  /** What has been queued of each device so far. */
+  deviceProgress(): DeviceProgress[] {
+    if (this.#deviceClient === undefined) return [];
+    return new DeviceTable(this.#deviceClient.devices).devices.map(
+      ({ idstr, instanceId, buffers, bytes }) => ({
+        idstr,
+        instanceId,
+        buffers: buffers.value,
+        bytes: bytes.value,
+      }),
+    );
   }
 
   /** Ends a round: nothing queued later is put in place before what was queued so far. */

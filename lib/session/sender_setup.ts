@@ -6,6 +6,7 @@
  */
 import { StreamError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
+import type { WaitResult } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { PING_VALUE } from "../wire/main_stream.ts";
 import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
@@ -51,6 +52,23 @@ export function awaitAnswer(
         "both sides must use the same number of channels",
     );
   });
+}
+
+/**
+ * Checks how a wait on the channels has ended.
+ *
+ * @throws The session's first error, {StreamError} when it has ended, {TimeoutError} after the limit.
+ */
+export function requireTaken(
+  action: string,
+  result: WaitResult,
+  control: SessionControl,
+  limitMs: number,
+): void {
+  if (result === "taken") return;
+  control.throwIfFailed();
+  if (result === "stopped") throw endedError(action);
+  throw new TimeoutError("ERR_MULTIFD_TIMEOUT", `Cannot ${action}: not done within ${limitMs} ms`);
 }
 
 /** An error about a session that has ended while `action` was under way. */

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { DeviceQueue } from "../engine/device_queue.ts";
 import { ReceiveChannel } from "../engine/receive_channel.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import { SendChannel } from "../engine/send_channel.ts";
@@ -67,6 +68,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       control,
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
+      devices: job.devices.map((device) => new DeviceQueue(device, control)),
       idleMs: timeouts.idleMs,
     });
     warmUpReceiver(job.pageSize);

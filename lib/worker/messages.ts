@@ -5,6 +5,9 @@
  * @module
  */
 import type { ResolvedCompression } from "../codec/registry.ts";
+import type { LoadConfig, SaveConfig } from "../device/device.ts";
+import type { DeviceClientHandle } from "../engine/device_client.ts";
+import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import type { SendStateHandle } from "../engine/send_state.ts";
 import type { SharedFileBlock } from "../file/file_round.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
@@ -42,6 +45,7 @@ export interface ReceiveChannelJob {
   readonly statistics: SharedArrayBuffer;
   readonly state: SharedArrayBuffer;
   readonly blocks: BlockTableHandle;
+  readonly devices: readonly DeviceQueueHandle[];
 }
 
 /** The thread that runs a sender for a caller on the event loop. */
@@ -105,8 +109,25 @@ export type WorkerJob =
   | PageWorkerJob
   | FileChannelJob;
 
+/** Saving one device. */
+export interface SaveTask {
+  readonly kind: "save";
+  readonly device: SaveConfig;
+  readonly client: DeviceClientHandle;
+}
+
+/** Loading one device. */
+export interface LoadTask {
+  readonly kind: "load";
+  readonly device: LoadConfig;
+  readonly control: SharedArrayBuffer;
+  /** How long to wait for one buffer, in milliseconds. */
+  readonly limitMs: number;
+}
+
 /** What a thread of a pool can do. */
-export type PoolTask = { readonly kind: "call"; readonly function: WorkerFunction };
+export type PoolTask =
+  { readonly kind: "call"; readonly function: WorkerFunction } | SaveTask | LoadTask;
 
 /** What the owner of a pool says to its threads; they answer in shared words. */
 export type PoolCommand =
@@ -135,6 +156,14 @@ export type SenderCommand =
       readonly byteOffset: number;
     }
   | { readonly kind: "pages"; readonly block: number; readonly pages: Uint32Array }
+  | { readonly kind: "device"; readonly device: SaveConfig }
+  | {
+      readonly kind: "device-state";
+      readonly idstr: string;
+      readonly instanceId: number;
+      readonly bytes: Uint8Array;
+      readonly config: boolean;
+    }
   | { readonly kind: "sync" }
   | { readonly kind: "complete" }
   | { readonly kind: "close" };
@@ -142,6 +171,8 @@ export type SenderCommand =
 /** A sender's answer to each command; failures are in the session control. */
 export interface SenderReply {
   readonly ok: boolean;
+  /** Makes clients for device state; said when a device has been registered. */
+  readonly client?: DeviceClientHandle | undefined;
 }
 
 /** What a receiver's thread reports. */

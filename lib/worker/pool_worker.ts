@@ -4,6 +4,8 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
+import { runLoad } from "../device/load_thread.ts";
+import { runSave } from "../device/save_thread.ts";
 import { MultifdError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -50,7 +52,7 @@ async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
   };
   try {
     context.throwIfAborted();
-    await callWorkerFunction(task.function, context);
+    await perform(task, context);
     return undefined;
   } catch (error) {
     return (
@@ -58,5 +60,16 @@ async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
     );
   } finally {
     clearInterval(timer);
+  }
+}
+
+function perform(task: PoolTask, context: TaskContext): Promise<void> {
+  switch (task.kind) {
+    case "call":
+      return callWorkerFunction(task.function, context);
+    case "save":
+      return runSave(task, context);
+    case "load":
+      return runLoad(task, context);
   }
 }

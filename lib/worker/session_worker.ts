@@ -25,16 +25,20 @@ export async function runSender(job: SenderJob): Promise<void> {
   const control = new SessionControl(job.control);
   const port = parentPort!;
   const { promise, resolve } = Promise.withResolvers<void>();
-  const reply = (ok: boolean): void => port.postMessage({ ok } satisfies SenderReply);
   using sender = new BlockingSender(job.config, control, new StatisticsTable(job.statistics));
+  const reply = (ok: boolean, kind: SenderCommand["kind"]): void => {
+    const registered = kind === "connect" || kind === "device";
+    const client = registered ? sender.deviceClient : undefined;
+    port.postMessage({ ok, client } satisfies SenderReply);
+  };
   port.on("message", (command: SenderCommand) => {
     if (command.kind === "close") return resolve();
     try {
       runCommand(sender, command);
-      reply(true);
+      reply(true, command.kind);
     } catch (error) {
       control.fail(error, { side: "source" });
-      reply(false);
+      reply(false, command.kind);
     }
   });
   await promise;
@@ -55,6 +59,12 @@ function runCommand(sender: BlockingSender, command: SenderCommand): void {
     }
     case "pages":
       return sender.queuePages(command.block, command.pages);
+    case "device":
+      return sender.registerDevice(command.device);
+    case "device-state": {
+      const { idstr, instanceId, bytes, config } = command;
+      return sender.queueDeviceState(idstr, instanceId, bytes, config);
+    }
     case "sync":
       return sender.sync();
     case "complete":

@@ -1,0 +1,40 @@
+/**
+ * A load thread: runs the code of one device over its queue and checks that nothing is left.
+ *
+ * @module
+ */
+import { DeviceQueue } from "../engine/device_queue.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type { LoadTask } from "../worker/messages.ts";
+import type { TaskContext } from "../worker/thread_pool.ts";
+import { callWorkerFunction } from "../worker/worker_function.ts";
+import { loadDescriptor } from "./descriptor_device.ts";
+import { named } from "./device_failure.ts";
+import type { DeviceCode } from "./device.ts";
+import { LoadContext } from "./load_context.ts";
+import { loadMemory } from "./memory_device.ts";
+
+/** Runs one load; its failure ends the session. */
+export async function runLoad(
+  { device, control: shared, limitMs }: LoadTask,
+  task: TaskContext,
+): Promise<void> {
+  const control = new SessionControl(shared);
+  try {
+    const { configAfterRam } = device;
+    const queue = new DeviceQueue(device.queue, control);
+    const context = new LoadContext(queue, task, { configAfterRam, limitMs });
+    await load(context, device.load);
+    context.end();
+  } catch (error) {
+    const failure = named("load", device.queue.idstr, error);
+    control.fail(failure, { side: "destination" });
+    throw failure;
+  }
+}
+
+async function load(context: LoadContext, code: DeviceCode): Promise<void> {
+  if (!("builtin" in code)) return callWorkerFunction(code, context);
+  if (code.builtin === "descriptor") loadDescriptor(context, code);
+  else loadMemory(context, code);
+}

@@ -1,0 +1,79 @@
+/**
+ * A ready-made device: its state lies in a SharedArrayBuffer and is loaded into one. Channels send
+ * straight from that memory; nothing is copied.
+ *
+ * @module
+ */
+import { addressOf } from "../../ffi/arena.ts";
+import { copyMemory } from "../../ffi/libc.ts";
+import { DeviceError } from "../errors.ts";
+import { DEVICE_BUFFER_BYTES } from "../limits.ts";
+import type { DeviceDefinition, MemoryState } from "./device.ts";
+import type { LoadDevice } from "./load_context.ts";
+import type { SaveDevice } from "./save_context.ts";
+
+/** What a memory device is made of. */
+export interface MemoryDeviceOptions extends Omit<DeviceDefinition, "save" | "load"> {
+  /** The state, or where it goes; both sides must have the same length. */
+  readonly buffer: SharedArrayBuffer;
+  /** First byte of the state. Default 0. */
+  readonly byteOffset?: number | undefined;
+  /** Bytes of the state. Default up to the end of the buffer. */
+  readonly byteLength?: number | undefined;
+  /** Bytes of one buffer, 1 to 1 MiB. Default 1 MiB. */
+  readonly chunkBytes?: number | undefined;
+}
+
+/**
+ * A device over shared memory, which must not change from the completion phase on.
+ *
+ * @throws {RangeError} for a range outside the buffer.
+ *
+ * @example
+ * ```ts
+ * const weights = new SharedArrayBuffer(256 * 1_048_576);
+ * await sender.registerDevice(memoryDevice({ idstr: "model/weights", buffer: weights }));
+ * ```
+ */
+export function memoryDevice(options: MemoryDeviceOptions): DeviceDefinition {
+  const { buffer, byteOffset = 0, chunkBytes = DEVICE_BUFFER_BYTES } = options;
+  const { byteLength = buffer.byteLength - byteOffset } = options;
+  if (!(byteOffset >= 0 && byteLength > 0 && byteOffset + byteLength <= buffer.byteLength)) {
+    throw new RangeError(
+      `Cannot use ${byteLength} bytes from ${byteOffset}: the buffer has ${buffer.byteLength} bytes`,
+    );
+  }
+  const code: MemoryState = { builtin: "memory", buffer, byteOffset, byteLength, chunkBytes };
+  const { idstr, instanceId, format, config, configAfterRam } = options;
+  const { queuedBytesMax, queuedBuffersMax } = options;
+  const receiver = { configAfterRam, queuedBytesMax, queuedBuffersMax };
+  return { idstr, instanceId, format, config, ...receiver, save: code, load: code };
+}
+
+/** Queues the memory, piece by piece. */
+export function saveMemory(device: SaveDevice, state: MemoryState): void {
+  const { byteLength, chunkBytes } = state;
+  const address = addressOf(state.buffer) + state.byteOffset;
+  for (let at = 0; at < byteLength; at += chunkBytes) {
+    device.throwIfAborted();
+    device.prepare();
+    device.finishWith(address + at, Math.min(chunkBytes, byteLength - at));
+  }
+}
+
+/** Puts every buffer behind the one before. */
+export function loadMemory(device: LoadDevice, state: MemoryState): void {
+  const { byteLength } = state;
+  const address = addressOf(state.buffer) + state.byteOffset;
+  let at = 0;
+  for (let next = device.next(); next !== undefined; next = device.next()) {
+    const bytes = next.bytes.byteLength;
+    if (at + bytes <= byteLength) copyMemory(address + at, next.address, bytes);
+    at += bytes;
+  }
+  if (at === byteLength) return;
+  throw new DeviceError(
+    "ERR_MULTIFD_DEVICE_LENGTH",
+    `Cannot load device ${device.idstr}: its state has ${at} bytes, must be ${byteLength}`,
+  );
+}

@@ -1,0 +1,101 @@
+/**
+ * The devices of a sender: their table, the buffers of their state, and the save threads of the
+ * completion phase.
+ *
+ * @module
+ */
+import type { SaveConfig } from "../device/device.ts";
+import { DeviceClient, type DeviceClientHandle } from "../engine/device_client.ts";
+import { DeviceSendState } from "../engine/device_send_state.ts";
+import { DeviceTable } from "../engine/device_table.ts";
+import type { SendState } from "../engine/send_state.ts";
+import { DEVICES_MAX } from "../limits.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+import { ThreadPool } from "../worker/thread_pool.ts";
+import { encodeDeviceSummary } from "./device_summary.ts";
+import type { Timeouts } from "./options.ts";
+import { joinTasks } from "./join_tasks.ts";
+
+/** See the module comment. Used by the sender's thread. */
+export class SenderDevices implements Disposable {
+  readonly #table = new DeviceTable();
+  readonly #saves: SaveConfig[] = [];
+  readonly #pool: ThreadPool;
+  readonly #state: SendState;
+  readonly #control: SessionControl;
+  readonly #timeouts: Timeouts;
+  #buffers: DeviceSendState | undefined;
+  #client: DeviceClient | undefined;
+
+  constructor(state: SendState, control: SessionControl, timeouts: Timeouts) {
+    this.#state = state;
+    this.#control = control;
+    this.#timeouts = timeouts;
+    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control);
+  }
+
+  /**
+   * Adds a device; the first one makes the buffers of all slots.
+   *
+   * @throws {RangeError | LimitError} as `DeviceTable.add()`.
+   */
+  register(device: SaveConfig): void {
+    this.#table.add(device);
+    this.#buffers ??= DeviceSendState.create(this.#state, this.#control);
+    if (device.save === undefined) return;
+    this.#saves.push(device);
+    // A thread that starts in the completion phase would cost downtime.
+    this.#pool.prestart(this.#saves.length);
+  }
+
+  /** What makes a client in any thread; undefined before the first device is registered. */
+  get handle(): DeviceClientHandle | undefined {
+    if (this.#buffers === undefined) return undefined;
+    return {
+      state: this.#state.handle,
+      device: this.#buffers.handle,
+      devices: this.#table.buffer,
+      control: this.#control.buffer,
+      limitMs: this.#timeouts.stallMs,
+    };
+  }
+
+  /** The client of the sender's own thread. */
+  client(): DeviceClient {
+    const { handle } = this;
+    if (handle === undefined) {
+      throw new RangeError("Cannot queue device state: no device is registered");
+    }
+    return (this.#client ??= new DeviceClient(handle));
+  }
+
+  /** Starts a save thread for every device that has code to save it. */
+  startSaves(): void {
+    const client = this.handle;
+    if (client === undefined) return;
+    for (const device of this.#saves) this.#pool.submitTask({ kind: "save", device, client });
+  }
+
+  /**
+   * Waits until all save threads have ended.
+   *
+   * @throws The first error of any of them, or {TimeoutError} when nothing moves any more.
+   */
+  joinSaves(): void {
+    joinTasks(this.#pool, this.#control, this.#timeouts.idleMs, () =>
+      this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, 0),
+    );
+    this.#control.throwIfFailed();
+  }
+
+  /** How much of which device has been queued, for the receiver; undefined without devices. */
+  summary(): Uint8Array | undefined {
+    const { devices } = this.#table;
+    return devices.length === 0 ? undefined : encodeDeviceSummary(devices);
+  }
+
+  /** Aborts and joins the save threads. */
+  [Symbol.dispose](): void {
+    this.#pool[Symbol.dispose]();
+  }
+}
