@@ -1,0 +1,165 @@
+/**
+ * The same program from everywhere a program may run: workers have to find their code in each case.
+ * From source, all other tests do it.
+ */
+import { afterAll, beforeAll, expect, test } from "bun:test";
+import { cp, mkdir, readdir, rename, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import { TestDirectory } from "./kit/example_program.ts";
+import { bun, repositoryRoot } from "./setup/command.ts";
+
+const LIMIT_MS = 60_000;
+
+/** Sender and receiver with all kinds of workers, on one event loop. */
+const PROGRAM = `
+import { connect, listen, RamBlock } from "multifd";
+
+const block = RamBlock.allocate("pc.ram", 4 << 20);
+for (const [index, view] of [...block.views(4096)].entries()) if (index % 3) view.fill(index);
+for (const compression of ["none", "zlib", "zstd"] as const) {
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 3, compression });
+  const endpoint = receiver.endpoint;
+  await using sender = await connect({ endpoint, channels: 3, compression, blocks: [block], verify: true });
+  await sender.send({ rounds: 2 });
+  await Promise.all([sender.complete(), receiver.complete()]);
+  const equal = Buffer.compare(receiver.blocks[0]!.view(0, block.bytes), block.view(0, block.bytes)) === 0;
+  console.log(compression, equal ? "equal" : "DIFFERENT");
+}
+`;
+
+const EXPECTED = { status: 0, stdout: "none equal\nzlib equal\nzstd equal\n", stderr: "" };
+
+let directory: TestDirectory;
+
+async function runIn(cwd: string, command: string[]) {
+  const child = Bun.spawn(command, {
+    cwd,
+    stdin: "ignore",
+    stdout: "pipe",
+    stderr: "pipe",
+    timeout: LIMIT_MS,
+    killSignal: "SIGKILL",
+  });
+  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
+  return { status: await child.exited, stdout, stderr };
+}
+
+/** Packs the library, installs it in a project elsewhere, and puts the program there. */
+beforeAll(async () => {
+  directory = await TestDirectory.make();
+  const destination = directory.join("packed");
+  await mkdir(destination);
+  const pack = [bun, "pm", "pack", "--destination", destination];
+  expect(await runIn(repositoryRoot, pack)).toMatchObject({ status: 0 });
+  const [tarball = ""] = await readdir(destination);
+
+  const project = directory.join("project");
+  await mkdir(project);
+  await Bun.write(join(project, "package.json"), '{ "name": "user", "type": "module" }');
+  const add = [bun, "add", "--offline", join(destination, tarball)];
+  expect(await runIn(project, add)).toMatchObject({ status: 0 });
+  await Bun.write(join(project, "program.ts"), PROGRAM);
+}, LIMIT_MS);
+
+afterAll(async () => {
+  await directory[Symbol.asyncDispose]();
+});
+
+test("multifd/package holds what it needs and no more", async () => {
+  const installed = directory.join("project", "node_modules", "multifd");
+  const names = (await readdir(installed)).filter((name) => !name.startsWith(".")).toSorted();
+  const expected = ["CHANGELOG.md", "LICENSE", "README.md", "docs", "ffi", "lib", "mod.ts"];
+  expect(names).toEqual([...expected, "package.json", "types"]);
+  const bundle = Bun.file(join(installed, "lib", "worker", "entry.bundle.txt"));
+  expect(bundle.size).toBeGreaterThan(10_000);
+  const { dependencies, main, exports } = (await Bun.file(
+    join(installed, "package.json"),
+  ).json()) as {
+    dependencies?: object;
+    main?: string;
+    exports?: Record<string, string>;
+  };
+  expect([dependencies, main]).toEqual([undefined, undefined]);
+  expect(Object.keys(exports ?? {})).toEqual(["."]);
+});
+
+test(
+  "multifd/package has types that pass with the options of bun init",
+  async () => {
+    const project = directory.join("project");
+    const compilerOptions = {
+      lib: ["ESNext"],
+      target: "ESNext",
+      module: "Preserve",
+      moduleDetection: "force",
+      moduleResolution: "bundler",
+      types: ["bun"],
+      verbatimModuleSyntax: true,
+      noEmit: true,
+      strict: true,
+      skipLibCheck: true,
+      noFallthroughCasesInSwitch: true,
+      noUncheckedIndexedAccess: true,
+      noImplicitOverride: true,
+    };
+    const configuration = { compilerOptions, files: ["program.ts"] };
+    await Bun.write(join(project, "tsconfig.json"), JSON.stringify(configuration));
+    for (const name of ["@types", "bun-types"]) {
+      const target = join(repositoryRoot, "node_modules", name);
+      await symlink(target, join(project, "node_modules", name));
+    }
+    const { status, stdout, stderr } = await runIn(project, [bun, "check", "--no-script"]);
+    expect(stdout + stderr).toContain("No type errors in 1 file");
+    expect(status).toBe(0);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "multifd/package transfers when installed as a dependency",
+  async () => {
+    expect(await runIn(directory.join("project"), [bun, "program.ts"])).toEqual(EXPECTED);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "multifd/bundle transfers from one file of bun build, with nothing beside it",
+  async () => {
+    const project = directory.join("project");
+    const alone = directory.join("bundle");
+    await mkdir(alone);
+    const build = [bun, "build", "program.ts", "--target=bun", "--outfile=bundle.js"];
+    expect(await runIn(project, build)).toMatchObject({ status: 0 });
+    await rename(join(project, "bundle.js"), join(alone, "bundle.js"));
+    expect(await runIn(alone, [bun, "bundle.js"])).toEqual(EXPECTED);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "multifd/bundle transfers from a minified folder with several entries",
+  async () => {
+    const project = directory.join("project");
+    await cp(join(project, "program.ts"), join(project, "other.ts"));
+    const outdir = directory.join("split");
+    const options = ["--target=bun", "--splitting", "--minify", `--outdir=${outdir}`];
+    const build = [bun, "build", "program.ts", "other.ts", ...options];
+    expect(await runIn(project, build)).toMatchObject({ status: 0 });
+    expect(await runIn(outdir, [bun, "other.js"])).toEqual(EXPECTED);
+  },
+  LIMIT_MS,
+);
+
+test(
+  "multifd/compiled transfers from a binary of bun build --compile",
+  async () => {
+    const alone = directory.join("compiled");
+    await mkdir(alone);
+    const binary = join(alone, "program");
+    const build = [bun, "build", "program.ts", "--compile", `--outfile=${binary}`];
+    expect(await runIn(directory.join("project"), build)).toMatchObject({ status: 0 });
+    expect(await runIn(alone, [binary])).toEqual(EXPECTED);
+  },
+  LIMIT_MS,
+);
