@@ -71,12 +71,14 @@ export type { FileChannelOptions } from "./lib/file/file_channels.ts";
 export type { MappedRamBlock, MappedRamIndex } from "./lib/file/mapped_ram_index.ts";
 export type { MappedRamRegion } from "./lib/file/mapped_ram_format.ts";
 export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
+export { COMPRESSION_METHODS, type CompressionMethod } from "./lib/codec/methods.ts";
+export type { Compression, ResolvedCompression } from "./lib/codec/registry.ts";
 export {
-  COMPRESSION_METHODS,
-  type Compression,
-  type CompressionMethod,
-} from "./lib/codec/registry.ts";
-export type { EngineName } from "./lib/codec/engines.ts";
+  PageStreamDecoder,
+  PageStreamEncoder,
+  type PageStreamOptions,
+} from "./lib/codec/page_stream.ts";
+export type { EngineName } from "./lib/codec/engine.ts";
 export {
   capabilities,
   type Capabilities,

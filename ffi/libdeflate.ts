@@ -107,6 +107,8 @@ export class LibdeflateInflate implements Disposable {
   readonly #actualIn = (this.#results.address + ACTUAL_IN_AT) as unknown as Context;
   readonly #actualOut = (this.#results.address + ACTUAL_OUT_AT) as unknown as Context;
   #context: Context | null;
+  /** Input bytes that followed the last stream. */
+  inputLeft = 0;
 
   constructor() {
     this.#context = libdeflate().libdeflate_alloc_decompressor() as Context | null;
@@ -116,11 +118,12 @@ export class LibdeflateInflate implements Disposable {
   }
 
   /**
-   * Inflates one complete stream of `bytes` bytes that must give exactly `capacity` bytes.
+   * Inflates one complete stream that starts at `from` and ends within `bytes` bytes; returns the
+   * bytes written to `to`. What follows the stream is counted in {@linkcode inputLeft}.
    *
-   * @throws {NativeCodecError} when it does not.
+   * @throws {NativeCodecError} when it is damaged, cut short, or gives more than `capacity` bytes.
    */
-  inflate(from: number, bytes: number, to: number, capacity: number): void {
+  inflate(from: number, bytes: number, to: number, capacity: number): number {
     if (this.#context === null) throw new TypeError("Cannot decompress: the context is disposed");
     const status = libdeflate().libdeflate_deflate_decompress_ex(
       this.#context,
@@ -134,12 +137,8 @@ export class LibdeflateInflate implements Disposable {
     if (status !== 0) {
       throw new NativeCodecError(`libdeflate_deflate_decompress_ex() returned ${status}`, status);
     }
-    if (this.#results.pointerAt(ACTUAL_OUT_AT) !== capacity) {
-      throw new NativeCodecError("it gives too little", status);
-    }
-    if (this.#results.pointerAt(ACTUAL_IN_AT) !== bytes) {
-      throw new NativeCodecError("bytes follow its end", status);
-    }
+    this.inputLeft = bytes - this.#results.pointerAt(ACTUAL_IN_AT);
+    return this.#results.pointerAt(ACTUAL_OUT_AT);
   }
 
   [Symbol.dispose](): void {

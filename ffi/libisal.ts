@@ -54,6 +54,7 @@ function libisal(): Libisal {
  */
 const DEFLATE_NEXT_IN_AT = 0;
 const DEFLATE_AVAIL_IN_AT = 8;
+const DEFLATE_TOTAL_IN_AT = 12;
 const DEFLATE_NEXT_OUT_AT = 16;
 const DEFLATE_AVAIL_OUT_AT = 24;
 const LEVEL_AT = 40;
@@ -87,7 +88,6 @@ const SYNC_FLUSH = 1;
 const COMP_OK = 0;
 const STATELESS_OVERFLOW = -1;
 const ISAL_DECOMP_OK = 0;
-const ISAL_END_INPUT = 1;
 const ISAL_OUT_OVERFLOW = 2;
 
 /** Release of the library, by its file's name since it has no call for it; undefined when unknown. */
@@ -205,6 +205,8 @@ export class IsalDeflate extends IsalCompressor implements Disposable {
   deflate(from: number, bytes: number, to: number, capacity: number): number {
     this.setInput(from, bytes);
     this.setOutput(to, capacity);
+    // igzip derives its block limits from the total, which would run over after 4 GiB.
+    this.arena.u32[DEFLATE_TOTAL_IN_AT >>> 2] = 0;
     const status = libisal().isal_deflate_stateless(this.state);
     if (status === COMP_OK) return capacity - this.outputLeft;
     if (status === STATELESS_OVERFLOW) return 0;
@@ -249,23 +251,23 @@ export class IsalInflate implements Disposable {
   }
 
   /**
-   * Inflates one complete stream of `bytes` bytes that must give exactly `capacity` bytes.
+   * Inflates one complete stream that starts at `from` and ends within `bytes` bytes; returns the
+   * bytes written to `to`. What follows the stream is left in {@linkcode inputLeft}.
    *
-   * @throws {NativeCodecError} when it does not.
+   * @throws {NativeCodecError} when it is damaged, cut short, or gives more than `capacity` bytes.
    */
-  inflate(from: number, bytes: number, to: number, capacity: number): void {
+  inflate(from: number, bytes: number, to: number, capacity: number): number {
     this.setInput(from, bytes);
     this.setOutput(to, capacity);
     const status = unwrap(
       "isal_inflate_stateless()",
       libisal().isal_inflate_stateless(this.#state),
     );
-    if (status === ISAL_END_INPUT) throw new NativeCodecError("it ends early", status);
-    if (status === ISAL_OUT_OVERFLOW) throw new NativeCodecError("it gives too much", status);
-    if (status !== ISAL_DECOMP_OK || this.outputLeft > 0) {
-      throw new NativeCodecError("it gives too little", status);
-    }
-    if (this.inputLeft > 0) throw new NativeCodecError("bytes follow its end", status);
+    if (status === ISAL_DECOMP_OK) return capacity - this.outputLeft;
+    throw new NativeCodecError(
+      status === ISAL_OUT_OVERFLOW ? "it gives too much" : "it ends early",
+      status,
+    );
   }
 
   /** The memory is the collector's; the method exists for symmetry with the other engines. */

@@ -19,7 +19,9 @@ export const LIBZSTD: LibrarySource = {
 
 const ZSTD_e_continue = 0;
 const ZSTD_e_flush = 1;
+const ZSTD_e_end = 2;
 const ZSTD_c_compressionLevel = 100;
+const ZSTD_reset_session_only = 1;
 
 const CONTEXT = FFIType.ptr; // ZSTD_CCtx * or ZSTD_DCtx *
 const STATUS = FFIType.u64_fast; // size_t: a count, or an error code near 2^64 (a BigInt here)
@@ -30,6 +32,7 @@ const SYMBOLS = {
   ZSTD_freeCCtx: { args: [CONTEXT], returns: STATUS },
   ZSTD_CCtx_setParameter: { args: [CONTEXT, "i32", "i32"], returns: STATUS }, // cctx, param, value
   ZSTD_compressStream2: { args: [CONTEXT, "ptr", "ptr", "i32"], returns: STATUS }, // cctx, output, input, endOp; bytes still unflushed
+  ZSTD_CCtx_reset: { args: [CONTEXT, "i32"], returns: STATUS }, // cctx, reset
   ZSTD_createDCtx: { args: [], returns: CONTEXT },
   ZSTD_freeDCtx: { args: [CONTEXT], returns: STATUS },
   ZSTD_decompressStream: { args: [CONTEXT, "ptr", "ptr"], returns: STATUS }, // dctx, output, input; 0 at frame end or a hint
@@ -107,7 +110,7 @@ abstract class ZstdStream implements Disposable {
   abstract [Symbol.dispose](): void;
 }
 
-/** One compression context that writes a single frame without end. */
+/** One compression context. A frame ends only where the caller wants another level after it. */
 export class ZstdCompressStream extends ZstdStream {
   #context: Context | null;
 
@@ -115,28 +118,43 @@ export class ZstdCompressStream extends ZstdStream {
     super();
     this.#context = libzstd().ZSTD_createCCtx() as Context | null;
     if (this.#context === null) throw new NativeCodecError("ZSTD_createCCtx() is out of memory", 0);
-    this.setLevel(level);
+    this.#setLevel(level);
   }
 
-  /** Sets the level; in a running frame libzstd takes it into use at its next block. */
-  setLevel(level: number): void {
+  /**
+   * Begins a new frame, after {@linkcode finish}; `level` holds from now on. A running frame keeps
+   * its level whatever is set.
+   */
+  reset(level?: number): void {
+    unwrap("ZSTD_CCtx_reset()", libzstd().ZSTD_CCtx_reset(this.#live(), ZSTD_reset_session_only));
+    if (level !== undefined) this.#setLevel(level);
+  }
+
+  /** Consumes input; with `flush` everything consumed so far is in the output. */
+  compress(flush: boolean): void {
+    this.#compress(flush ? ZSTD_e_flush : ZSTD_e_continue);
+  }
+
+  /** Consumes input and ends the frame. */
+  finish(): void {
+    this.#compress(ZSTD_e_end);
+  }
+
+  #setLevel(level: number): void {
     unwrap(
       "ZSTD_CCtx_setParameter(compressionLevel)",
       libzstd().ZSTD_CCtx_setParameter(this.#live(), ZSTD_c_compressionLevel, level),
     );
   }
 
-  /** Consumes input; with `flush` returns the bytes still held back, 0 when all are out. */
-  compress(flush: boolean): number {
-    return unwrap(
+  #compress(endOp: number): void {
+    const heldBack = unwrap(
       "ZSTD_compressStream2()",
-      libzstd().ZSTD_compressStream2(
-        this.#live(),
-        this.output,
-        this.input,
-        flush ? ZSTD_e_flush : ZSTD_e_continue,
-      ),
+      libzstd().ZSTD_compressStream2(this.#live(), this.output, this.input, endOp),
     );
+    if (endOp !== ZSTD_e_continue && heldBack > 0) {
+      throw new NativeCodecError(`ZSTD_compressStream2() holds back ${heldBack} bytes`, 0);
+    }
   }
 
   #live(): Context {

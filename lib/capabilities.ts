@@ -6,13 +6,10 @@
  */
 import { libcVersion, LIBC } from "../ffi/libc.ts";
 import { mappedFile, type LibrarySource } from "../ffi/library.ts";
-import { ENGINE_LIBRARIES, engineFailure, type EngineName } from "./codec/engines.ts";
-import {
-  COMPRESSION_METHODS,
-  methodEngines,
-  methodLevels,
-  type CompressionMethod,
-} from "./codec/registry.ts";
+import type { EngineName } from "./codec/engine.ts";
+import { engineFailure, ENGINES } from "./codec/engines.ts";
+import { COMPRESSION_METHODS, METHODS, type CompressionMethod } from "./codec/methods.ts";
+import { resolveCompression, type CodecDirection } from "./codec/registry.ts";
 
 /** One native library. */
 export interface LibraryCapability {
@@ -40,8 +37,12 @@ export interface MethodCapability {
   readonly available: boolean;
   /** Lowest and highest level; absent for methods without levels. */
   readonly levels?: readonly [number, number];
-  /** Engines that speak it, in order of preference; empty when it needs none. */
+  /** Engines that speak it; empty when it needs none. */
   readonly engines: readonly EngineCapability[];
+  /** Engine a sender takes at level 1 unless told otherwise; absent without one. */
+  readonly encoder?: EngineName;
+  /** Engine a receiver takes unless told otherwise; absent without one. */
+  readonly decoder?: EngineName;
 }
 
 /** One engine of a method. */
@@ -52,6 +53,8 @@ export interface EngineCapability {
   readonly library: string;
   /** Whether the library is there. */
   readonly available: boolean;
+  /** Whether an accelerator does the work; present only for engines that can have one. */
+  readonly accelerated?: boolean;
 }
 
 /** See {@linkcode capabilities}. */
@@ -64,8 +67,11 @@ export interface Capabilities {
 
 const LIBRARIES: readonly { source: LibrarySource; version: () => string | undefined }[] = [
   { source: LIBC, version: libcVersion },
-  ...Object.values(ENGINE_LIBRARIES),
+  ...Object.values(ENGINES),
 ];
+
+/** Page size that the preference is reported for. */
+const PAGE_BYTES = 4096;
 
 /**
  * Opens every library that is there and says what was found. Never throws for a missing one.
@@ -85,17 +91,30 @@ export function capabilities(): Capabilities {
 }
 
 function probeMethod(method: CompressionMethod): MethodCapability {
-  const levels = methodLevels(method);
-  const engines = methodEngines(method).map((engine) => ({
-    engine,
-    library: ENGINE_LIBRARIES[engine].source.name,
-    available: engineFailure(engine) === undefined,
-  }));
+  const { levels, coding } = METHODS[method];
+  const engines = (coding?.engines ?? []).map(probeEngine);
+  const available = engines.length === 0 || engines.some((engine) => engine.available);
+  const choose = (direction: CodecDirection): EngineName | undefined =>
+    available ? resolveCompression(method, direction, PAGE_BYTES).engine : undefined;
+  const [encoder, decoder] = [choose("encode"), choose("decode")];
   return {
     method,
-    available: engines.length === 0 || engines.some(({ available }) => available),
+    available,
     ...(levels === undefined ? {} : { levels }),
     engines,
+    ...(encoder === undefined ? {} : { encoder }),
+    ...(decoder === undefined ? {} : { decoder }),
+  };
+}
+
+function probeEngine(engine: EngineName): EngineCapability {
+  const { source, accelerated } = ENGINES[engine];
+  const available = engineFailure(engine) === undefined;
+  return {
+    engine,
+    library: source.name,
+    available,
+    ...(available && accelerated !== undefined ? { accelerated: accelerated() } : {}),
   };
 }
 

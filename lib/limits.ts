@@ -15,6 +15,9 @@ export const PACKET_PAYLOAD_BYTES = 524_288;
  */
 export const PACKETS_PER_JOB = 8;
 
+/** Most pages of one packet: those of 4 KiB, the smallest pages there are. */
+export const PACKET_PAGES_MAX = 128;
+
 /** Channels of one migration (section 1); the handshake has one byte for the id. */
 export const CHANNELS_MAX = 255;
 

@@ -4,8 +4,9 @@
  *
  * @module
  */
-import { CodecError } from "../errors.ts";
 import { NativeCodecError } from "../../ffi/errors.ts";
+import { CodecError } from "../errors.ts";
+import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { IovecList } from "../net/iovec_list.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 
@@ -17,6 +18,11 @@ export interface PageEncoder extends Disposable {
    * write to the pages meanwhile: whatever they do, the payload must decode.
    */
   encode(runs: PageRuns, payload: IovecList): number;
+  /**
+   * Changes the level from the next packet on. Only methods with levels have it; the level is one of
+   * the method's.
+   */
+  setLevel?(level: number): void;
 }
 
 /** Where a decoder gets the payload of the packet in hand. */
@@ -36,6 +42,14 @@ export interface PageDecoder extends Disposable {
    * @throws {CodecError} when the payload does not decode to exactly these pages.
    */
   decode(runs: PageRuns, payloadBytes: number, source: PayloadSource): void;
+}
+
+/** An encoder's failure to stay within what a receiver takes. */
+export function overflowError(): CodecError {
+  return new CodecError(
+    "ERR_MULTIFD_CODEC_OVERFLOW",
+    `Cannot encode packet: more than ${PAYLOAD_BYTES_MAX} bytes of payload, the most a receiver takes`,
+  );
 }
 
 /** An error about a payload, with the library's own error as the cause. */

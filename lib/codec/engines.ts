@@ -1,39 +1,31 @@
 /**
- * The libraries that compress. A method is a wire format, an engine is the library that speaks it;
- * which engines a method has is listed in the registry.
+ * All engines by name.
  *
  * @module
  */
-import { LIBDEFLATE, libdeflateVersion } from "../../ffi/libdeflate.ts";
-import { LIBISAL, isalVersion } from "../../ffi/libisal.ts";
-import { LIBQPL, qplVersion } from "../../ffi/libqpl.ts";
-import type { LibrarySource } from "../../ffi/library.ts";
-import { LIBZ, zlibVersion } from "../../ffi/libz.ts";
-import { LIBZSTD, zstdVersion } from "../../ffi/libzstd.ts";
-
-/** Name of a library as the engine of a method; `isal` is Intel's ISA-L (igzip). */
-export type EngineName = "libz" | "isal" | "libdeflate" | "libzstd" | "libqpl";
-
-/** The library behind an engine. */
-export interface EngineLibrary {
-  readonly source: LibrarySource;
-  /** Opens the library; its version where it tells it. Throws `MissingLibraryError`. */
-  readonly version: () => string | undefined;
-}
+import type { Engine, EngineName } from "./engine.ts";
+import { ISAL_ENGINE } from "./engine_isal.ts";
+import { LIBDEFLATE_ENGINE } from "./engine_libdeflate.ts";
+import { LIBQPL_ENGINE } from "./engine_libqpl.ts";
+import { LIBZ_ENGINE } from "./engine_libz.ts";
+import { LIBZSTD_ENGINE } from "./engine_libzstd.ts";
 
 /** All engines, in the order in which they are reported. */
-export const ENGINE_LIBRARIES: Readonly<Record<EngineName, EngineLibrary>> = {
-  libz: { source: LIBZ, version: zlibVersion },
-  isal: { source: LIBISAL, version: isalVersion },
-  libdeflate: { source: LIBDEFLATE, version: libdeflateVersion },
-  libzstd: { source: LIBZSTD, version: zstdVersion },
-  libqpl: { source: LIBQPL, version: qplVersion },
+export const ENGINES: Readonly<Record<EngineName, Engine>> = {
+  libz: LIBZ_ENGINE,
+  isal: ISAL_ENGINE,
+  libdeflate: LIBDEFLATE_ENGINE,
+  libzstd: LIBZSTD_ENGINE,
+  libqpl: LIBQPL_ENGINE,
 };
+
+/** All engine names. */
+export const ENGINE_NAMES = Object.keys(ENGINES) as readonly EngineName[];
 
 /** Why an engine cannot be used here, or undefined when it can. */
 export function engineFailure(name: EngineName): unknown {
   try {
-    ENGINE_LIBRARIES[name].version();
+    ENGINES[name].version();
     return undefined;
   } catch (error) {
     return error;

@@ -1,105 +1,106 @@
 /**
- * The compression methods of the wire format and who implements them.
+ * From what a user asks for (a method, perhaps a level and an engine) to the encoder and decoder of
+ * a channel.
  *
  * @module
  */
+import { MissingLibraryError } from "../errors.ts";
 import type { PageDecoder, PageEncoder } from "./codec.ts";
-import type { EngineName } from "./engines.ts";
+import type { EngineName } from "./engine.ts";
+import { engineFailure, ENGINES } from "./engines.ts";
+import { COMPRESSION_METHODS, METHODS, type Coding, type CompressionMethod } from "./methods.ts";
 import { RawDecoder, RawEncoder } from "./none.ts";
-import { ZlibDecoder, ZlibEncoder } from "./zlib.ts";
-import { ZstdDecoder, ZstdEncoder } from "./zstd.ts";
 
-/** Name of a compression method, as in QEMU's parameter `multifd-compression`. */
-export type CompressionMethod = "none" | "zlib" | "zstd";
-
-/** A method with its level; levels of other methods are refused. */
+/** A method with its level and engine. */
 export interface Compression {
+  /** Method name; both sides must have the same. */
   readonly method: CompressionMethod;
-  /** Default 1. zlib 0 to 9; zstd -7 to 20, where negative levels are faster and an extension. */
-  readonly level?: number | undefined;
+  /**
+   * Default 1; matters to the sender only. zlib 0 to 9; zstd -7 to 20, where negative levels are
+   * faster and an extension; qatzip 1 to 9; qpl and uadk 0 to 9, an extension, where 0 sends pages
+   * raw. `"auto"` moves the level so that neither processor nor network idles.
+   */
+  readonly level?: number | "auto" | undefined;
+  /** The library that does it on this side. Default: the fastest that is there. */
+  readonly engine?: EngineName | undefined;
 }
-
-interface MethodDefinition {
-  /** Value of the method field in a packet's flags (wire format, section 1.1). */
-  readonly flag: number;
-  /** Lowest and highest level, absent when the method has none. */
-  readonly levels?: readonly [number, number];
-  /** Engines that speak the method, the one to be preferred first; none for method none. */
-  readonly engines: readonly EngineName[];
-  readonly encoder: (level: number) => PageEncoder;
-  readonly decoder: () => PageDecoder;
-}
-
-const METHODS: Readonly<Record<CompressionMethod, MethodDefinition>> = {
-  none: {
-    flag: 0x00,
-    engines: [],
-    encoder: () => new RawEncoder(),
-    decoder: () => new RawDecoder(),
-  },
-  zlib: {
-    flag: 0x02,
-    levels: [0, 9],
-    engines: ["libz"],
-    encoder: (level) => new ZlibEncoder(level),
-    decoder: () => new ZlibDecoder(),
-  },
-  zstd: {
-    flag: 0x04,
-    levels: [-7, 20],
-    engines: ["libzstd"],
-    encoder: (level) => new ZstdEncoder(level),
-    decoder: () => new ZstdDecoder(),
-  },
-};
 
 const LEVEL_DEFAULT = 1;
 
-/** All method names. */
-export const COMPRESSION_METHODS = Object.keys(METHODS) as readonly CompressionMethod[];
-
-/** A checked method and level, in the form that goes to channel threads. */
+/** A checked choice, in the form that goes to channel threads. */
 export interface ResolvedCompression {
   readonly method: CompressionMethod;
+  /** Level to start with; 1 for methods without levels. */
   readonly level: number;
+  /** Lowest and highest level the encoder may move between; absent when it keeps its level. */
+  readonly autoLevels?: readonly [number, number];
+  /** Library that does it, absent for method none. */
+  readonly engine?: EngineName;
 }
 
+/** What a choice is for: senders encode, receivers decode. */
+export type CodecDirection = "encode" | "decode";
+
 /**
- * Checks a method and level.
+ * Checks a choice and fills in what it leaves open.
  *
- * @throws {RangeError} for an unknown method or a level outside its range.
+ * @param pageSize In bytes: an engine that cannot encode pages of this size is not chosen.
+ * @throws {RangeError} for an unknown method, a level outside its range, an engine that does not
+ * speak the method.
+ * @throws {MissingLibraryError} when the engine's library, or that of every engine, is missing.
  */
 export function resolveCompression(
-  compression: Compression | CompressionMethod = "none",
+  compression: Compression | CompressionMethod | undefined,
+  direction: CodecDirection,
+  pageSize: number,
 ): ResolvedCompression {
-  const { method, level } =
-    typeof compression === "string" ? { method: compression, level: undefined } : compression;
+  const { method, level, engine }: Compression =
+    typeof compression === "object" ? compression : { method: compression ?? "none" };
   if (!COMPRESSION_METHODS.includes(method)) {
     throw new RangeError(
       `Cannot use compression ${method as string}: must be one of ${COMPRESSION_METHODS.join(", ")}`,
     );
   }
-  const { levels } = METHODS[method];
-  if (level === undefined) return { method, level: LEVEL_DEFAULT };
-  if (levels === undefined) {
-    throw new RangeError(`Cannot use level ${level}: method ${method} has no levels`);
+  const startLevel = checkLevel(method, level);
+  const { coding } = METHODS[method];
+  if (engine !== undefined && coding?.engines.includes(engine) !== true) {
+    const allowed = coding === undefined ? "absent" : `one of ${coding.engines.join(", ")}`;
+    throw new RangeError(`Cannot use engine ${engine} for ${method}: must be ${allowed}`);
   }
-  if (!Number.isInteger(level) || level < levels[0] || level > levels[1]) {
-    throw new RangeError(
-      `Cannot use level ${level}: ${method} has levels ${levels[0]} to ${levels[1]}`,
-    );
-  }
-  return { method, level };
+  if (coding === undefined) return { method, level: startLevel };
+  const chosen =
+    direction === "decode"
+      ? choose(engine ? [engine] : coding.decodeOrder)
+      : chooseEncoder(method, coding, engine, startLevel, pageSize);
+  const resolved: ResolvedCompression = { method, level: startLevel, engine: chosen };
+  if (level !== "auto") return resolved;
+  return { ...resolved, autoLevels: coding.autoLevels(ENGINES[chosen]) };
 }
 
-/** Engines that speak a method, the one to be preferred first; empty for method none. */
-export function methodEngines(method: CompressionMethod): readonly EngineName[] {
-  return METHODS[method].engines;
+/**
+ * Makes the encoder of one channel.
+ *
+ * @param pageSize In bytes.
+ * @throws {MissingLibraryError} when the engine's library is not there.
+ */
+export function createEncoder(compression: ResolvedCompression, pageSize: number): PageEncoder {
+  const { method, engine, level } = compression;
+  const { coding } = METHODS[method];
+  if (coding === undefined || engine === undefined) return new RawEncoder();
+  return coding.encoder(ENGINES[engine], level, pageSize);
 }
 
-/** Lowest and highest level of a method; undefined when it has none. */
-export function methodLevels(method: CompressionMethod): readonly [number, number] | undefined {
-  return METHODS[method].levels;
+/**
+ * Makes the decoder of one channel.
+ *
+ * @param pageSize In bytes.
+ * @throws {MissingLibraryError} when the engine's library is not there.
+ */
+export function createDecoder(compression: ResolvedCompression, pageSize: number): PageDecoder {
+  const { method, engine } = compression;
+  const { coding } = METHODS[method];
+  if (coding === undefined || engine === undefined) return new RawDecoder();
+  return coding.decoder(ENGINES[engine], pageSize);
 }
 
 /** Value of the method field in a packet's flags. */
@@ -107,20 +108,45 @@ export function methodFlag(method: CompressionMethod): number {
   return METHODS[method].flag;
 }
 
-/**
- * Makes the encoder of one channel.
- *
- * @throws {MissingLibraryError} when the method's library is not there.
- */
-export function createEncoder(compression: ResolvedCompression): PageEncoder {
-  return METHODS[compression.method].encoder(compression.level);
+function checkLevel(method: CompressionMethod, level: number | "auto" | undefined): number {
+  const { levels } = METHODS[method];
+  if (level === undefined) return LEVEL_DEFAULT;
+  if (levels === undefined) {
+    throw new RangeError(`Cannot use level ${level}: method ${method} has no levels`);
+  }
+  if (level === "auto") return LEVEL_DEFAULT;
+  if (!Number.isInteger(level) || level < levels[0] || level > levels[1]) {
+    throw new RangeError(
+      `Cannot use level ${level}: ${method} has levels ${levels[0]} to ${levels[1]}`,
+    );
+  }
+  return level;
 }
 
-/**
- * Makes the decoder of one channel.
- *
- * @throws {MissingLibraryError} when the method's library is not there.
- */
-export function createDecoder(compression: ResolvedCompression): PageDecoder {
-  return METHODS[compression.method].decoder();
+function chooseEncoder(
+  method: CompressionMethod,
+  coding: Coding,
+  engine: EngineName | undefined,
+  level: number,
+  pageSize: number,
+): EngineName {
+  const wanted = engine ? [engine] : coding.encodeOrder(level);
+  const fitting = wanted.filter((name) => coding.fits?.(ENGINES[name], pageSize) ?? true);
+  if (fitting.length > 0) return choose(fitting);
+  throw new RangeError(
+    `Cannot use engine ${wanted.join()} for ${method}: it cannot keep the format's short window in ` +
+      `pages of ${pageSize} bytes, must be another engine`,
+  );
+}
+
+/** The first engine that is there; one with an accelerator goes before all others. */
+function choose(order: readonly EngineName[]): EngineName {
+  const failures = order.map(engineFailure);
+  const present = order.filter((_, index) => failures[index] === undefined);
+  const chosen = present.find((name) => ENGINES[name].accelerated?.() === true) ?? present[0];
+  if (chosen !== undefined) return chosen;
+  const [first] = failures;
+  if (order.length === 1) throw first;
+  const reasons = failures.map((failure) => (failure as Error).message);
+  throw new MissingLibraryError(reasons.join("; or "));
 }

@@ -8,27 +8,28 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { ZstdCompressStream, ZstdDecompressStream } from "../../ffi/libzstd.ts";
-import { CodecError } from "../errors.ts";
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { IovecList } from "../net/iovec_list.ts";
 import {
   asCodecError,
   codecError,
+  overflowError,
   type PageDecoder,
   type PageEncoder,
   type PayloadSource,
 } from "./codec.ts";
+import type { FrameCompressor, StreamDecompressor } from "./engine.ts";
 
 /** See the module comment. */
 export class ZstdEncoder implements PageEncoder {
-  readonly #stream: ZstdCompressStream;
+  readonly #stream: FrameCompressor;
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
+  #nextLevel: number | undefined;
 
-  /** @param level -7 to 20; QEMU itself knows 0 to 20, its decoder takes them all. */
-  constructor(level: number) {
-    this.#stream = new ZstdCompressStream(level);
+  /** @param stream Owned by the encoder from now on. */
+  constructor(stream: FrameCompressor) {
+    this.#stream = stream;
   }
 
   encode(runs: PageRuns, payload: IovecList): number {
@@ -36,30 +37,45 @@ export class ZstdEncoder implements PageEncoder {
     stream.setOutput(this.#output.address, PAYLOAD_BYTES_MAX);
     for (let run = 0; run < runs.count; run++) {
       stream.setInput(runs.addresses[run], runs.lengths[run]);
-      const flush = run === runs.count - 1;
-      const heldBack = stream.compress(flush);
-      if (stream.inputLeft > 0 || (flush && heldBack > 0)) {
-        throw new CodecError(
-          "ERR_MULTIFD_CODEC_OVERFLOW",
-          `Cannot encode packet: more than ${PAYLOAD_BYTES_MAX} bytes of payload, the most a receiver takes`,
-        );
-      }
+      stream.compress(run === runs.count - 1);
+      if (stream.inputLeft > 0) throw overflowError();
     }
+    if (this.#nextLevel !== undefined) this.#changeLevel(this.#nextLevel);
     const bytes = PAYLOAD_BYTES_MAX - stream.outputLeft;
     payload.append(this.#output.address, bytes);
     return bytes;
   }
 
+  setLevel(level: number): void {
+    this.#nextLevel = level;
+  }
+
   [Symbol.dispose](): void {
     this.#stream[Symbol.dispose]();
+  }
+
+  /**
+   * A level holds for a whole frame, so this packet's frame ends. That must happen here and not at
+   * the next packet's start: QEMU asks a packet for a page at a time and gets none from a frame's end.
+   * No input is left at this point, since libzstd would read the last of it without a copy.
+   */
+  #changeLevel(level: number): void {
+    this.#nextLevel = undefined;
+    this.#stream.finish();
+    this.#stream.reset(level);
   }
 }
 
 /** See the module comment. */
 export class ZstdDecoder implements PageDecoder {
-  readonly #stream = new ZstdDecompressStream();
+  readonly #stream: StreamDecompressor;
   readonly #input = new Arena(PAYLOAD_BYTES_MAX);
   readonly #spare = new Arena(1);
+
+  /** @param stream Owned by the decoder from now on. */
+  constructor(stream: StreamDecompressor) {
+    this.#stream = stream;
+  }
 
   decode(runs: PageRuns, payloadBytes: number, source: PayloadSource): void {
     source.receive(this.#input.address, payloadBytes);

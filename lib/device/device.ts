@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { CompressionMethod } from "../codec/registry.ts";
+import type { CompressionMethod } from "../codec/methods.ts";
 import {
   createDeviceQueue,
   type DeviceLimits,

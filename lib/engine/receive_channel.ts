@@ -47,6 +47,8 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   readonly #deviceReceiver: DeviceReceiver;
   readonly #iovecs = new IovecList();
   #headerFilled = 0;
+  /** Bytes of the payload in hand that have not been asked for. */
+  #payloadLeft = 0;
   #connection: Connection | undefined;
 
   /** @throws {MissingLibraryError} when the codec's library is not there. */
@@ -59,7 +61,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     const { header, headerBytes } = this.#placer;
     const { devices, counters } = parts;
     this.#deviceReceiver = new DeviceReceiver(devices, counters, header, headerBytes);
-    this.#decoder = createDecoder(parts.compression);
+    this.#decoder = createDecoder(parts.compression, parts.pageSize);
   }
 
   /** Serves packets until the peer ends the connection at a packet boundary. */
@@ -79,6 +81,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       const hasPages = this.#placer.place(blocks.blocks);
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
       this.#headerFilled = 0;
+      this.#payloadLeft = payloadBytes;
       if (normalPages > 0) this.#decoder.decode(runs, payloadBytes, this);
       if (hasPages) counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
       else if (sync) counters.addSync(headerBytes);
@@ -122,9 +125,12 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   #receivePayload(bytes: number): void {
     const { header, headerBytes } = this.#placer;
     const start = performance.now();
-    this.#iovecs.append(header.address, headerBytes);
+    this.#payloadLeft -= bytes;
+    // Only behind the whole payload the next header follows.
+    const ahead = this.#payloadLeft === 0 ? headerBytes : 0;
+    if (ahead > 0) this.#iovecs.append(header.address, ahead);
     this.#connection!.receiveList(this.#iovecs, bytes);
-    this.#headerFilled = headerBytes - this.#iovecs.bytes;
+    this.#headerFilled = ahead - this.#iovecs.bytes;
     this.#parts.counters.addTransfer(performance.now() - start);
   }
 

@@ -49,7 +49,7 @@ export class SendChannel implements Disposable {
     this.#words = parts.state.channel(parts.channel);
     this.#workingSlot = parts.state.workingSlot(parts.channel);
     this.#bandwidth = new BandwidthLimit(parts.bandwidth);
-    this.#encoder = createEncoder(parts.compression);
+    this.#encoder = createEncoder(parts.compression, parts.state.handle.pageSize);
     this.#builder = new PacketBuilder(
       {
         pageSize: parts.state.handle.pageSize,

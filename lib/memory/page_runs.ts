@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { pageAddress, type TableBlock } from "./block_table.ts";
+import { pageAddress, type PageLayout } from "./block_table.ts";
 
 /** See the module comment. One object serves a channel for its whole life. */
 export class PageRuns {
@@ -23,7 +23,7 @@ export class PageRuns {
   }
 
   /** Fills the runs with `count` pages of `block`, numbered in `pages` from `first` on. */
-  assign(block: TableBlock, pages: Uint32Array, first: number, count: number): void {
+  assign(block: PageLayout, pages: Uint32Array, first: number, count: number): void {
     const { pageSize } = block;
     let runs = 0;
     let end = -1;

@@ -57,6 +57,14 @@ export class IovecList {
     }
   }
 
+  /** Calls `visit` with every range that is left. */
+  forEach(visit: (address: number, bytes: number) => void): void {
+    for (let entry = this.#first; entry < this.#count; entry++) {
+      const at = this.#vectors + entry * IOVEC_BYTES;
+      visit(this.#arena.pointerAt(at), this.#arena.pointerAt(at + 8));
+    }
+  }
+
   /** Address of a `msghdr` over the entries that are left. */
   message(): number {
     const at = this.#message;

@@ -7,10 +7,11 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { availableParallelism } from "node:os";
+import type { CompressionMethod } from "../codec/methods.ts";
 import {
   resolveCompression,
+  type CodecDirection,
   type Compression,
-  type CompressionMethod,
   type ResolvedCompression,
 } from "../codec/registry.ts";
 import {
@@ -200,7 +201,7 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
   if (switchoverAck && !returnPath) {
     throw new TypeError("Cannot wait for permission to switch over: there is no return path");
   }
-  const session = sessionConfig(options, pageSize);
+  const session = sessionConfig(options, "encode", pageSize);
   const switchoverStart = state?.switchoverStart ?? true;
   const deviceTransport = { ...transportOf(options, session), switchoverStart };
   return {
@@ -242,7 +243,11 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
   }
   const anyUuid = options.uuid === "any";
-  const session = sessionConfig(anyUuid ? { ...options, uuid: undefined } : options, pageSize);
+  const session = sessionConfig(
+    anyUuid ? { ...options, uuid: undefined } : options,
+    "decode",
+    pageSize,
+  );
   return {
     ...session,
     devices: loadConfigs(options.devices ?? [], transportOf(options, session)),
@@ -299,10 +304,14 @@ export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
   return resolved;
 }
 
-function sessionConfig(options: SessionOptions, pageSize: number): SessionConfig {
+function sessionConfig(
+  options: SessionOptions,
+  direction: CodecDirection,
+  pageSize: number,
+): SessionConfig {
   return {
     endpoint: parseEndpoint(options.endpoint),
-    compression: resolveCompression(options.compression),
+    compression: resolveCompression(options.compression, direction, pageSize),
     uuid: parseUuid(options.uuid),
     pageSize,
     timeouts: resolveTimeouts(options.timeouts),
