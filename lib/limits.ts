@@ -84,6 +84,12 @@ export const EARLY_SECTION_BYTES_MAX = 16 * 1_048_576;
  */
 export const STREAM_END_QUIET_MS = { described: 100, undescribed: 3000 } as const;
 
+/** Fields of one device in an analysis; a CPU has a few thousand, a large buffer is one. */
+export const DEVICE_FIELDS_MAX = 1_000_000;
+
+/** Structures inside structures in a device's state; QEMU's go six deep. */
+export const DEVICE_FIELDS_DEPTH_MAX = 32;
+
 /** Metadata of a recording: some hundred bytes for each of at most `BLOCKS_MAX` blocks. */
 export const METADATA_BYTES_MAX = 1_048_576;
 

@@ -4,25 +4,23 @@
  * @module
  */
 import { constants } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
+import { open } from "node:fs/promises";
 import type { Statistics } from "../engine/statistics.ts";
 import { replaceFile, system, writeBytes } from "../memory/file_replacement.ts";
 import { writeMemory } from "../memory/image_file.ts";
 import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
-import { formatUuid, parseUuid } from "../wire/uuid.ts";
+import { formatUuid } from "../wire/uuid.ts";
 import {
   BLOCK_ALIGNMENT,
   checksum,
-  decodeRecordingHeader,
   encodeRecordingHeader,
-  HEADER_BYTES,
-  parseMetadata,
   recordingError,
   type CheckedRange,
   type RecordedBlock,
   type RecordingMetadata,
 } from "./recording_layout.ts";
+import { readRecording } from "./recording_reader.ts";
 
 /** What a recording is made of. */
 export interface RecordingContent {
@@ -98,23 +96,8 @@ export class Recording implements Disposable {
     try {
       const facts = await system(action, file.stat());
       if (!facts.isFile()) throw recordingError("it is not a regular file");
-      const header = await readRange(file, 0, Math.min(HEADER_BYTES, facts.size), action);
-      const range = decodeRecordingHeader(header, facts.size);
-      const metadata = parseMetadata(
-        await readChecked(file, range, "metadata", action),
-        facts.size,
-      );
-      const { machine, pageBits, pageSize, ramSectionId, switchoverStart, validateUuid } = metadata;
-      const state: GuestState = {
-        machine,
-        pageBits: pageBits ?? undefined,
-        uuid: recordedUuid(metadata.uuid),
-        validateUuid,
-        ramSectionId,
-        switchoverStart,
-        early: await readChecked(file, metadata.early, "early device state", action),
-        devices: await readChecked(file, metadata.devices, "device state", action),
-      };
+      const { metadata, state } = readRecording(file.fd, facts.size);
+      const { pageSize } = metadata;
       for (const block of metadata.blocks) blocks.push(mapBlock(path, block, pageSize));
       return new Recording(metadata, blocks, state);
     } catch (error) {
@@ -175,43 +158,4 @@ function mapBlock(path: string, { idstr, offset, bytes }: RecordedBlock, pageSiz
     if (!(error instanceof RangeError)) throw error;
     throw recordingError(error.message, error); // the file's fault, not the caller's
   }
-}
-
-function recordedUuid(text: string): Uint8Array {
-  try {
-    return parseUuid(text);
-  } catch (error) {
-    throw recordingError("its uuid is none", error);
-  }
-}
-
-async function readChecked(
-  file: FileHandle,
-  range: CheckedRange,
-  what: string,
-  action: string,
-): Promise<Uint8Array> {
-  const bytes = await readRange(file, range.offset, range.bytes, action);
-  if (checksum(bytes) !== range.crc32) {
-    throw recordingError(`its ${what} does not have the checksum it must have`);
-  }
-  return bytes;
-}
-
-async function readRange(
-  file: FileHandle,
-  offset: number,
-  length: number,
-  action: string,
-): Promise<Uint8Array> {
-  const bytes = new Uint8Array(length);
-  for (let done = 0; done < length;) {
-    const { bytesRead } = await system(
-      action,
-      file.read(bytes, done, length - done, offset + done),
-    );
-    if (bytesRead === 0) throw recordingError("it became shorter while it was read");
-    done += bytesRead;
-  }
-  return bytes;
 }

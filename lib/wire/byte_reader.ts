@@ -97,6 +97,15 @@ export class ByteReader {
     return bytes;
   }
 
+  /** Passes over `count` bytes. */
+  skip(count: number): void {
+    for (let left = count; left > 0;) {
+      const part = Math.min(BUFFER_BYTES, left);
+      this.#take(part);
+      left -= part;
+    }
+  }
+
   /** Reads a string behind its length byte. */
   countedString(): string {
     return new TextDecoder().decode(this.bytes(this.u8()));

@@ -35,6 +35,8 @@ export interface MainStreamHandler extends RamHandler {
    * @returns false when the device is not known; the stream cannot be read on then.
    */
   fullSection(header: SectionHeader, reader: ByteReader): boolean;
+  /** A section or command begins; the byte of its type is the last one that was read. */
+  element?(type: number): void;
   /** The RAM section begins, under this number. */
   ramSection?(sectionId: number): void;
   /**
@@ -143,6 +145,7 @@ export class MainStreamReader {
 
   #section(type: number): void {
     const reader = this.#reader;
+    this.#handler.element?.(type);
     switch (type) {
       case Section.COMMAND:
         return this.#command();

@@ -136,6 +136,27 @@ function quietTime(bytes: Uint8Array): number | undefined {
   return STREAM_END_QUIET_MS.undescribed;
 }
 
+/**
+ * Where the data of a section that begins at `at` ends: at its first footer that is followed by
+ * something that can follow, the end mark and the end of `bytes` included.
+ */
+export function findSectionEnd(
+  bytes: Uint8Array,
+  at: number,
+  sectionId: number,
+): number | undefined {
+  for (let end = at; (end = nextFooter(bytes, end, sectionId)) >= 0; end++) {
+    const next = end + FOOTER_BYTES;
+    if (next === bytes.byteLength) return end;
+    // Behind the end mark comes the description or nothing.
+    const isLast =
+      bytes[next] === Section.EOF &&
+      (next + 1 === bytes.byteLength || bytes[next + 1] === Section.VM_DESCRIPTION);
+    if (isLast || looksLikeElement(bytes, next, undefined) === true) return end;
+  }
+  return undefined;
+}
+
 function isFooter(bytes: Uint8Array, at: number, sectionId: number): boolean {
   if (at < 0 || bytes[at] !== Section.FOOTER) return false;
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

@@ -19,6 +19,11 @@ export interface RamHandler {
   blockDetails?(block: AnnouncedBlock): void;
   /** A zero page on the main connection; the offset is inside the block. */
   zeroPage(idstr: string, offset: number): void;
+  /**
+   * A page of a stream without multifd; its content must be read from the stream. Absent where such
+   * pages are an error.
+   */
+  page?(idstr: string, offset: number): void;
   /** A sync marker: all channels stand at the same point. */
   syncMarker(): void;
   /** The end of a section, which in per-section mode is the sync point. */
@@ -62,6 +67,10 @@ export class RamSectionReader {
         case RamFlag.ZERO:
           this.#zeroPage(flags, offset);
           break;
+        case RamFlag.PAGE:
+          if (this.#handler.page === undefined) throw recordError(flags, "not used with multifd");
+          this.#handler.page(this.#pageBlock(flags, offset), offset);
+          break;
         default:
           throw recordError(flags, "not used with multifd");
       }
@@ -97,6 +106,14 @@ export class RamSectionReader {
   }
 
   #zeroPage(flags: number, offset: number): void {
+    const idstr = this.#pageBlock(flags, offset);
+    const fill = this.#reader.u8();
+    if (fill !== 0) throw recordError(flags, `a zero page filled with ${fill}`);
+    this.#handler.zeroPage(idstr, offset);
+  }
+
+  /** Block of a page record, with the offset checked. */
+  #pageBlock(flags: number, offset: number): string {
     const named = (flags & RamFlag.CONTINUE) === 0;
     const idstr = named ? this.#reader.countedString() : this.#lastBlock;
     const bytes = idstr === undefined ? undefined : this.#blocks.get(idstr);
@@ -106,10 +123,8 @@ export class RamSectionReader {
     if (offset >= bytes) {
       throw recordError(flags, `offset ${offset} is outside block ${idstr} of ${bytes} bytes`);
     }
-    const fill = this.#reader.u8();
-    if (fill !== 0) throw recordError(flags, `a zero page filled with ${fill}`);
     this.#lastBlock = idstr;
-    this.#handler.zeroPage(idstr, offset);
+    return idstr;
   }
 }
 

@@ -27,6 +27,8 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./session_worker.ts")).runReceiver(job);
     case "pool":
       return (await import("./pool_worker.ts")).runPoolWorker(job);
+    case "analyzer":
+      return (await import("./analysis_worker.ts")).runAnalyzer(job);
     case "page-worker":
       return (await import("./page_worker.ts")).runPageWorker(job);
   }

@@ -13,6 +13,8 @@ import type { SharedFileBlock } from "../file/file_round.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
+import type { ErrorRecord } from "../errors.ts";
+import type { Analysis } from "../qemu/analyze_file.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceiverConfig, SenderConfig, Timeouts } from "../session/options.ts";
 import type { WorkerFunction } from "./worker_function.ts";
@@ -99,6 +101,19 @@ export interface FileChannelJob {
   readonly blocks: readonly SharedFileBlock[];
 }
 
+/** A thread that analyses one file and posts an {@linkcode AnalysisReport}. */
+export interface AnalyzerJob {
+  readonly role: "analyzer";
+  readonly path: string;
+  readonly offset: number;
+}
+
+/** What an analyzer found, or why it could not. */
+export interface AnalysisReport {
+  readonly analysis?: Analysis | undefined;
+  readonly error?: ErrorRecord | undefined;
+}
+
 /** Everything a worker can be started for. */
 export type WorkerJob =
   | SendChannelJob
@@ -107,7 +122,8 @@ export type WorkerJob =
   | ReceiverJob
   | PoolJob
   | PageWorkerJob
-  | FileChannelJob;
+  | FileChannelJob
+  | AnalyzerJob;
 
 /** Saving one device. */
 export interface SaveTask {

@@ -1,0 +1,334 @@
+/**
+ * Analyses a recording or a migration file of QEMU, the plain and the mapped-ram kind: sections,
+ * devices with all their fields, RAM blocks with counted pages. Blocks the calling thread.
+ *
+ * @module
+ */
+import { fstatSync, readSync } from "node:fs";
+import { close, isZero, openFile, unwrap } from "../../ffi/libc.ts";
+import { OpenFlag } from "../../ffi/linux.ts";
+import { IGNORE_SHARED_CAPABILITY, MAPPED_RAM_CAPABILITY } from "../file/mapped_ram_format.ts";
+import { readMappedRamIndex } from "../file/mapped_ram_index.ts";
+import { FileInput } from "../file/positioned_io.ts";
+import { DESCRIPTION_BYTES_MAX, DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import {
+  HEADER_BYTES,
+  isRecording,
+  type RecordingMetadata,
+} from "../recording/recording_layout.ts";
+import { readRecording } from "../recording/recording_reader.ts";
+import type { ByteReader } from "../wire/byte_reader.ts";
+import {
+  Section,
+  type AnnouncedBlock,
+  type SectionHeader,
+  type StreamConfiguration,
+} from "../wire/main_stream.ts";
+import { MainStreamReader, type MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { readOpaqueSection } from "../wire/opaque_state.ts";
+import { formatUuid } from "../wire/uuid.ts";
+import { findDescription, type FoundDescription } from "../wire/vm_description.ts";
+import { DeviceSections, type AnalyzedDevice, type AnalyzedSection } from "./device_sections.ts";
+
+/** A RAM block and its pages. */
+export interface AnalyzedBlock {
+  readonly idstr: string;
+  readonly bytes: number;
+  readonly pages: number;
+  /** Pages with content in the file. Of a page sent twice, the last time counts. */
+  readonly normalPages: number;
+  /** Pages that are zero, as far as the file says so. */
+  readonly zeroPages: number;
+  /** Pages the file says nothing about: they are in packets elsewhere, or shared. */
+  readonly absentPages: number;
+}
+
+/** What {@linkcode analyze} found. */
+export interface Analysis {
+  /** A recording of this library, QEMU's stream, or QEMU's mapped-ram file. */
+  readonly kind: "recording" | "stream" | "mapped-ram";
+  readonly fileBytes: number;
+  readonly machine: string;
+  readonly pageSize: number;
+  /** Absent when the file does not say. */
+  readonly uuid?: string | undefined;
+  /** Capabilities that the stream names. */
+  readonly capabilities: readonly string[];
+  /** Whether the file holds a VM description. */
+  readonly hasDescription: boolean;
+  readonly blocks: readonly AnalyzedBlock[];
+  /** Page records in the stream, repeated ones counted again. */
+  readonly records: { readonly normal: number; readonly zero: number; readonly syncs: number };
+  readonly sections: readonly AnalyzedSection[];
+  readonly devices: readonly AnalyzedDevice[];
+  /** Facts of a recording. */
+  readonly recording?: RecordingMetadata | undefined;
+}
+
+/**
+ * Analyses the file at `path`.
+ *
+ * @param offset Where a migration stream begins in the file, in bytes.
+ * @throws {SystemError} when it cannot be read.
+ * @throws {MultifdError} when it is neither a recording nor a migration stream, or a damaged one.
+ */
+export function analyzeFile(path: string, offset = 0): Analysis {
+  const flags = OpenFlag.RDONLY | OpenFlag.CLOEXEC;
+  const fd = unwrap(`Cannot open ${path}`, openFile(path, flags));
+  try {
+    const fileBytes = fstatSync(fd).size;
+    const head = new Uint8Array(HEADER_BYTES);
+    readSync(fd, head, 0, HEADER_BYTES, 0);
+    if (offset === 0 && isRecording(head)) return analyzeRecording(path, fd, fileBytes);
+    return new StreamAnalyzer(fd, offset, fileBytes).analyze();
+  } finally {
+    close(fd);
+  }
+}
+
+function analyzeRecording(path: string, fd: number, fileBytes: number): Analysis {
+  const { metadata, state } = readRecording(fd, fileBytes);
+  const description = findDescription(state.devices)?.json;
+  const parts = new DeviceSections(description);
+  parts.read(state.early, metadata.early.offset);
+  parts.read(state.devices, metadata.devices.offset);
+  const { pageSize } = metadata;
+  const blocks = metadata.blocks.map(({ idstr, offset, bytes }) => {
+    using block = RamBlock.map(idstr, path, { offset, bytes, pageSize });
+    const zeroPages = countZeroPages(block);
+    const normalPages = block.pages - zeroPages;
+    return { idstr, bytes, pages: block.pages, normalPages, zeroPages, absentPages: 0 };
+  });
+  return {
+    kind: "recording",
+    fileBytes,
+    machine: metadata.machine,
+    pageSize,
+    uuid: metadata.uuid,
+    capabilities: [],
+    hasDescription: description !== undefined,
+    blocks,
+    records: { normal: 0, zero: 0, syncs: 0 },
+    sections: parts.sections,
+    devices: parts.devices,
+    recording: metadata,
+  };
+}
+
+function countZeroPages(block: RamBlock): number {
+  let zero = 0;
+  for (let page = 0; page < block.pages; page++) {
+    if (isZero(block.addressAt(page * block.pageSize), block.pageSize)) zero++;
+  }
+  return zero;
+}
+
+interface CountedBlock extends AnnouncedBlock {
+  readonly normal: PageBitmap;
+  readonly zero: PageBitmap;
+}
+
+/** Reads a stream in a file as a destination would, and keeps nothing of the pages. */
+class StreamAnalyzer implements MainStreamHandler {
+  readonly #fd: number;
+  readonly #start: number;
+  readonly #fileBytes: number;
+  readonly #input: FileInput;
+  readonly #description: FoundDescription["json"] | undefined;
+  readonly #pageSize: number;
+  readonly #parts: DeviceSections;
+  readonly #sections: AnalyzedSection[] = [];
+  readonly #blocks = new Map<string, CountedBlock>();
+  readonly #records = { normal: 0, zero: 0, syncs: 0 };
+  #configuration: StreamConfiguration = { machine: "", capabilities: [] };
+  #ramSectionId: number | undefined;
+  #open: { kind: AnalyzedSection["kind"]; offset: number } | undefined;
+  #mappedRam = false;
+
+  constructor(fd: number, start: number, fileBytes: number) {
+    this.#fd = fd;
+    this.#start = start;
+    this.#fileBytes = fileBytes;
+    this.#input = new FileInput(fd, start);
+    this.#description = findDescription(tailOf(fd, fileBytes))?.json;
+    this.#parts = new DeviceSections(this.#description);
+    const pageSize = this.#description?.["page_size"];
+    this.#pageSize = typeof pageSize === "number" && pageSize >= 4096 ? pageSize : 4096;
+  }
+
+  analyze(): Analysis {
+    // Flags lie below the smallest page size, so records can be read before the size is known.
+    new MainStreamReader(this.#input.reader, this, this.#pageSize).readAll();
+    this.#close();
+    const { machine, capabilities, uuid } = this.#configuration;
+    return {
+      kind: this.#mappedRam ? "mapped-ram" : "stream",
+      fileBytes: this.#fileBytes,
+      machine,
+      pageSize: this.#pageSize,
+      uuid: uuid === undefined ? undefined : formatUuid(uuid),
+      capabilities,
+      hasDescription: this.#description !== undefined,
+      blocks: this.#mappedRam ? this.#mappedBlocks() : this.#countedBlocks(),
+      records: this.#records,
+      sections: [...this.#sections, ...this.#parts.sections].toSorted(
+        (left, right) => left.offset - right.offset,
+      ),
+      devices: this.#parts.devices,
+    };
+  }
+
+  configuration(configuration: StreamConfiguration): void {
+    this.#configuration = configuration;
+    this.#mappedRam = configuration.capabilities.includes(MAPPED_RAM_CAPABILITY);
+    this.#open = { kind: "configuration", offset: this.#start };
+    this.#close(1);
+  }
+
+  element(type: number): void {
+    this.#close(1);
+    const kinds: Readonly<Record<number, AnalyzedSection["kind"]>> = {
+      [Section.COMMAND]: "command",
+      [Section.START]: "start",
+      [Section.PART]: "part",
+      [Section.END]: "end",
+    };
+    const kind = kinds[type]; // full sections come with more to tell
+    this.#open = kind === undefined ? undefined : { kind, offset: this.#input.offset - 1 };
+  }
+
+  ramSection(sectionId: number): void {
+    this.#ramSectionId = sectionId;
+  }
+
+  blockDetails({ idstr }: AnnouncedBlock): void {
+    if (this.#configuration.capabilities.includes(IGNORE_SHARED_CAPABILITY)) {
+      this.#input.reader.u64(); // guest physical address
+    }
+    if (!this.#mappedRam) return;
+    // The index reader knows these headers; here only their end matters.
+    const block = this.#mappedIndex().find((mapped) => mapped.idstr === idstr);
+    if (block !== undefined) this.#input.seek(block.pagesOffset + block.bytes);
+  }
+
+  ramBlocks(blocks: readonly AnnouncedBlock[]): void {
+    if (this.#mappedRam) return;
+    for (const block of blocks) {
+      const pages = Math.ceil(block.bytes / this.#pageSize);
+      const [normal, zero] = [new PageBitmap(pages), new PageBitmap(pages)];
+      this.#blocks.set(block.idstr, { ...block, normal, zero });
+    }
+  }
+
+  page(idstr: string, offset: number): void {
+    this.#records.normal++;
+    this.#count(idstr, offset, true);
+    this.#input.reader.skip(this.#pageSize);
+  }
+
+  zeroPage(idstr: string, offset: number): void {
+    this.#records.zero++;
+    this.#count(idstr, offset, false);
+  }
+
+  syncMarker(): void {
+    this.#records.syncs++;
+  }
+
+  ramSectionEnd(): void {
+    // Nothing to wait for in a file.
+  }
+
+  openReturnPath(): void {
+    // Nobody to answer.
+  }
+
+  ping(): void {
+    // Nobody to answer.
+  }
+
+  switchoverStart(): void {
+    // Listed as a command.
+  }
+
+  fullSection(header: SectionHeader, reader: ByteReader): boolean {
+    const offset = this.#input.offset;
+    const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
+    const section = encodeFullSection(header, data);
+    const headerBytes = section.byteLength - data.byteLength - FOOTER_BYTES;
+    this.#parts.read(section, offset - headerBytes);
+    return true;
+  }
+
+  takeRest(reader: ByteReader): void {
+    this.#close();
+    const { offset } = this.#input;
+    const length = Math.min(this.#fileBytes - offset, DEVICE_STATE_BYTES_MAX);
+    this.#parts.read(reader.bytes(length), offset);
+  }
+
+  /** Ends the open section; `ahead` bytes of the next one have been read. */
+  #close(ahead = 0): void {
+    if (this.#open === undefined) return;
+    const { kind, offset } = this.#open;
+    this.#open = undefined;
+    const bytes = this.#input.offset - ahead - offset;
+    const isRam = kind === "start" || kind === "part" || kind === "end";
+    const ram = isRam ? { sectionId: this.#ramSectionId, name: "ram", instanceId: 0 } : {};
+    this.#sections.push({ kind, offset, bytes, ...ram });
+  }
+
+  #count(idstr: string, offset: number, normal: boolean): void {
+    const block = this.#blocks.get(idstr)!; // the section reader knows only announced blocks
+    const page = offset / this.#pageSize;
+    (normal ? block.normal : block.zero).set(page);
+    (normal ? block.zero : block.normal).clear(page);
+  }
+
+  #countedBlocks(): AnalyzedBlock[] {
+    return Array.from(this.#blocks.values(), ({ idstr, bytes, normal, zero }) => {
+      const [normalPages, zeroPages] = [normal.count(), zero.count()];
+      const { pages } = normal;
+      return {
+        idstr,
+        bytes,
+        pages,
+        normalPages,
+        zeroPages,
+        absentPages: pages - normalPages - zeroPages,
+      };
+    });
+  }
+
+  #mappedBlocks(): AnalyzedBlock[] {
+    return this.#mappedIndex().map(({ idstr, bytes, pages, present }) => {
+      const normalPages = present.count();
+      return { idstr, bytes, pages, normalPages, zeroPages: pages - normalPages, absentPages: 0 };
+    });
+  }
+
+  #index: ReturnType<typeof readMappedRamIndex>["blocks"] | undefined;
+
+  #mappedIndex(): ReturnType<typeof readMappedRamIndex>["blocks"] {
+    const input = new FileInput(this.#fd, this.#start);
+    return (this.#index ??= readMappedRamIndex(this.#fd, input, this.#fileBytes).blocks);
+  }
+}
+
+const FOOTER_BYTES = 5;
+
+/** The end of a file, long enough for the longest description. */
+function tailOf(fd: number, fileBytes: number): Uint8Array {
+  const tail = new Uint8Array(Math.min(fileBytes, DESCRIPTION_BYTES_MAX + 16));
+  let done = 0;
+  while (done < tail.byteLength) {
+    const position = fileBytes - tail.byteLength + done;
+    const got = readSync(fd, tail, done, tail.byteLength - done, position);
+    if (got === 0) break;
+    done += got;
+  }
+  return tail;
+}
