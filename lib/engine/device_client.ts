@@ -165,6 +165,12 @@ export class DeviceClient {
     config: boolean,
   ): void {
     const { idstr, idBytes, instanceId, format } = device;
+    if (device.configs.value > 0 || (config && device.configs.add(1) > 0)) {
+      this.#cancel();
+      throw new RangeError(
+        `Cannot queue state of ${idstr}: its config has been queued, and it is the last`,
+      );
+    }
     let headerBytes = DEVICE_PACKET_BYTES;
     if (format === "vfio") {
       const idx = device.nextIdx.add(1);

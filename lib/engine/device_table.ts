@@ -13,6 +13,7 @@ import { AtomicCounter } from "../sync/atomic_counter.ts";
  * Table: u32 number of devices, written last; then from byte 128 on a record of 384 bytes each:
  *     0 u32 instance id    4 u32 place in DEVICE_FORMATS   8 u32 id bytes
  *    16 u64 next idx      24 u64 buffers queued     32 u64 bytes queued
+ *    40 u32 1 = the config is queued
  *   128 id string
  */
 const RECORDS_AT = 128;
@@ -20,6 +21,7 @@ const RECORD_BYTES = 384;
 const NEXT_IDX_WORD = 4;
 const BUFFERS_WORD = 6;
 const BYTES_WORD = 8;
+const CONFIGURED_WORD = 10;
 const ID_AT = 128;
 
 /** What is in front of each buffer of a device, and hence how the receiver orders them. */
@@ -49,6 +51,8 @@ export interface TableDevice extends DeviceIdentity {
   readonly buffers: AtomicCounter;
   /** Bytes queued so far, headers not counted. */
   readonly bytes: AtomicCounter;
+  /** Above 0 once the config is queued; nothing may follow it. */
+  readonly configs: AtomicCounter;
 }
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
@@ -126,6 +130,7 @@ export class DeviceTable {
       nextIdx: new AtomicCounter(counters, NEXT_IDX_WORD),
       buffers: new AtomicCounter(counters, BUFFERS_WORD),
       bytes: new AtomicCounter(counters, BYTES_WORD),
+      configs: new AtomicCounter(counters, CONFIGURED_WORD),
     };
   }
 }

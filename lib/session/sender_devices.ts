@@ -86,6 +86,11 @@ export class SenderDevices implements Disposable {
       this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, 0),
     );
     this.#control.throwIfFailed();
+    // A device whose state was queued by hand; the config tells that nothing is missing.
+    for (const { idstr, instanceId, format, configs } of this.#table.devices) {
+      if (format === "raw" || configs.value > 0) continue;
+      this.client().queueDeviceState(idstr, instanceId, new Uint8Array(0), true);
+    }
   }
 
   /** How much of which device has been queued, for the receiver; undefined without devices. */
