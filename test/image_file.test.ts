@@ -27,7 +27,8 @@ test("RamBlock.fromFile() and toFile() keep every byte, whatever is data and wha
         }
       }
       const block = await RamBlock.fromFile("pc.ram", source, { pageSize });
-      expect(block).toMatchObject({ idstr: "pc.ram", bytes, pageSize, zeroed: false });
+      expect(block).toMatchObject({ idstr: "pc.ram", bytes, pageSize });
+      if (pages.length > 0) expect(block.zeroed).toBe(false);
       await block.toFile(copy);
       expect(await filesEqual(source, copy)).toBe(true);
       // The file system's own notes about many pieces count as well.

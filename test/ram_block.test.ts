@@ -10,7 +10,7 @@ import {
 } from "node:fs";
 import { close, memfdCreate } from "../ffi/libc.ts";
 import { MemfdFlag } from "../ffi/linux.ts";
-import { RamBlock } from "../mod.ts";
+import { connect, listen, RamBlock } from "../mod.ts";
 
 const sharedFolder = "/dev/shm";
 
@@ -179,4 +179,44 @@ test("RamBlock.map() names the file and the reason when it cannot", () => {
   expect(() => RamBlock.map("pc.ram", "/dev")).toThrow(
     expect.objectContaining({ code: "ERR_MULTIFD_SYSTEM" }),
   );
+});
+
+test("RamBlock.zeroed ends when the memory is given away to be written to", () => {
+  const given: ((block: RamBlock) => unknown)[] = [
+    (block) => block.view(0, 1),
+    (block) => block.addressAt(0),
+    (block) => [...block.views()],
+    (block) => block.markWritten(),
+  ];
+  for (const give of given) {
+    const block = RamBlock.allocate("pc.ram", 8192, { prefault: true });
+    expect([block.zeroed, block.share().zeroed]).toEqual([true, true]);
+    give(block);
+    expect([block.zeroed, block.share().zeroed]).toEqual([false, false]);
+  }
+});
+
+test("RamBlock: memory that has been received into is cleared by the next transfer", async () => {
+  const source = RamBlock.allocate("pc.ram", 64 * 4096);
+  const target = RamBlock.allocate("pc.ram", 64 * 4096);
+  const equal = (block = target): boolean =>
+    Buffer.compare(block.view(0, block.bytes), source.view(0, source.bytes)) === 0;
+  for (const content of [7, 0]) {
+    source.view(0, source.bytes).fill(content);
+    await using receiver = await listen({ endpoint: "127.0.0.1:0", blocks: [target] });
+    const { endpoint } = receiver;
+    await using sender = await connect({ endpoint, blocks: [source] });
+    await sender.send();
+    await Promise.all([sender.complete(), receiver.complete()]);
+    expect(equal()).toBe(true);
+  }
+});
+
+test("RamBlock: memory that a receiver has allocated is no longer known to be zero", async () => {
+  const source = RamBlock.allocate("pc.ram", 64 * 4096);
+  await using receiver = await listen({ endpoint: "127.0.0.1:0" });
+  await using sender = await connect({ endpoint: receiver.endpoint, blocks: [source] });
+  await sender.send();
+  await Promise.all([sender.complete(), receiver.complete()]);
+  expect(receiver.blocks.map(({ zeroed }) => zeroed)).toEqual([false]);
 });

@@ -273,6 +273,7 @@ function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean)
   }
   const pending = new PageBitmap(block.pages);
   pending.setRange(0, block.pages);
+  ram.markWritten();
   return {
     ram: { ...ram.share(), zeroed },
     pagesOffset: block.pagesOffset,

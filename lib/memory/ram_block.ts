@@ -88,8 +88,7 @@ export class RamBlock implements Disposable {
   readonly pages: number;
   /** The memory, in ascending order; all but the last have the same length. */
   readonly segments: readonly Segment[];
-  /** Whether the memory was all zero when the block was made. */
-  readonly zeroed: boolean;
+  #zeroed: boolean;
   #unmap: (() => void) | undefined;
 
   private constructor(shared: SharedRamBlock, unmap?: () => void) {
@@ -112,7 +111,7 @@ export class RamBlock implements Disposable {
     this.idstr = idstr;
     this.pageSize = pageSize;
     this.segments = segments;
-    this.zeroed = zeroed;
+    this.#zeroed = zeroed;
     this.#unmap = unmap;
   }
 
@@ -216,7 +215,7 @@ export class RamBlock implements Disposable {
     checkLength(path, image.bytes, options.pageSize ?? 4096);
     const block = RamBlock.allocate(idstr, image.bytes, options);
     await image.load(block, options.signal);
-    return new RamBlock({ ...block.share(), zeroed: false });
+    return block;
   }
 
   /** Makes a block object over one that another thread owns and keeps alive. */
@@ -234,6 +233,20 @@ export class RamBlock implements Disposable {
     };
   }
 
+  /**
+   * Whether the memory is known to be all zero, so that a receiver need not write zero pages: until
+   * it has been given away to be written to, by a view, an address or a transfer. Who writes through
+   * `segments` calls {@linkcode markWritten}.
+   */
+  get zeroed(): boolean {
+    return this.#zeroed;
+  }
+
+  /** Notes that the memory may hold anything from now on. */
+  markWritten(): void {
+    this.#zeroed = false;
+  }
+
   /** Length of every segment but the last, in bytes. */
   get segmentBytes(): number {
     return this.segments[0].bytes;
@@ -246,6 +259,7 @@ export class RamBlock implements Disposable {
    */
   addressAt(offset: number): number {
     this.#checkRange(offset, 1);
+    this.#zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     return this.segments[index].address + (offset - index * this.segmentBytes);
   }
@@ -258,6 +272,7 @@ export class RamBlock implements Disposable {
    */
   view(offset: number, bytes: number): Uint8Array {
     this.#checkRange(offset, bytes);
+    this.#zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     const segment = this.segments[index];
     const within = offset - index * this.segmentBytes;

@@ -227,6 +227,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       const cache = this.#hooks.cacheOf?.(block);
       if (cache === undefined) this.#table.add(block);
       else this.#table.add(cache, block);
+      block.markWritten();
     }
     this.#counters.setRamBytes(total);
     this.#counters.start();

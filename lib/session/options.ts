@@ -252,7 +252,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     ...session,
     devices: loadConfigs(options.devices ?? [], transportOf(options, session)),
     channels: channelCount(options.channels),
-    blocks: blocks?.map((block) => block.share()),
+    blocks: blocks?.map(lend),
     ramBytesMax,
     prefault: options.prefault ?? false,
     verify: options.verify ?? false,
@@ -263,6 +263,13 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     anyUuid,
     syncMode: oneOf("sync mode", options.syncMode ?? "round", ["round", "section", "auto"]),
   };
+}
+
+/** Shares a block with threads that fill it; the next transfer finds it used. */
+function lend(block: RamBlock): SharedRamBlock {
+  const shared = block.share();
+  block.markWritten();
+  return shared;
 }
 
 /**

@@ -146,7 +146,7 @@ export class Receiver implements AsyncDisposable {
         this.#blocks = report.blocks.map(
           (shared) =>
             this.#options.blocks?.find(({ idstr }) => idstr === shared.idstr) ??
-            RamBlock.attach(shared),
+            RamBlock.attach({ ...shared, zeroed: false }),
         );
         return this.#announced.resolve(this.#blocks);
       case "loaded":
