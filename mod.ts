@@ -52,6 +52,26 @@ export {
   type Segment,
   type SharedRamBlock,
 } from "./lib/memory/ram_block.ts";
+export {
+  ColoPrimary,
+  connectPrimary,
+  type CheckpointContent,
+  type CheckpointLoop,
+  type DirtyPages,
+} from "./lib/colo/primary.ts";
+export {
+  ColoSecondary,
+  listenSecondary,
+  type SecondaryEvents,
+  type SecondaryOptions,
+} from "./lib/colo/secondary.ts";
+export type {
+  CheckpointStatistics,
+  CheckpointSummary,
+  Spread,
+} from "./lib/colo/checkpoint_statistics.ts";
+export type { FailOver, PendingCheckpoint } from "./lib/colo/colo_progress.ts";
+export type { ReceivedCheckpoint } from "./lib/colo/colo_messages.ts";
 export type { DirtyTracker, TrackingMethod } from "./lib/memory/dirty_tracker.ts";
 export {
   trackDirtyPages,

@@ -7,6 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { clearMemory } from "../../ffi/libc.ts";
 import { pageAddress, type TableBlock } from "../memory/block_table.ts";
+import { pagesArrived, pagesArriving } from "../memory/page_cache.ts";
 import { PageRuns } from "../memory/page_runs.ts";
 import {
   packetPages,
@@ -47,6 +48,7 @@ export class PacketPlacer {
     const { normalPages, zeroPages, pages } = packet;
     if (normalPages + zeroPages === 0) return false;
     const block = blocks[packet.blockIndex];
+    pagesArriving(block, pages, normalPages, zeroPages);
     for (let index = normalPages; index < normalPages + zeroPages; index++) {
       this.#placeZeroPage(block, pages[index]);
     }
@@ -54,6 +56,12 @@ export class PacketPlacer {
     for (let index = 0; index < normalPages; index++) block.received.set(pages[index]);
     this.runs.assign(block, pages, 0, normalPages);
     return true;
+  }
+
+  /** Does what is left when the normal pages of the packet have been filled. */
+  placed(blocks: readonly TableBlock[]): void {
+    const { blockIndex, normalPages, pages } = this.packet;
+    pagesArrived(blocks[blockIndex], pages, normalPages);
   }
 
   /** A first zero page of zeroed memory is only marked: touching it would cost a page fault. */

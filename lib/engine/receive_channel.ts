@@ -82,7 +82,10 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
       this.#headerFilled = 0;
       this.#payloadLeft = payloadBytes;
-      if (normalPages > 0) this.#decoder.decode(runs, payloadBytes, this);
+      if (normalPages > 0) {
+        this.#decoder.decode(runs, payloadBytes, this);
+        this.#placer.placed(blocks.blocks);
+      }
       if (hasPages) counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
       else if (sync) counters.addSync(headerBytes);
       if (sync) this.#standAtSync();

@@ -48,6 +48,8 @@ export interface TableTwin extends PageLayout {
   readonly zeroed: boolean;
   /** Pages in which block and twin differ, or may. */
   readonly dirty: PageBitmap;
+  /** {@linkcode BlockTable.collecting} of the table. */
+  readonly collecting: boolean;
 }
 
 /** One block on the page path. All numbers are read once. */
@@ -204,12 +206,16 @@ export class BlockTable {
     if (segments === 0) return undefined;
     const first = this.#view.getUint32(at + 20, true) + this.#view.getUint32(at + 24, true);
     const bitmapAt = this.#view.getFloat64(at + 32, true) + PageBitmap.bytesFor(pages);
+    const collecting = this.#collecting;
     return {
       pageSize: this.#view.getUint32(at + 16, true),
       segmentPages: this.#view.getFloat64(at + 48, true),
       bases: new Float64Array(this.handle.table, SEGMENTS_AT + first * 8, segments),
       zeroed: this.#view.getUint32(at + 56, true) === 1,
       dirty: new PageBitmap(pages, this.handle.received, bitmapAt),
+      get collecting() {
+        return Atomics.load(collecting, 0) !== 0;
+      },
     };
   }
 }

@@ -9,14 +9,13 @@
  * @module
  */
 import { clearMemory, copyMemory } from "../../ffi/libc.ts";
-import { pageAddress, type BlockTable, type TableBlock } from "./block_table.ts";
+import { pageAddress, type TableBlock } from "./block_table.ts";
 
 /**
  * Before pages of `block` arrive and before they count as received: `pages` lists `normal` page
  * numbers, then `zero` page numbers. Does nothing for a block that is no cache.
  */
 export function pagesArriving(
-  table: BlockTable,
   block: TableBlock,
   pages: Uint32Array,
   normal: number,
@@ -24,7 +23,7 @@ export function pagesArriving(
 ): void {
   const { twin } = block;
   if (twin === undefined) return;
-  if (table.collecting) {
+  if (twin.collecting) {
     for (let index = 0; index < normal + zero; index++) twin.dirty.set(pages[index]);
     return;
   }
@@ -36,14 +35,9 @@ export function pagesArriving(
 }
 
 /** After the `normal` pages of a packet have been filled. Does nothing for a block that is no cache. */
-export function pagesArrived(
-  table: BlockTable,
-  block: TableBlock,
-  pages: Uint32Array,
-  normal: number,
-): void {
+export function pagesArrived(block: TableBlock, pages: Uint32Array, normal: number): void {
   const { twin } = block;
-  if (twin === undefined || table.collecting) return;
+  if (twin === undefined || twin.collecting) return;
   for (let index = 0; index < normal; index++) {
     const page = pages[index];
     copyMemory(pageAddress(twin, page), pageAddress(block, page), twin.pageSize);

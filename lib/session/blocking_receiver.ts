@@ -239,7 +239,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   placeZeroPage(idstr: string, offset: number): void {
     const block = this.#table.find(idstr)!; // the section reader knows only announced blocks
     const page = offset / block.pageSize;
-    pagesArriving(this.#table, block, Uint32Array.of(page), 0, 1);
+    pagesArriving(block, Uint32Array.of(page), 0, 1);
     if (!block.received.set(page) || !block.zeroed) {
       clearMemory(pageAddress(block, page), block.pageSize);
     }

@@ -31,5 +31,9 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./analysis_worker.ts")).runAnalyzer(job);
     case "page-worker":
       return (await import("./page_worker.ts")).runPageWorker(job);
+    case "colo-primary":
+      return (await import("./colo_worker.ts")).runColoPrimary(job);
+    case "colo-secondary":
+      return (await import("./colo_worker.ts")).runColoSecondary(job);
   }
 }

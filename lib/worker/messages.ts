@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { ColoPrimaryJob, ColoSecondaryJob } from "../colo/colo_messages.ts";
 import type { ResolvedCompression } from "../codec/registry.ts";
 import type { LoadConfig, SaveConfig } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
@@ -123,7 +124,9 @@ export type WorkerJob =
   | PoolJob
   | PageWorkerJob
   | FileChannelJob
-  | AnalyzerJob;
+  | AnalyzerJob
+  | ColoPrimaryJob
+  | ColoSecondaryJob;
 
 /** Saving one device. */
 export interface SaveTask {

@@ -1,0 +1,87 @@
+/**
+ * The primary of a pair on the thread that runs its session: a sender that stays connected after the
+ * migration and sends what changed, checkpoint by checkpoint (engine description, section 5).
+ *
+ * @module
+ */
+import type { StatisticsTable } from "../engine/statistics.ts";
+import type { PageBitmap } from "../memory/page_bitmap.ts";
+import { BlockingSender } from "../session/blocking_sender.ts";
+import type { SenderConfig } from "../session/options.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+import { ColoMessage, expectColoMessage, sendColoMessage } from "../wire/colo_message.ts";
+import { Step, type ColoProgress } from "./colo_progress.ts";
+import { BLOB_FRAME_BYTES, blobParts } from "./device_state_blob.ts";
+
+/** See the module comment. Every failure ends the session. */
+export class BlockingPrimary implements Disposable {
+  readonly #sender: BlockingSender;
+  readonly #progress: ColoProgress;
+
+  constructor(
+    config: SenderConfig,
+    progress: ColoProgress,
+    control: SessionControl,
+    statistics: StatisticsTable,
+  ) {
+    this.#sender = new BlockingSender(config, control, statistics);
+    this.#progress = progress;
+  }
+
+  /** Connects and sends the block list. */
+  connect(): void {
+    this.#sender.connect();
+  }
+
+  /** Sends everything and waits until the secondary is ready for checkpoints. */
+  start(rounds: number, roundDelayMs: number): void {
+    this.#sender.sendRounds(rounds, roundDelayMs);
+    this.#sender.endMigration();
+    this.#sender.converse((_out, replies) => {
+      expectColoMessage(replies, ColoMessage.CHECKPOINT_READY);
+    });
+    this.#progress.reach(0);
+  }
+
+  /** Begins a checkpoint; returns when the secondary stands still. */
+  request(): void {
+    this.#progress.step(Step.UNDER_WAY);
+    this.#sender.converse((out, replies) => {
+      sendColoMessage(out, ColoMessage.CHECKPOINT_REQUEST);
+      expectColoMessage(replies, ColoMessage.CHECKPOINT_REPLY);
+    });
+  }
+
+  /**
+   * Sends the pages of `dirty`, clearing them there, and the device state; returns when the secondary
+   * has put them in place.
+   *
+   * @param dirty One bitmap for each block, in the blocks' order.
+   * @returns Milliseconds until the secondary had everything.
+   */
+  commit(dirty: readonly PageBitmap[], deviceState: Uint8Array): number {
+    const start = performance.now();
+    const sender = this.#sender;
+    sender.converse((out) => sendColoMessage(out, ColoMessage.VMSTATE_SEND));
+    for (const [index, bitmap] of dirty.entries()) sender.queueBitmap(index, bitmap);
+    sender.endCheckpoint();
+    let receivedMs = 0;
+    sender.converse((out, replies) => {
+      out.u32(ColoMessage.VMSTATE_SIZE);
+      out.u64(deviceState.byteLength + BLOB_FRAME_BYTES);
+      // From the last byte on the secondary may have all of it.
+      this.#progress.step(Step.SENT);
+      for (const part of blobParts(deviceState)) out.bytes(part);
+      out.flush();
+      expectColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
+      receivedMs = performance.now();
+      expectColoMessage(replies, ColoMessage.VMSTATE_LOADED);
+    });
+    this.#progress.reach(this.#progress.epoch + 1);
+    return receivedMs - start;
+  }
+
+  [Symbol.dispose](): void {
+    this.#sender[Symbol.dispose]();
+  }
+}

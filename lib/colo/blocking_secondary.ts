@@ -1,0 +1,165 @@
+/**
+ * The secondary of a pair on the thread that runs its session: a receiver whose channels fill caches.
+ * Guest memory changes only when a checkpoint is here as a whole, and then all of it does: the
+ * threads that apply it know nothing of the session and finish even if that fails meanwhile.
+ *
+ * @module
+ */
+import { LimitError } from "../errors.ts";
+import type { StatisticsTable } from "../engine/statistics.ts";
+import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import { PageCrew } from "../memory/page_crew.ts";
+import { PageOperation } from "../memory/page_task.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import { BlockingReceiver, type ReceiverLink } from "../session/blocking_receiver.ts";
+import type { SessionControl } from "../sync/session_control.ts";
+import type { ByteReader } from "../wire/byte_reader.ts";
+import {
+  awaitColoMessage,
+  ColoMessage,
+  expectColoMessage,
+  sendColoMessage,
+} from "../wire/colo_message.ts";
+import type { ReceivedCheckpoint, SecondaryConfig } from "./colo_messages.ts";
+import { Step, type ColoProgress } from "./colo_progress.ts";
+import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
+import { stateOf } from "./device_state_blob.ts";
+import { LocalWrites } from "./local_writes.ts";
+
+/** What a secondary's thread has to tell; a call that waits for the caller returns when it may go on. */
+export interface SecondaryHooks {
+  /** The blocks are known; no page has arrived yet. */
+  onBlocks(blocks: readonly RamBlock[], caches: readonly RamBlock[], channels: number): void;
+  /** The first migration is complete. */
+  onReady(): void;
+  /** A checkpoint begins: returns when nobody uses the memory any more. */
+  onRequest(): void;
+  /** A checkpoint is in place: returns when its device state is loaded. */
+  onCheckpoint(checkpoint: ReceivedCheckpoint): void;
+  /** Both sides go on. */
+  onLoaded(statistics: CheckpointStatistics): void;
+}
+
+/** See the module comment. */
+export class BlockingSecondary implements Disposable {
+  readonly #config: SecondaryConfig;
+  readonly #hooks: SecondaryHooks;
+  readonly #progress: ColoProgress;
+  readonly #control: SessionControl;
+  readonly #receiver: BlockingReceiver;
+  /** Alive until all channels have been joined. */
+  readonly #caches: RamBlock[] = [];
+
+  constructor(
+    config: SecondaryConfig,
+    hooks: SecondaryHooks,
+    progress: ColoProgress,
+    control: SessionControl,
+    statistics: StatisticsTable,
+  ) {
+    this.#config = config;
+    this.#hooks = hooks;
+    this.#progress = progress;
+    this.#control = control;
+    this.#receiver = new BlockingReceiver(
+      config,
+      {
+        cacheOf: (block) => this.#makeCache(block),
+        onBlocks: (blocks, channels) => hooks.onBlocks(blocks, this.#caches, channels),
+        afterMigration: (link) => this.#follow(link),
+      },
+      control,
+      statistics,
+    );
+  }
+
+  /** Opens the socket. */
+  listen(): Endpoint {
+    return this.#receiver.listen();
+  }
+
+  /** Receives the migration and then checkpoints, until the primary ends the connection in order. */
+  run(): void {
+    this.#receiver.complete();
+  }
+
+  [Symbol.dispose](): void {
+    this.#receiver[Symbol.dispose]();
+  }
+
+  #makeCache(block: RamBlock): RamBlock {
+    const { pageSize, prefault } = this.#config;
+    const cache = RamBlock.allocate(block.idstr, block.bytes, { pageSize, prefault });
+    this.#caches.push(cache);
+    return cache;
+  }
+
+  #follow(link: ReceiverLink): void {
+    // Started now, so that no thread is started while both sides stand still.
+    using crew = new PageCrew(link.table, this.#config.threads - 1);
+    using local = this.#config.revertLocalWrites
+      ? new LocalWrites(this.#receiver.blocks, link.table, crew)
+      : undefined;
+    link.table.collecting = true;
+    this.#progress.reach(0);
+    this.#hooks.onReady();
+    sendColoMessage(link.replies, ColoMessage.CHECKPOINT_READY);
+    while (awaitColoMessage(link.reader, ColoMessage.CHECKPOINT_REQUEST)) {
+      this.#takeCheckpoint(link, crew, local);
+    }
+  }
+
+  #takeCheckpoint(link: ReceiverLink, crew: PageCrew, local: LocalWrites | undefined): void {
+    const { reader, replies, stream } = link;
+    this.#progress.step(Step.UNDER_WAY);
+    const bytesBefore = this.#wireBytes(link);
+    this.#hooks.onRequest();
+    const pauseStart = performance.now();
+    sendColoMessage(replies, ColoMessage.CHECKPOINT_REPLY);
+    expectColoMessage(reader, ColoMessage.VMSTATE_SEND);
+    stream.readCheckpoint();
+    expectColoMessage(reader, ColoMessage.VMSTATE_SIZE);
+    const deviceState = stateOf(readBlob(reader));
+    // A channel may have failed behind its sync point.
+    this.#control.throwIfFailed();
+    sendColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
+    const applyStart = performance.now();
+    local?.fetch();
+    const pages = crew.runBlocking(PageOperation.APPLY);
+    local?.forget();
+    const epoch = this.#progress.epoch + 1;
+    this.#progress.reach(epoch);
+    const measured = {
+      epoch,
+      pages,
+      wireBytes: this.#wireBytes(link) - bytesBefore,
+      transferMs: applyStart - pauseStart,
+    };
+    const applyMs = performance.now() - applyStart;
+    this.#hooks.onCheckpoint({ ...measured, deviceState, applyMs });
+    sendColoMessage(replies, ColoMessage.VMSTATE_LOADED);
+    const end = performance.now();
+    this.#hooks.onLoaded({
+      ...measured,
+      stateBytes: deviceState.byteLength,
+      applyMs: end - applyStart,
+      pauseMs: end - pauseStart,
+    });
+  }
+
+  #wireBytes({ reader }: ReceiverLink): number {
+    return this.#receiver.statistics().multifdBytes + reader.position;
+  }
+}
+
+function readBlob(reader: ByteReader): Uint8Array {
+  const bytes = reader.u64();
+  if (bytes > DEVICE_STATE_BYTES_MAX) {
+    throw new LimitError(
+      "ERR_MULTIFD_LIMIT_DEVICE_STATE",
+      `Cannot take checkpoint: ${bytes} bytes of device state, at most ${DEVICE_STATE_BYTES_MAX} are allowed`,
+    );
+  }
+  return reader.bytes(bytes);
+}

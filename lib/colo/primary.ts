@@ -1,0 +1,294 @@
+/**
+ * The primary of a pair for a caller on the event loop: its session runs on a worker, the channels on
+ * workers of that worker.
+ *
+ * @module
+ */
+import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
+import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import type { PageBitmap } from "../memory/page_bitmap.ts";
+import type { RamBlock } from "../memory/ram_block.ts";
+import {
+  resolveEndpoint,
+  resolveTimeouts,
+  senderConfig,
+  type ConnectOptions,
+} from "../session/options.ts";
+import type { SendOptions } from "../session/sender.ts";
+import { SessionThread } from "../session/session_thread.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import {
+  CheckpointLog,
+  type CheckpointStatistics,
+  type CheckpointSummary,
+} from "./checkpoint_statistics.ts";
+import type { PrimaryCommand, PrimaryReply } from "./colo_messages.ts";
+import { ColoProgress, type FailOver } from "./colo_progress.ts";
+
+/** Pages that changed: one bitmap for each block, in the order of the option `blocks`. */
+export type DirtyPages = PageBitmap | readonly PageBitmap[];
+
+/** What a checkpoint consists of. */
+export interface CheckpointContent {
+  /** What changed since the checkpoint before; fetched, which clears the bits. */
+  readonly dirty: DirtyPages;
+  /** Whatever the secondary needs besides memory to go on from here. */
+  readonly deviceState?: Uint8Array | undefined;
+}
+
+/** Periodic checkpoints. */
+export interface CheckpointLoop {
+  /** From the end of a checkpoint to the next request, in milliseconds. QEMU's default is 20000. */
+  readonly delayMs: number;
+  /** Stops everything that writes to the blocks and says what has changed. */
+  readonly capture: () => CheckpointContent | Promise<CheckpointContent>;
+  /** Lets the writers go on; called after every checkpoint and when the pair has ended. */
+  readonly resume?: (() => void | Promise<void>) | undefined;
+  /** Called with the record of every checkpoint. */
+  readonly onCheckpoint?: ((statistics: CheckpointStatistics) => void) | undefined;
+}
+
+const NO_STATE = new Uint8Array(0);
+
+/**
+ * A side that keeps running and ships checkpoints, made by {@linkcode connectPrimary}. Nothing that
+ * goes wrong with the secondary concerns the blocks: they are only read.
+ */
+export class ColoPrimary implements AsyncDisposable {
+  readonly #blocks: readonly RamBlock[];
+  readonly #control = new SessionControl();
+  readonly #progress = new ColoProgress();
+  readonly #table: StatisticsTable;
+  readonly #thread: SessionThread;
+  readonly #channels: number;
+  readonly #pageSize: number;
+  readonly #waiting: PromiseWithResolvers<PrimaryReply>[] = [];
+  readonly #log = new CheckpointLog();
+  readonly #closing = Promise.withResolvers<void>();
+  #disposed: Promise<void> | undefined;
+
+  private constructor(options: ConnectOptions) {
+    const config = senderConfig(options);
+    this.#blocks = options.blocks;
+    this.#channels = config.channels;
+    this.#pageSize = config.pageSize;
+    this.#table = new StatisticsTable(config.channels);
+    this.#thread = new SessionThread(
+      {
+        role: "colo-primary",
+        config,
+        progress: this.#progress.buffer,
+        control: this.#control.buffer,
+        statistics: this.#table.buffer,
+      },
+      this.#control,
+      "source",
+      options.signal,
+    );
+    this.#thread.onMessage((message) => {
+      const reply = message as PrimaryReply;
+      const waiting = this.#waiting.shift();
+      if (reply.ok) waiting?.resolve(reply);
+      else waiting?.reject(this.#thread.failure());
+    });
+  }
+
+  /** Connects; see {@linkcode connectPrimary}. */
+  static async connect(options: ConnectOptions): Promise<ColoPrimary> {
+    const { connectMs } = resolveTimeouts(options.timeouts);
+    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
+    const primary = new ColoPrimary({ ...options, endpoint });
+    try {
+      await primary.#command({ kind: "connect" });
+      return primary;
+    } catch (error) {
+      await primary[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /**
+   * Makes the first copy: sends everything, then further rounds of what changes meanwhile if asked.
+   * Memory that is written to during the last round arrives as a mixture, which the first checkpoint
+   * puts right: whoever tracks changes starts before this call.
+   */
+  async start(options: SendOptions = {}): Promise<void> {
+    const { rounds = 1, roundDelayMs = 0 } = options;
+    if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
+      throw new RangeError(
+        `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
+      );
+    }
+    await this.#command({ kind: "start", rounds, roundDelayMs });
+  }
+
+  /**
+   * Makes one checkpoint. Nothing may write to the blocks from before `dirty` was fetched until this
+   * resolves; then the secondary has put it in place.
+   *
+   * @throws {MultifdError} the pair's first error; {@linkcode failOver} tells what the secondary has.
+   */
+  async checkpoint(
+    dirty: DirtyPages,
+    deviceState: Uint8Array = NO_STATE,
+  ): Promise<CheckpointStatistics> {
+    this.#checkContent(dirty, deviceState);
+    const start = performance.now();
+    await this.#command({ kind: "request" });
+    return this.#commit({ dirty, deviceState }, start);
+  }
+
+  /**
+   * Makes checkpoints until the pair ends: each time the secondary is asked to stand still, then
+   * `capture` stops the writers, and `resume` lets them go on when the checkpoint is in place.
+   *
+   * @returns What is left, with the cause if the secondary was lost.
+   * @throws What `capture` or `resume` throws; the pair goes on existing then.
+   */
+  async run(loop: CheckpointLoop): Promise<FailOver> {
+    const { delayMs, capture, resume, onCheckpoint } = loop;
+    if (!(delayMs >= 0)) {
+      throw new RangeError(`Cannot wait ${delayMs} ms between checkpoints: must be 0 or more`);
+    }
+    while (!this.#control.stopping) {
+      try {
+        await this.#command({ kind: "request" });
+      } catch {
+        break; // told by failOver
+      }
+      const start = performance.now();
+      try {
+        const content = await capture();
+        this.#checkContent(content.dirty, content.deviceState ?? NO_STATE);
+        const record = await this.#commit(content, start).catch(() => undefined);
+        if (record !== undefined) onCheckpoint?.(record);
+      } finally {
+        await resume?.();
+      }
+      await this.#pause(delayMs);
+    }
+    return this.failOver;
+  }
+
+  /** Number of the last checkpoint the secondary has put in place; -1 before the first copy. */
+  get epoch(): number {
+    return this.#progress.epoch;
+  }
+
+  /** What is known of the secondary's memory; final once the pair has ended. */
+  get failOver(): FailOver {
+    const { epoch, pending } = this.#progress;
+    return { epoch, pending, cause: this.#control.error };
+  }
+
+  /** Counters of the session as of now. */
+  statistics(): Statistics {
+    return this.#table.snapshot(this.#channels, this.#pageSize);
+  }
+
+  /** Medians and 99th percentiles over the checkpoints so far. */
+  summary(): CheckpointSummary {
+    return this.#log.summary();
+  }
+
+  /** Ends the pair and goes on alone; the secondary stays at its last checkpoint. */
+  async takeOver(): Promise<FailOver> {
+    await this[Symbol.asyncDispose]();
+    return this.failOver;
+  }
+
+  /** As {@linkcode takeOver}; safe to call twice and in any state. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposed ??= this.#end());
+  }
+
+  async #end(): Promise<void> {
+    this.#control.finish();
+    this.#closing.resolve();
+    this.#thread.post({ kind: "close" } satisfies PrimaryCommand);
+    await this.#thread.end();
+  }
+
+  async #commit(content: CheckpointContent, start: number): Promise<CheckpointStatistics> {
+    const { dirty, deviceState = NO_STATE } = content;
+    const before = this.statistics();
+    const bitmaps = bitmapsOf(dirty).map(({ pages, buffer, byteOffset }) => ({
+      pages,
+      buffer,
+      byteOffset,
+    }));
+    const sendStart = performance.now();
+    const { transferMs = 0 } = await this.#command({ kind: "commit", bitmaps, deviceState });
+    const end = performance.now();
+    const after = this.statistics();
+    const record = {
+      epoch: this.epoch,
+      pages: after.normalPages + after.zeroPages - before.normalPages - before.zeroPages,
+      wireBytes: after.wireBytes - before.wireBytes,
+      stateBytes: deviceState.byteLength,
+      pauseMs: end - start,
+      transferMs,
+      applyMs: end - sendStart - transferMs,
+    };
+    this.#log.add(record);
+    return record;
+  }
+
+  async #command(command: PrimaryCommand): Promise<PrimaryReply> {
+    if (this.#disposed !== undefined) throw this.#thread.failure();
+    const waiting = Promise.withResolvers<PrimaryReply>();
+    this.#waiting.push(waiting);
+    this.#thread.post(command);
+    return this.#thread.during(waiting.promise);
+  }
+
+  /** Waits for the next checkpoint or the end. */
+  async #pause(delayMs: number): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    const timer = setTimeout(resolve, delayMs);
+    await Promise.race([promise, this.#closing.promise]);
+    clearTimeout(timer);
+  }
+
+  #checkContent(dirty: DirtyPages, deviceState: Uint8Array): void {
+    const bitmaps = bitmapsOf(dirty);
+    const fits =
+      bitmaps.length === this.#blocks.length &&
+      bitmaps.every(({ pages }, index) => pages === this.#blocks[index].pages);
+    if (!fits) {
+      throw new RangeError(
+        `Cannot make a checkpoint: ${bitmaps.length} bitmaps, must be one for each of ${this.#blocks.length} blocks with a bit for each page`,
+      );
+    }
+    if (deviceState.byteLength > DEVICE_STATE_BYTES_MAX / 2) {
+      throw new RangeError(
+        `Cannot make a checkpoint: ${deviceState.byteLength} bytes of device state, at most ${DEVICE_STATE_BYTES_MAX / 2} are allowed`,
+      );
+    }
+  }
+}
+
+/**
+ * Connects to a secondary and sends it the list of blocks.
+ *
+ * @returns A primary, ready to make the first copy; dispose it in any case.
+ * @throws {RangeError | TypeError} for options that cannot work.
+ * @throws {MultifdError} when connecting fails.
+ *
+ * @example
+ * ```ts
+ * await using primary = await connectPrimary({ endpoint: "127.0.0.1:4444", blocks: [block] });
+ * using tracker = await trackDirtyPages(block);
+ * await primary.start();
+ * const dirty = new PageBitmap(block.pages);
+ * await tracker.fetch(dirty); // with all writers stopped
+ * const { pauseMs } = await primary.checkpoint(dirty);
+ * ```
+ */
+export function connectPrimary(options: ConnectOptions): Promise<ColoPrimary> {
+  return ColoPrimary.connect(options);
+}
+
+function bitmapsOf(dirty: DirtyPages): readonly PageBitmap[] {
+  return Array.isArray(dirty) ? (dirty as readonly PageBitmap[]) : [dirty as PageBitmap];
+}

@@ -1,0 +1,280 @@
+/**
+ * The secondary of a pair for a caller on the event loop: its session runs on a worker, the channels
+ * and the threads that apply checkpoints on workers of that worker.
+ *
+ * @module
+ */
+import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
+import { CHANNELS_MAX } from "../limits.ts";
+import { crewThreads } from "../memory/page_crew.ts";
+import { RamBlock } from "../memory/ram_block.ts";
+import { formatEndpoint } from "../net/endpoint.ts";
+import { FinalizeGate } from "../session/finalize_gate.ts";
+import {
+  receiverConfig,
+  resolveEndpoint,
+  resolveTimeouts,
+  type ListenOptions,
+} from "../session/options.ts";
+import { SessionThread } from "../session/session_thread.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import {
+  CheckpointLog,
+  type CheckpointStatistics,
+  type CheckpointSummary,
+} from "./checkpoint_statistics.ts";
+import type { ReceivedCheckpoint, SecondaryReport } from "./colo_messages.ts";
+import { ColoProgress, type FailOver } from "./colo_progress.ts";
+
+/** Options of {@linkcode listenSecondary}. */
+export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "capture"> {
+  /**
+   * Take back what this side itself writes to the blocks between two checkpoints: after each of them
+   * both sides hold the same. Default false: this side does not write.
+   */
+  readonly revertLocalWrites?: boolean | undefined;
+  /** Threads that put checkpoints in place, default up to 4. */
+  readonly applyThreads?: number | undefined;
+}
+
+/** What a secondary tells. Listeners may return a promise, and the pair waits for it. */
+export interface SecondaryEvents {
+  /** The first copy is complete. */
+  ready: [];
+  /** A checkpoint begins: whoever uses the blocks has stopped when the listeners are done. */
+  request: [];
+  /** A checkpoint is in place: its device state is loaded when the listeners are done. */
+  checkpoint: [checkpoint: ReceivedCheckpoint];
+  /** Both sides go on. */
+  loaded: [statistics: CheckpointStatistics];
+}
+
+type Listener<Name extends keyof SecondaryEvents> = (
+  ...values: SecondaryEvents[Name]
+) => void | Promise<void>;
+type Listeners = { [Name in keyof SecondaryEvents]: Listener<Name>[] };
+
+/**
+ * A side that holds a complete copy and can take over at any moment, made by
+ * {@linkcode listenSecondary}. The blocks change only while the first copy is made and between the
+ * events `request` and `checkpoint`; whatever happens, they then hold one checkpoint as a whole.
+ */
+export class ColoSecondary implements AsyncDisposable {
+  readonly #options: SecondaryOptions;
+  readonly #control = new SessionControl();
+  readonly #progress = new ColoProgress();
+  readonly #table: StatisticsTable;
+  readonly #thread: SessionThread;
+  readonly #gate: FinalizeGate;
+  readonly #pageSize: number;
+  readonly #listeners: Listeners = { ready: [], request: [], checkpoint: [], loaded: [] };
+  readonly #listening = Promise.withResolvers<string>();
+  readonly #ready = Promise.withResolvers<void>();
+  readonly #log = new CheckpointLog();
+  #endpoint = "";
+  #blocks: readonly RamBlock[] = [];
+  #caches: readonly RamBlock[] = [];
+  #channels: number;
+  /** All listeners called so far, in order. */
+  #told: Promise<void> = Promise.resolve();
+  #ended: Promise<FailOver> | undefined;
+  #disposed: Promise<void> | undefined;
+
+  private constructor(options: SecondaryOptions) {
+    const { revertLocalWrites = false, applyThreads = crewThreads() } = options;
+    if (!Number.isInteger(applyThreads) || applyThreads < 1 || applyThreads > 64) {
+      throw new RangeError(`Cannot apply with ${applyThreads} threads: must be 1 to 64`);
+    }
+    const config = { ...receiverConfig(options), revertLocalWrites, threads: applyThreads };
+    this.#options = options;
+    this.#pageSize = config.pageSize;
+    this.#channels = config.channels ?? 0;
+    this.#table = new StatisticsTable(config.channels ?? CHANNELS_MAX);
+    this.#gate = new FinalizeGate(undefined, this.#control);
+    // Nobody may be waiting for these; a failure then shows up in `ended()`.
+    this.#listening.promise.catch(() => {});
+    this.#ready.promise.catch(() => {});
+    this.#thread = new SessionThread(
+      {
+        role: "colo-secondary",
+        config,
+        gate: this.#gate.buffer,
+        progress: this.#progress.buffer,
+        control: this.#control.buffer,
+        statistics: this.#table.buffer,
+      },
+      this.#control,
+      "destination",
+      options.signal,
+    );
+    this.#thread.onMessage((message) => this.#report(message as SecondaryReport));
+  }
+
+  /** Listens; see {@linkcode listenSecondary}. */
+  static async listen(options: SecondaryOptions): Promise<ColoSecondary> {
+    const { connectMs } = resolveTimeouts(options.timeouts);
+    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
+    const secondary = new ColoSecondary({ ...options, endpoint });
+    try {
+      secondary.#endpoint = await secondary.#thread.during(secondary.#listening.promise);
+      return secondary;
+    } catch (error) {
+      await secondary[Symbol.asyncDispose]();
+      throw error;
+    }
+  }
+
+  /** Where the secondary listens, with the port that was chosen for port 0. */
+  get endpoint(): string {
+    return this.#endpoint;
+  }
+
+  /** The blocks, once they are known; their memory outlives the secondary. */
+  get blocks(): readonly RamBlock[] {
+    return this.#blocks;
+  }
+
+  /**
+   * What the channels write to, in the order of `blocks`: equal to the blocks after a checkpoint, ahead
+   * of them while the next one arrives. Not to be written to.
+   */
+  get caches(): readonly RamBlock[] {
+    return this.#caches;
+  }
+
+  /** Number of the checkpoint the blocks hold; -1 before the first copy is complete. */
+  get epoch(): number {
+    return this.#progress.epoch;
+  }
+
+  /** Adds a listener; those of one event are called one after the other. */
+  on<Name extends keyof SecondaryEvents>(event: Name, listener: Listener<Name>): this {
+    this.#listeners[event].push(listener);
+    return this;
+  }
+
+  /** Waits until the first copy is complete. */
+  ready(): Promise<void> {
+    return this.#thread.during(this.#ready.promise);
+  }
+
+  /**
+   * Waits until the pair has ended, for example because the primary is gone. All listeners have been
+   * called then, and the blocks belong to the caller.
+   *
+   * @returns Which checkpoint the blocks hold.
+   * @throws {MultifdError} the first error, when the first copy never was complete.
+   */
+  ended(): Promise<FailOver> {
+    return (this.#ended ??= this.#end());
+  }
+
+  /**
+   * Ends the pair from this side and takes over. A checkpoint that is not here as a whole is dropped,
+   * one that is being applied is finished.
+   */
+  async takeOver(): Promise<FailOver> {
+    this.#control.finish();
+    return this.ended();
+  }
+
+  /** Counters of the session as of now. */
+  statistics(): Statistics {
+    return this.#table.snapshot(this.#channels, this.#pageSize);
+  }
+
+  /** Medians and 99th percentiles over the checkpoints so far. */
+  summary(): CheckpointSummary {
+    return this.#log.summary();
+  }
+
+  /** Ends the session and releases everything but the blocks; safe to call twice, in any state. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#disposed ??= this.#dispose());
+  }
+
+  async #dispose(): Promise<void> {
+    this.#control.finish();
+    await this.#thread.end();
+  }
+
+  async #end(): Promise<FailOver> {
+    await this.#thread.ended();
+    await this[Symbol.asyncDispose]();
+    await this.#told;
+    const { epoch, pending } = this.#progress;
+    if (epoch < 0) throw this.#thread.failure();
+    return { epoch, pending, cause: this.#control.error };
+  }
+
+  #report(report: SecondaryReport): void {
+    switch (report.kind) {
+      case "listening":
+        return this.#listening.resolve(formatEndpoint(report.endpoint));
+      case "blocks":
+        this.#channels = report.channels;
+        // Given blocks stay the caller's own objects; announced ones are made here.
+        this.#blocks = report.blocks.map(
+          (shared) =>
+            this.#options.blocks?.find(({ idstr }) => idstr === shared.idstr) ??
+            RamBlock.attach(shared),
+        );
+        this.#caches = report.caches.map((shared) => RamBlock.attach(shared));
+        return;
+      case "ready":
+        this.#ready.resolve();
+        return this.#tell("ready", [], false);
+      case "request":
+        return this.#tell("request", [], true);
+      case "checkpoint":
+        return this.#tell("checkpoint", [report.checkpoint], true);
+      case "loaded":
+        this.#log.add(report.statistics);
+        return this.#tell("loaded", [report.statistics], false);
+    }
+  }
+
+  /** Calls the listeners of an event after those of the events before; then the thread may go on. */
+  #tell<Name extends keyof SecondaryEvents>(
+    event: Name,
+    values: SecondaryEvents[Name],
+    waits: boolean,
+  ): void {
+    this.#told = this.#callListeners(this.#told, event, values, waits);
+  }
+
+  async #callListeners<Name extends keyof SecondaryEvents>(
+    before: Promise<void>,
+    event: Name,
+    values: SecondaryEvents[Name],
+    waits: boolean,
+  ): Promise<void> {
+    await before;
+    try {
+      for (const listener of this.#listeners[event]) await listener(...values);
+    } catch (error) {
+      if (waits) this.#control.record(error, { side: "destination" });
+      else this.#control.fail(error, { side: "destination" });
+    }
+    if (waits) this.#gate.open();
+  }
+}
+
+/**
+ * Listens for one primary.
+ *
+ * @returns A secondary, already listening; dispose it in any case.
+ * @throws {RangeError | TypeError} for options that cannot work.
+ * @throws {MultifdError} when listening fails, for example because the port is in use.
+ *
+ * @example
+ * ```ts
+ * await using secondary = await listenSecondary({ endpoint: "127.0.0.1:4444", channels: 4 });
+ * secondary.on("checkpoint", ({ epoch, deviceState }) => remember(epoch, deviceState));
+ * const { epoch, cause } = await secondary.ended(); // the primary is gone
+ * takeOverFrom(secondary.blocks);
+ * ```
+ */
+export function listenSecondary(options: SecondaryOptions): Promise<ColoSecondary> {
+  return ColoSecondary.listen(options);
+}
