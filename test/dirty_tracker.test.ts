@@ -1,7 +1,6 @@
 import { describe, expect, test } from "bun:test";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { Worker } from "node:worker_threads";
 import {
   PageBitmap,
   RamBlock,
@@ -10,56 +9,14 @@ import {
   trackDirtyPagesBlocking,
   type DirtyTracker,
 } from "../mod.ts";
-import type { RandomWriterStart } from "./kit/random_writer.ts";
+import { RandomWriters } from "./kit/random_writers.ts";
 
-const WRITERS = 3;
 const BYTES = 8 * 1_048_576;
 
 const probe = await trackDirtyPages(RamBlock.allocate("probe", 8192));
 const kernelTracks = probe.method === "write-protect";
 if (!kernelTracks) console.log(`write-protect tests skipped: ${probe.reason}`);
 probe[Symbol.dispose]();
-
-/** Several threads that write at random to one buffer. */
-class Writers implements AsyncDisposable {
-  readonly buffer = new SharedArrayBuffer(BYTES);
-  readonly bitmap: PageBitmap;
-  readonly #state = new Int32Array(new SharedArrayBuffer(8));
-  readonly #workers: Worker[];
-
-  constructor(pageSize: number) {
-    this.bitmap = new PageBitmap(BYTES / pageSize);
-    this.#workers = Array.from({ length: WRITERS }, (_, index) => {
-      const start: RandomWriterStart = {
-        buffer: this.buffer,
-        pageSize,
-        bitmap: this.bitmap.buffer,
-        control: this.#state.buffer,
-        seed: 17 + index,
-      };
-      return new Worker(new URL("kit/random_writer.ts", import.meta.url), { workerData: start });
-    });
-  }
-
-  run(): void {
-    Atomics.store(this.#state, 0, 1);
-    Atomics.notify(this.#state, 0);
-  }
-
-  async pause(): Promise<void> {
-    Atomics.store(this.#state, 0, 0);
-    for (const deadline = Date.now() + 20_000; Atomics.load(this.#state, 1) < WRITERS;) {
-      if (Date.now() > deadline) throw new Error("Cannot pause writers: they do not stop");
-      await Bun.sleep(1);
-    }
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    Atomics.store(this.#state, 0, 2);
-    Atomics.notify(this.#state, 0);
-    await Promise.all(this.#workers.map((worker) => worker.terminate()));
-  }
-}
 
 function pagesOf(bitmap: PageBitmap): number[] {
   return [...bitmap.runs()].flatMap(({ start, end }) =>
@@ -70,7 +27,7 @@ function pagesOf(bitmap: PageBitmap): number[] {
 describe("trackDirtyPages: several threads write at random", () => {
   for (const pageSize of [4096, 65_536]) {
     test(`all methods find the same pages of ${pageSize} bytes`, async () => {
-      await using writers = new Writers(pageSize);
+      await using writers = new RandomWriters({ bytes: BYTES, pageSize });
       const block = RamBlock.fromBuffer("pc.ram", writers.buffer, { pageSize });
       await writers.pause();
       using trackers = new DisposableStack();

@@ -1,10 +1,13 @@
 /**
- * A thread that changes random pages of a buffer and marks them in a bitmap, as a guest would.
+ * A thread of `RandomWriters`: changes random pages of a buffer and marks them in a bitmap.
  *
- * Control words: 0 = run (1), pause (0) or end (2); 1 = threads that stand still.
+ * Control words: 0 = command, 1 = number of threads that stand still.
  */
 import { workerData } from "node:worker_threads";
 import { PageBitmap } from "../../mod.ts";
+
+/** Values of control word 0. */
+export const WriterCommand = { PAUSE: 0, RUN: 1, END: 2 } as const;
 
 /** What a writer is started with. */
 export interface RandomWriterStart {
@@ -13,37 +16,39 @@ export interface RandomWriterStart {
   readonly bitmap: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
   readonly seed: number;
+  readonly clears: boolean;
 }
 
-const PAUSED = 0;
-const ENDED = 2;
+if (workerData !== null) write(workerData as RandomWriterStart);
 
-if (workerData !== null) {
-  const { buffer, pageSize, bitmap, control, seed } = workerData as RandomWriterStart;
+function write(start: RandomWriterStart): void {
+  const { buffer, pageSize, bitmap, control, seed, clears } = start;
   const words = new Int32Array(buffer);
   const state = new Int32Array(control);
-  const pages = buffer.byteLength / pageSize;
+  const pageWords = pageSize / 4;
+  const pages = words.length / pageWords;
   const dirty = new PageBitmap(pages, bitmap);
   let random = seed;
   const next = (below: number): number => {
     random = (Math.imul(random, 1_664_525) + 1_013_904_223) >>> 0;
-    return random % below;
+    return Math.floor((random / 2 ** 32) * below);
   };
   for (;;) {
     const command = Atomics.load(state, 0);
-    if (command === ENDED) break;
-    if (command === PAUSED) {
+    if (command === WriterCommand.END) return;
+    if (command === WriterCommand.PAUSE) {
       Atomics.add(state, 1, 1);
-      Atomics.notify(state, 1);
-      Atomics.wait(state, 0, PAUSED, 60_000);
+      Atomics.wait(state, 0, WriterCommand.PAUSE, 60_000);
       Atomics.sub(state, 1, 1);
       continue;
     }
     // Bursts in one place and leaps, so that runs and single pages both occur.
-    const start = next(pages);
-    for (let page = start; page < Math.min(pages, start + 1 + next(5)); page++) {
+    const first = next(pages);
+    for (let page = first; page < Math.min(pages, first + 1 + next(5)); page++) {
+      const at = page * pageWords;
       // Atomic, since two writers may meet in a word; a count never returns to what it was.
-      Atomics.add(words, (page * pageSize) / 4 + next(pageSize / 4), 1);
+      if (clears && next(8) === 0) words.fill(0, at, at + pageWords);
+      else Atomics.add(words, at + next(pageWords), 1);
       dirty.set(page);
     }
   }

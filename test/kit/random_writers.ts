@@ -1,0 +1,62 @@
+/** Several threads that write at random to one buffer, as a guest would. */
+import { Worker } from "node:worker_threads";
+import { PageBitmap } from "../../mod.ts";
+import { WriterCommand, type RandomWriterStart } from "./random_writer.ts";
+
+const PAUSE_LIMIT_MS = 20_000;
+
+/** What the writers do. */
+export interface RandomWritersOptions {
+  readonly bytes: number;
+  readonly pageSize?: number;
+  /** Whether pages are cleared now and then, at times some that are zero already. */
+  readonly clears?: boolean;
+  readonly threads?: number;
+}
+
+/** See the module comment. Made standing still; dispose to end the threads. */
+export class RandomWriters implements AsyncDisposable {
+  readonly buffer: SharedArrayBuffer;
+  /** The bits of all pages written so far. */
+  readonly bitmap: PageBitmap;
+  readonly #state = new Int32Array(new SharedArrayBuffer(8));
+  readonly #workers: Worker[];
+
+  constructor({ bytes, pageSize = 4096, clears = false, threads = 3 }: RandomWritersOptions) {
+    this.buffer = new SharedArrayBuffer(bytes);
+    this.bitmap = new PageBitmap(bytes / pageSize);
+    this.#workers = Array.from({ length: threads }, (_, index) => {
+      const start: RandomWriterStart = {
+        buffer: this.buffer,
+        pageSize,
+        bitmap: this.bitmap.buffer,
+        control: this.#state.buffer,
+        seed: 17 + index,
+        clears,
+      };
+      return new Worker(new URL("random_writer.ts", import.meta.url), { workerData: start });
+    });
+  }
+
+  /** Lets the threads write. */
+  run(): void {
+    Atomics.store(this.#state, 0, WriterCommand.RUN);
+    Atomics.notify(this.#state, 0);
+  }
+
+  /** Resolves when all threads stand still. */
+  async pause(): Promise<void> {
+    Atomics.store(this.#state, 0, WriterCommand.PAUSE);
+    const deadline = Date.now() + PAUSE_LIMIT_MS;
+    while (Atomics.load(this.#state, 1) < this.#workers.length) {
+      if (Date.now() > deadline) throw new Error("Cannot pause writers: they do not stop");
+      await Bun.sleep(1);
+    }
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    Atomics.store(this.#state, 0, WriterCommand.END);
+    Atomics.notify(this.#state, 0);
+    await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+}
