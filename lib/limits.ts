@@ -70,6 +70,18 @@ export const MACHINE_NAME_BYTES_MAX = 255;
 export const DESCRIPTION_BYTES_MAX = 16 * 1_048_576;
 
 /**
+ * Content of one frame of a compressed snapshot: what a reader has to decompress for a single page.
+ * Larger ones compress a little better.
+ */
+export const SEEKABLE_FRAME_BYTES = 262_144;
+
+/** Largest frame that is read; other tools write up to a few MiB. */
+export const SEEKABLE_FRAME_BYTES_MAX = 16 * 1_048_576;
+
+/** Frames of one compressed file, the format's own limit. */
+export const SEEKABLE_FRAMES_MAX = 0x800_0000;
+
+/**
  * Device state kept from a stream, all sections together. A PC's is 100 KiB; a graphics adapter or a
  * virtio device with large queues adds MiB. Accelerators send theirs over the channels instead.
  */

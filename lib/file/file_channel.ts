@@ -7,15 +7,22 @@
 import { clearMemory, isZero } from "../../ffi/libc.ts";
 import type { ChannelCounters } from "../engine/statistics.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
-import type { ChannelFile } from "./channel_file.ts";
 import type { FileBlock, FileRound } from "./file_round.ts";
+
+/** The file as a channel sees it, with a descriptor of its own. */
+export interface PageFile extends Disposable {
+  /** Reads exactly `bytes` bytes from file offset `offset` on to `address`. */
+  read(address: number, bytes: number, offset: number): void;
+  /** Writes all `bytes` bytes at `address` to file offset `offset`. */
+  write(address: number, bytes: number, offset: number): void;
+}
 
 /** What a file channel is made of. */
 export interface FileChannelParts {
   readonly mode: "read" | "write";
   /** Whether a writer leaves out zero pages. */
   readonly detectZeroPages: boolean;
-  readonly file: ChannelFile;
+  readonly file: PageFile;
   readonly blocks: readonly FileBlock[];
   readonly round: FileRound;
   readonly control: Stoppable;

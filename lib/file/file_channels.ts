@@ -30,6 +30,8 @@ export interface FileChannelOptions {
 export interface FileChannelWork {
   readonly mode: "read" | "write";
   readonly path: string;
+  /** Whether the file is stored compressed; such files are only read. */
+  readonly compressed: boolean;
   readonly detectZeroPages: boolean;
   readonly blocks: readonly SharedFileBlock[];
   readonly pageSize: number;
@@ -113,12 +115,13 @@ export class FileChannels implements AsyncDisposable {
   }
 
   #startWorker(group: WorkerGroup, channel: number): void {
-    const { mode, path, detectZeroPages, blocks } = this.#work;
+    const { mode, path, compressed, detectZeroPages, blocks } = this.#work;
     const worker = group.start({
       role: "file-channel",
       channel,
       mode,
       path,
+      compressed,
       direct: this.#options.directIo ?? false,
       detectZeroPages,
       control: this.#control.buffer,

@@ -4,25 +4,23 @@
  *
  * @module
  */
-import { fstatSync, readSync } from "node:fs";
-import { close, openFile, unwrap } from "../../ffi/libc.ts";
-import { OpenFlag } from "../../ffi/linux.ts";
+import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { fromErrorRecord, LimitError, StreamError, toErrorRecord } from "../errors.ts";
-import { DEVICE_STATE_BYTES_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { DEVICE_STATE_BYTES_MAX, FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
 import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
 import type { SharedFileBlock } from "./file_round.ts";
-import { fileError } from "./mapped_ram_format.ts";
 import {
   readMappedRamIndex,
   type MappedRamBlock,
   type MappedRamIndex,
 } from "./mapped_ram_index.ts";
-import { FileInput } from "./positioned_io.ts";
+import type { SnapshotSource } from "./positioned_io.ts";
+import { openSnapshotSource } from "./snapshot_source.ts";
 
 /** How a file is opened. */
 export interface OpenMappedRamOptions {
@@ -63,12 +61,13 @@ export class MappedRamFile implements Disposable {
   readonly path: string;
   /** What the file says about itself. */
   readonly index: MappedRamIndex;
-  #fd: number;
+  readonly #source: SnapshotSource;
+  #scratch: Arena | undefined;
 
-  private constructor(path: string, fd: number, index: MappedRamIndex) {
+  private constructor(path: string, source: SnapshotSource, index: MappedRamIndex) {
     this.path = path;
     this.index = index;
-    this.#fd = fd;
+    this.#source = source;
   }
 
   /** Opens a file; see {@linkcode openMappedRamFile}. */
@@ -77,16 +76,20 @@ export class MappedRamFile implements Disposable {
     if (!Number.isSafeInteger(offset) || offset < 0) {
       throw new RangeError(`Cannot open ${path}: offset ${offset}, must be 0 or more bytes`);
     }
-    const fd = unwrap(`Cannot open ${path}`, openFile(path, OpenFlag.RDONLY | OpenFlag.CLOEXEC));
+    let source: SnapshotSource | undefined;
     try {
-      const { size } = fstatSync(fd);
-      const index = readMappedRamIndex(fd, new FileInput(fd, offset), size);
-      return new MappedRamFile(path, fd, index);
+      source = openSnapshotSource(path);
+      return new MappedRamFile(path, source, readMappedRamIndex(source, offset));
     } catch (error) {
-      close(fd);
+      source?.[Symbol.dispose]();
       if (!(error instanceof StreamError)) throw error;
       throw fromErrorRecord(toErrorRecord(error, { peer: path }));
     }
+  }
+
+  /** Whether the file is stored compressed. */
+  get compressed(): boolean {
+    return this.#source.compressed;
   }
 
   /** The blocks in the file. */
@@ -146,7 +149,7 @@ export class MappedRamFile implements Disposable {
       const runEnd = isPresent ? present.nextClear(page, endPage) : present.nextSet(page, endPage);
       const stop = Math.min(end, runEnd * pageSize);
       const part = target.subarray(at - offset, stop - offset);
-      if (isPresent) this.#read(part, block.pagesOffset + at);
+      if (isPresent) this.readFile(block.pagesOffset + at, part);
       else part.fill(0);
       at = stop;
     }
@@ -168,7 +171,7 @@ export class MappedRamFile implements Disposable {
       );
     }
     const state = new Uint8Array(bytes);
-    this.#read(state, deviceStateOffset);
+    this.readFile(deviceStateOffset, state);
     return state;
   }
 
@@ -184,6 +187,7 @@ export class MappedRamFile implements Disposable {
       {
         mode: "read",
         path: this.path,
+        compressed: this.compressed,
         detectZeroPages: false,
         blocks: targets.map(({ shared }) => shared),
         pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
@@ -211,10 +215,24 @@ export class MappedRamFile implements Disposable {
     };
   }
 
+  /**
+   * Fills `target` with bytes of the file itself from `offset` on, decompressed if it is stored so.
+   *
+   * @throws {StreamError} when there are not as many.
+   */
+  readFile(offset: number, target: Uint8Array): void {
+    const scratch = (this.#scratch ??= new Arena(FILE_JOB_BYTES));
+    for (let done = 0; done < target.byteLength;) {
+      const bytes = Math.min(FILE_JOB_BYTES, target.byteLength - done);
+      this.#source.read(scratch.address, bytes, offset + done);
+      target.set(scratch.u8.subarray(0, bytes), done);
+      done += bytes;
+    }
+  }
+
   /** Closes the file. Safe to call twice. */
   [Symbol.dispose](): void {
-    if (this.#fd >= 0) close(this.#fd);
-    this.#fd = -1;
+    this.#source[Symbol.dispose]();
   }
 
   #targets(options: LoadOptions): { ram: RamBlock; shared: SharedFileBlock }[] {
@@ -235,17 +253,6 @@ export class MappedRamFile implements Disposable {
       });
     const zeroed = wanted === undefined; // whatever a caller's memory was, it may be used by now
     return pairs.map(({ ram, block }) => ({ ram, shared: sharedForReading(ram, block, zeroed) }));
-  }
-
-  #read(target: Uint8Array, offset: number): void {
-    for (let done = 0; done < target.byteLength;) {
-      const got = readSync(this.#fd, target, done, target.byteLength - done, offset + done);
-      if (got === 0) {
-        const left = target.byteLength - done;
-        throw fileError("TRUNCATED", `it ends at ${offset + done}, must hold ${left} bytes more`);
-      }
-      done += got;
-    }
   }
 }
 

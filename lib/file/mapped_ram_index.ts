@@ -21,7 +21,7 @@ import {
   readRegionHeader,
   type MappedRamRegion,
 } from "./mapped_ram_format.ts";
-import { readWhole, type FileInput } from "./positioned_io.ts";
+import { FileInput, type PositionedSource } from "./positioned_io.ts";
 
 /** A RAM block in a file. */
 export interface MappedRamBlock extends MappedRamRegion {
@@ -56,24 +56,18 @@ export interface MappedRamIndex {
 const RECORD_PAGE_BYTES = 4096;
 
 /**
- * Reads the index of an open file.
+ * Reads the index of an open file whose stream begins at `offset`.
  *
- * @param input Positioned at the start of the stream.
  * @throws {StreamError} for anything that breaks the format; the code ends with `TRUNCATED` when the
  * file ends early or was never completed.
  */
-export function readMappedRamIndex(
-  fd: number,
-  input: FileInput,
-  fileBytes: number,
-): MappedRamIndex {
-  return new IndexReader(fd, input, fileBytes).read();
+export function readMappedRamIndex(source: PositionedSource, offset: number): MappedRamIndex {
+  return new IndexReader(source, offset).read();
 }
 
 class IndexReader implements MainStreamHandler {
-  readonly #fd: number;
+  readonly #source: PositionedSource;
   readonly #input: FileInput;
-  readonly #fileBytes: number;
   readonly #blocks: MappedRamBlock[] = [];
   readonly #sharedBlocks: string[] = [];
   readonly #early: Uint8Array[] = [];
@@ -83,10 +77,9 @@ class IndexReader implements MainStreamHandler {
   #switchoverStart = false;
   #deviceStateOffset = 0;
 
-  constructor(fd: number, input: FileInput, fileBytes: number) {
-    this.#fd = fd;
-    this.#input = input;
-    this.#fileBytes = fileBytes;
+  constructor(source: PositionedSource, offset: number) {
+    this.#source = source;
+    this.#input = new FileInput(source, offset);
   }
 
   read(): MappedRamIndex {
@@ -101,7 +94,7 @@ class IndexReader implements MainStreamHandler {
       sharedBlocks: this.#sharedBlocks,
       switchoverStart: this.#switchoverStart,
       deviceStateOffset: this.#deviceStateOffset,
-      fileBytes: this.#fileBytes,
+      fileBytes: this.#source.bytes,
     };
   }
 
@@ -123,7 +116,7 @@ class IndexReader implements MainStreamHandler {
     if (this.#ignoreShared) reader.u64(); // guest physical address
     const region = readRegionHeader(reader, block, {
       headerOffset: this.#input.offset,
-      fileBytes: this.#fileBytes,
+      fileBytes: this.#source.bytes,
       ignoreShared: this.#ignoreShared,
     });
     if (region === undefined) {
@@ -131,7 +124,7 @@ class IndexReader implements MainStreamHandler {
       return;
     }
     const pages = region.bytes / region.pageSize;
-    const present = readBitmap(this.#fd, region, pages);
+    const present = readBitmap(this.#source, region, pages);
     this.#blocks.push({ ...region, pages, present });
     this.#input.seek(region.pagesOffset + region.bytes);
   }
@@ -171,10 +164,10 @@ class IndexReader implements MainStreamHandler {
   ramSectionEnd(): void {}
 }
 
-function readBitmap(fd: number, region: MappedRamRegion, pages: number): PageBitmap {
+function readBitmap(source: PositionedSource, region: MappedRamRegion, pages: number): PageBitmap {
   const bytes = PageBitmap.bytesFor(pages);
   const present = new PageBitmap(pages);
-  readWhole(fd, addressOf(present.buffer), bytes, region.bitmapOffset);
+  source.read(addressOf(present.buffer), bytes, region.bitmapOffset);
   // One bitmap over all stored bits: whatever is set behind the last page is none of them.
   const stray = new PageBitmap(bytes * 8, present.buffer).nextSet(pages);
   if (stray < bytes * 8) {

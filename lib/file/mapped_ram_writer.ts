@@ -104,6 +104,7 @@ export class MappedRamWriter implements AsyncDisposable {
         {
           mode: "write",
           path: writer.#file.path,
+          compressed: false,
           detectZeroPages: options.zeroPageDetection !== "none",
           blocks: writer.#blocks.map(sharedForWriting),
           pageSize: options.blocks[0].pageSize,

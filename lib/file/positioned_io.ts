@@ -42,16 +42,30 @@ export function writeWhole(fd: number, address: number, bytes: number, offset: n
   }
 }
 
+/** The bytes a stream is read from. */
+export interface PositionedSource {
+  /** Length in bytes. */
+  readonly bytes: number;
+  /** Reads exactly `bytes` bytes from `offset` on to `address`. */
+  read(address: number, bytes: number, offset: number): void;
+}
+
+/** Random access to the bytes of a snapshot, which may be stored compressed. Used by one thread. */
+export interface SnapshotSource extends PositionedSource, Disposable {
+  /** Whether the file is stored compressed. */
+  readonly compressed: boolean;
+}
+
 /** A stream in a file, read from front to back with skips. */
 export class FileInput implements ByteSource {
   /** The stream's bytes from the current place on. */
   readonly reader = new ByteReader(this);
-  readonly #fd: number;
+  readonly #source: PositionedSource;
   #next: number;
 
-  /** @param fd Stays the caller's. */
-  constructor(fd: number, offset: number) {
-    this.#fd = fd;
+  /** @param source Stays the caller's. */
+  constructor(source: PositionedSource, offset: number) {
+    this.#source = source;
     this.#next = offset;
   }
 
@@ -67,18 +81,15 @@ export class FileInput implements ByteSource {
   }
 
   receiveSome(address: number, bytesMin: number, bytesMax: number, atBoundary: boolean): number {
-    let done = 0;
-    while (done < bytesMin) {
-      const got = pread(this.#fd, address + done, bytesMax - done, this.#next);
-      if (got === -Errno.EINTR) continue;
-      if (unwrap(`Cannot read file at ${this.#next}`, got) === 0) {
-        if (done === 0 && atBoundary) return 0;
-        throw fileError("TRUNCATED", `it ends at ${this.#next}, in the middle of the stream`);
-      }
-      done += got;
-      this.#next += got;
+    const left = Math.max(0, this.#source.bytes - this.#next);
+    if (left === 0 && atBoundary) return 0;
+    if (left < bytesMin) {
+      throw fileError("TRUNCATED", `it ends at ${this.#source.bytes}, in the middle of the stream`);
     }
-    return done;
+    const bytes = Math.min(left, bytesMax);
+    this.#source.read(address, bytes, this.#next);
+    this.#next += bytes;
+    return bytes;
   }
 }
 

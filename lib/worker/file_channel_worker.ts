@@ -4,16 +4,18 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
+import { Errno } from "../../ffi/libc.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { ChannelFile } from "../file/channel_file.ts";
-import { FileChannel } from "../file/file_channel.ts";
+import { FileChannel, type PageFile } from "../file/file_channel.ts";
 import { FileBlock, FileRound } from "../file/file_round.ts";
+import { openSnapshotSource } from "../file/snapshot_source.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { FileChannelCommand, FileChannelJob, FileChannelReply } from "./messages.ts";
 
 /** Serves passes until the caller closes the channel or the session stops. */
 export async function runFileChannel(job: FileChannelJob): Promise<void> {
-  const { channel, mode, path, direct, detectZeroPages } = job;
+  const { channel, mode, path, detectZeroPages } = job;
   const control = new SessionControl(job.control);
   const port = parentPort!;
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
@@ -26,12 +28,12 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
     }
     port.postMessage({ ok: !control.stopping } satisfies FileChannelReply);
   };
-  let file: ChannelFile | undefined;
+  let file: PageFile | undefined;
   let worker: FileChannel | undefined;
   try {
     attempt(() => {
       const round = new FileRound(job.round);
-      file = new ChannelFile(path, mode, direct, round);
+      file = openPageFile(job, round);
       worker = new FileChannel({
         mode,
         detectZeroPages,
@@ -51,4 +53,19 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
     file?.[Symbol.dispose]();
     port.close();
   }
+}
+
+function openPageFile(job: FileChannelJob, round: FileRound): PageFile {
+  const { path, mode, compressed, direct } = job;
+  if (!compressed) return new ChannelFile(path, mode, direct, round);
+  // Frames lie at odd places, so the kernel would refuse to bypass its cache for them.
+  if (direct) round.refuseDirect(Errno.EINVAL);
+  const source = openSnapshotSource(path);
+  return {
+    read: (address, bytes, offset) => source.read(address, bytes, offset),
+    write: () => {
+      throw new TypeError(`Cannot write ${path}: it is stored compressed`);
+    },
+    [Symbol.dispose]: () => source[Symbol.dispose](),
+  };
 }

@@ -93,6 +93,8 @@ export interface FileChannelJob {
   readonly channel: number;
   readonly mode: "read" | "write";
   readonly path: string;
+  /** Whether the file is stored compressed; such files are only read. */
+  readonly compressed: boolean;
   /** Whether to ask for O_DIRECT. */
   readonly direct: boolean;
   readonly detectZeroPages: boolean;

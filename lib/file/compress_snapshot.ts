@@ -1,0 +1,162 @@
+/**
+ * Stores a mapped-ram file compressed and still readable at random: as independent zstd frames with
+ * a seek table. Absent pages are stored as zeros, whatever an earlier round left at their places.
+ *
+ * @module
+ */
+import { zstdCompress } from "bun";
+import type { FileHandle } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
+import { replaceFile, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
+import type { MappedRamFile } from "./mapped_ram_file.ts";
+import { SeekTableWriter } from "./seek_table.ts";
+import { contentChecksum } from "./seekable_zstd.ts";
+import { cutRange, snapshotRanges } from "./snapshot_ranges.ts";
+
+/** How a file is compressed. */
+export interface CompressSnapshotOptions {
+  /** zstd level, 1 to 19. Default 3. */
+  readonly level?: number | undefined;
+  /** Cancels; nothing is left behind. */
+  readonly signal?: AbortSignal | undefined;
+  /** Is told how many of the file's bytes are done. */
+  readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
+}
+
+/** What compressing came to. */
+export interface CompressedSnapshot {
+  /** Length of the file as QEMU reads it, holes included. */
+  readonly contentBytes: number;
+  /** Length of the compressed file. */
+  readonly fileBytes: number;
+  readonly frames: number;
+}
+
+/** Frames that are compressed ahead of the one being written, for each processor. */
+const FRAMES_AHEAD = 2;
+
+interface Frame {
+  readonly bytes: number;
+  readonly checksum: number;
+  readonly compressed: Promise<Uint8Array>;
+}
+
+/**
+ * Compresses a mapped-ram file. `openMappedRamFile()` reads the result as it reads the original, and
+ * zstd's own tools decompress it to a file that QEMU reads.
+ *
+ * @throws {RangeError} for an impossible level.
+ * @throws {SystemError | CancelledError} when writing fails or is cancelled.
+ *
+ * @example
+ * ```ts
+ * using file = openMappedRamFile("guest.snap");
+ * await compressMappedRamFile(file, "guest.snap.zst");
+ * ```
+ */
+export async function compressMappedRamFile(
+  file: MappedRamFile,
+  path: string,
+  options: CompressSnapshotOptions = {},
+): Promise<CompressedSnapshot> {
+  const { level = 3, signal } = options;
+  if (!Number.isInteger(level) || level < 1 || level > 19) {
+    throw new RangeError(`Cannot compress with level ${level}: must be 1 to 19`);
+  }
+  const action = `Cannot write ${path}`;
+  const writer = new FrameWriter(action, options);
+  await replaceFile(path, action, signal, async (output) => {
+    const framesAhead = FRAMES_AHEAD * availableParallelism();
+    for (const frame of framesOf(file, level)) {
+      throwIfAborted(action, signal);
+      await writer.add(frame, output, file.index.fileBytes, framesAhead);
+    }
+    await writer.finish(output, file.index.fileBytes);
+  });
+  return {
+    contentBytes: writer.contentBytes,
+    fileBytes: writer.fileBytes,
+    frames: writer.frames,
+  };
+}
+
+/** Writes frames in their order while later ones are being compressed. */
+class FrameWriter {
+  contentBytes = 0;
+  fileBytes = 0;
+  frames = 0;
+  readonly #action: string;
+  readonly #options: CompressSnapshotOptions;
+  readonly #table = new SeekTableWriter();
+  readonly #waiting: Frame[] = [];
+
+  constructor(action: string, options: CompressSnapshotOptions) {
+    this.#action = action;
+    this.#options = options;
+  }
+
+  async add(frame: Frame, output: FileHandle, allBytes: number, ahead: number): Promise<void> {
+    frame.compressed.catch(() => {}); // awaited in its turn, which may be after another's failure
+    this.#waiting.push(frame);
+    if (this.#waiting.length > ahead) await this.#write(output, allBytes);
+  }
+
+  async finish(output: FileHandle, allBytes: number): Promise<void> {
+    while (this.#waiting.length > 0) await this.#write(output, allBytes);
+    const table = this.#table.encode();
+    await writeBytes(output, table, this.fileBytes, this.#action);
+    this.fileBytes += table.byteLength;
+  }
+
+  async #write(output: FileHandle, allBytes: number): Promise<void> {
+    const { bytes, checksum, compressed } = this.#waiting.shift()!;
+    const data = await compressed;
+    await writeBytes(output, data, this.fileBytes, this.#action);
+    this.#table.add(data.byteLength, bytes, checksum);
+    this.fileBytes += data.byteLength;
+    this.contentBytes += bytes;
+    this.frames++;
+    this.#options.onProgress?.(this.contentBytes, allBytes);
+  }
+}
+
+function* framesOf(file: MappedRamFile, level: number): Generator<Frame> {
+  const zeroFrames = new Map<number, Frame>();
+  const zeroFrame = (bytes: number): Frame => {
+    const known = zeroFrames.get(bytes);
+    if (known !== undefined) return known;
+    const made = compressedFrame(new Uint8Array(bytes), level);
+    zeroFrames.set(bytes, made);
+    return made;
+  };
+  for (const range of snapshotRanges(file.index)) {
+    const { block } = range;
+    for (const { offset, bytes } of cutRange(range, SEEKABLE_FRAME_BYTES)) {
+      if (block !== undefined) {
+        const { present, pageSize, pagesOffset, idstr } = block;
+        const first = (offset - pagesOffset) / pageSize;
+        const end = first + bytes / pageSize;
+        if (present.nextSet(first, end) === end) {
+          yield zeroFrame(bytes);
+          continue;
+        }
+        const content = new Uint8Array(bytes);
+        file.readRange(idstr, offset - pagesOffset, content);
+        yield compressedFrame(content, level);
+      } else {
+        const content = new Uint8Array(bytes);
+        file.readFile(offset, content);
+        yield compressedFrame(content, level);
+      }
+    }
+  }
+}
+
+function compressedFrame(content: Uint8Array<ArrayBuffer>, level: number): Frame {
+  return {
+    bytes: content.byteLength,
+    checksum: contentChecksum(content),
+    compressed: zstdCompress(content, { level }),
+  };
+}
