@@ -91,6 +91,31 @@ export {
   MappedRamWriter,
   type CreateMappedRamOptions,
 } from "./lib/file/mapped_ram_writer.ts";
+export {
+  compressMappedRamFile,
+  type CompressedSnapshot,
+  type CompressSnapshotOptions,
+} from "./lib/file/compress_snapshot.ts";
+export {
+  copyMappedRamFile,
+  type CopiedSnapshot,
+  type CopySnapshotOptions,
+  type PageChanges,
+} from "./lib/file/copy_snapshot.ts";
+export {
+  diffSnapshots,
+  type BlockPageRun,
+  type DiffOptions,
+  type PageReader,
+} from "./lib/file/diff_snapshots.ts";
+export { extractBlock, type ExtractOptions } from "./lib/file/extract_block.ts";
+export {
+  snapshotDevices,
+  verifyMappedRamFile,
+  type VerifiedSnapshot,
+  type VerifyOptions,
+} from "./lib/file/verify_snapshot.ts";
+export { parseFileUri, type FileUri } from "./lib/file/file_uri.ts";
 export type { FileChannelOptions } from "./lib/file/file_channels.ts";
 export type { MappedRamBlock, MappedRamIndex } from "./lib/file/mapped_ram_index.ts";
 export type { MappedRamRegion } from "./lib/file/mapped_ram_format.ts";

@@ -1,0 +1,177 @@
+/**
+ * Copies a mapped-ram file, plain or compressed, to a plain one with holes, and changes pages on the
+ * way.
+ *
+ * @module
+ */
+import type { FileHandle } from "node:fs/promises";
+import { Arena } from "../../ffi/arena.ts";
+import { isZero } from "../../ffi/libc.ts";
+import { FILE_JOB_BYTES } from "../limits.ts";
+import { replaceFile, system, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
+import type { MappedRamFile } from "./mapped_ram_file.ts";
+import type { MappedRamBlock } from "./mapped_ram_index.ts";
+import { cutRange, dataRuns, snapshotRanges } from "./snapshot_ranges.ts";
+
+/** Pages to write into a copy. */
+export interface PageChanges {
+  /** Which pages, for example from `diffSnapshots()`. */
+  readonly runs: AsyncIterable<BlockPageRun> | Iterable<BlockPageRun>;
+  /** Their content. */
+  readonly pages: PageReader;
+}
+
+/** How a file is copied. */
+export interface CopySnapshotOptions {
+  /** Pages that shall have another content in the copy; zero pages become absent ones. */
+  readonly changes?: PageChanges | undefined;
+  /** Cancels; nothing is left behind. */
+  readonly signal?: AbortSignal | undefined;
+  /** Is told how many of the file's bytes are done. */
+  readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
+}
+
+/** What copying came to. */
+export interface CopiedSnapshot {
+  /** Pages written because of `changes`. */
+  readonly changedPages: number;
+  /** Pages in the copy. */
+  readonly presentPages: number;
+}
+
+/**
+ * Writes a copy of `file` to `path`; it appears when it is complete and on the device. Device state
+ * and everything else but the changed pages stay as they are.
+ *
+ * @throws {RangeError} for changes outside the blocks.
+ * @throws {SystemError | CancelledError} when writing fails or is cancelled.
+ */
+export async function copyMappedRamFile(
+  file: MappedRamFile,
+  path: string,
+  options: CopySnapshotOptions = {},
+): Promise<CopiedSnapshot> {
+  const { changes, signal } = options;
+  const action = `Cannot write ${path}`;
+  let result: CopiedSnapshot = { changedPages: 0, presentPages: 0 };
+  await replaceFile(path, action, signal, async (output) => {
+    const copier = new SnapshotCopier(file, output, action, options);
+    await copier.copyAll();
+    const changedPages = changes === undefined ? 0 : await copier.change(changes);
+    result = { changedPages, presentPages: await copier.writeBitmaps() };
+  });
+  return result;
+}
+
+class SnapshotCopier {
+  readonly #file: MappedRamFile;
+  readonly #output: FileHandle;
+  readonly #action: string;
+  readonly #options: CopySnapshotOptions;
+  readonly #buffer = new Arena(FILE_JOB_BYTES);
+  readonly #present: Map<string, PageBitmap>;
+
+  constructor(
+    file: MappedRamFile,
+    output: FileHandle,
+    action: string,
+    options: CopySnapshotOptions,
+  ) {
+    this.#file = file;
+    this.#output = output;
+    this.#action = action;
+    this.#options = options;
+    this.#present = new Map(file.blocks.map((block) => [block.idstr, copyOf(block)]));
+  }
+
+  async copyAll(): Promise<void> {
+    const { fileBytes } = this.#file.index;
+    await system(this.#action, this.#output.truncate(fileBytes));
+    for (const range of snapshotRanges(this.#file.index)) {
+      for (const { offset, bytes } of cutRange(range, FILE_JOB_BYTES)) {
+        throwIfAborted(this.#action, this.#options.signal);
+        if (range.block === undefined) await this.#copyStream(offset, bytes);
+        else await this.#copyPages(range.block, offset, bytes);
+        this.#options.onProgress?.(offset + bytes, fileBytes);
+      }
+    }
+  }
+
+  async change({ runs, pages }: PageChanges): Promise<number> {
+    let changed = 0;
+    for await (const { idstr, start, end } of runs) {
+      throwIfAborted(this.#action, this.#options.signal);
+      await this.#changeRun(this.#file.block(idstr), start, end, pages);
+      changed += end - start;
+    }
+    return changed;
+  }
+
+  /** Writes the bitmaps as they are now; returns the number of bits. */
+  async writeBitmaps(): Promise<number> {
+    let pages = 0;
+    for (const { idstr, bitmapOffset, pages: blockPages } of this.#file.blocks) {
+      const present = this.#present.get(idstr)!;
+      const bytes = new Uint8Array(present.buffer, 0, PageBitmap.bytesFor(blockPages));
+      await writeBytes(this.#output, bytes, bitmapOffset, this.#action);
+      pages += present.count();
+    }
+    return pages;
+  }
+
+  /** Headers, bitmaps and padding: zeros stay holes. */
+  async #copyStream(offset: number, bytes: number): Promise<void> {
+    const content = this.#buffer.u8.subarray(0, bytes);
+    this.#file.readFile(offset, content);
+    for (const { start, end } of dataRuns(this.#buffer.address, bytes)) {
+      await writeBytes(this.#output, content.subarray(start, end), offset + start, this.#action);
+    }
+  }
+
+  async #copyPages(block: MappedRamBlock, offset: number, bytes: number): Promise<void> {
+    const { present, pageSize, pagesOffset, idstr } = block;
+    const first = (offset - pagesOffset) / pageSize;
+    const end = first + bytes / pageSize;
+    for (let start = present.nextSet(first, end); start < end;) {
+      const stop = present.nextClear(start, end);
+      const content = this.#buffer.u8.subarray(0, (stop - start) * pageSize);
+      this.#file.readRange(idstr, start * pageSize, content);
+      await writeBytes(this.#output, content, pagesOffset + start * pageSize, this.#action);
+      start = present.nextSet(stop, end);
+    }
+  }
+
+  async #changeRun(
+    block: MappedRamBlock,
+    start: number,
+    end: number,
+    pages: PageReader,
+  ): Promise<void> {
+    const { idstr, pageSize, pagesOffset, pages: blockPages } = block;
+    if (!(start >= 0 && start < end && end <= blockPages)) {
+      throw new RangeError(
+        `Cannot change pages ${start} to ${end}: RAM block ${idstr} has ${blockPages} pages`,
+      );
+    }
+    const present = this.#present.get(idstr)!;
+    const range = { offset: start * pageSize, bytes: (end - start) * pageSize };
+    for (const { offset, bytes } of cutRange(range, FILE_JOB_BYTES)) {
+      const content = this.#buffer.u8.subarray(0, bytes);
+      pages.readRange(idstr, offset, content);
+      for (let at = 0; at < bytes; at += pageSize) {
+        const page = (offset + at) / pageSize;
+        if (isZero(this.#buffer.address + at, pageSize)) present.clear(page);
+        else present.set(page);
+      }
+      await writeBytes(this.#output, content, pagesOffset + offset, this.#action);
+    }
+  }
+}
+
+function copyOf({ pages, present }: MappedRamBlock): PageBitmap {
+  const bytes = new SharedArrayBuffer(present.buffer.byteLength);
+  new Uint8Array(bytes).set(new Uint8Array(present.buffer));
+  return new PageBitmap(pages, bytes);
+}

@@ -1,0 +1,94 @@
+/**
+ * Checks a mapped-ram file as far as that is possible without its guest: everything can be read, the
+ * stream ends as it must, and no page is said to be present that the file has no room for.
+ *
+ * @module
+ */
+import { Arena } from "../../ffi/arena.ts";
+import { isZero } from "../../ffi/libc.ts";
+import { FILE_JOB_BYTES } from "../limits.ts";
+import { throwIfAborted } from "../memory/file_replacement.ts";
+import { findDescription } from "../wire/vm_description.ts";
+import { fileError } from "./mapped_ram_format.ts";
+import type { MappedRamFile } from "./mapped_ram_file.ts";
+
+/** What was found; a file that is damaged is an error instead. */
+export interface VerifiedSnapshot {
+  /** Pages that were read. */
+  readonly presentPages: number;
+  /** Present pages that hold nothing but zeros: written without zero detection, or a lost write. */
+  readonly presentZeroPages: number;
+  /** Devices the description at the end lists; undefined when the stream has none. */
+  readonly devices: readonly string[] | undefined;
+}
+
+/** How a file is checked. */
+export interface VerifyOptions {
+  /** Cancels the check with a `CancelledError`. */
+  readonly signal?: AbortSignal | undefined;
+  /** Is told how many bytes of RAM are done. */
+  readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
+}
+
+/** Ends a stream without a description. */
+const END_MARK = 0;
+
+/**
+ * Reads all present pages and the end of the stream. The headers and bitmaps were checked when the
+ * file was opened.
+ *
+ * @throws {StreamError} when something cannot be read or the stream does not end properly.
+ */
+export async function verifyMappedRamFile(
+  file: MappedRamFile,
+  options: VerifyOptions = {},
+): Promise<VerifiedSnapshot> {
+  const { signal, onProgress } = options;
+  const allBytes = file.blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+  const buffer = new Arena(FILE_JOB_BYTES);
+  let presentPages = 0;
+  let presentZeroPages = 0;
+  let done = 0;
+  for (const { idstr, bytes, pageSize, present } of file.blocks) {
+    const windowPages = FILE_JOB_BYTES / pageSize;
+    for (let first = 0; first < bytes / pageSize; first += windowPages) {
+      const end = Math.min(bytes / pageSize, first + windowPages);
+      for (let start = present.nextSet(first, end); start < end;) {
+        const stop = present.nextClear(start, end);
+        const content = buffer.u8.subarray(0, (stop - start) * pageSize);
+        file.readRange(idstr, start * pageSize, content);
+        for (let at = 0; at < content.byteLength; at += pageSize) {
+          if (isZero(buffer.address + at, pageSize)) presentZeroPages++;
+        }
+        presentPages += stop - start;
+        start = present.nextSet(stop, end);
+      }
+      done += (end - first) * pageSize;
+      onProgress?.(done, allBytes);
+      if ((first / windowPages) % 64 === 63) {
+        await new Promise<void>((resolve) => void setImmediate(resolve));
+        throwIfAborted(`Cannot verify ${file.path}`, signal);
+      }
+    }
+  }
+  return { presentPages, presentZeroPages, devices: snapshotDevices(file) };
+}
+
+/**
+ * Names of the devices whose state is in a file, as the description at its end lists them.
+ *
+ * @returns Undefined when the stream has no description.
+ * @throws {StreamError} when the stream does not end properly.
+ */
+export function snapshotDevices(file: MappedRamFile): string[] | undefined {
+  const state = file.deviceState();
+  const description = findDescription(state);
+  if (description === undefined) {
+    if (state.at(-1) === END_MARK) return undefined;
+    throw fileError("TRUNCATED", "the stream ends without an end mark or description");
+  }
+  return description.json.devices.map((device) => {
+    const named = typeof device === "object" && device !== null && "name" in device;
+    return named ? String(device.name) : "?";
+  });
+}
