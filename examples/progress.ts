@@ -24,6 +24,12 @@ export interface ProgressSample {
   readonly channelRates: readonly number[];
 }
 
+/** The counters that progress is made of. */
+export type ProgressCounters = Pick<
+  Statistics,
+  "ramBytes" | "pageBytes" | "wireBytes" | "zeroPages" | "channels"
+>;
+
 /** Weight of a sample that is one second younger than another, relative to it. */
 const SMOOTHING_SECONDS = 2;
 
@@ -40,7 +46,7 @@ export class ProgressMeter {
   #channelRates: number[] = [];
 
   /** The state at `nowMs`, any clock that does not run backwards. */
-  sample(statistics: Statistics, nowMs: number): ProgressSample {
+  sample(statistics: ProgressCounters, nowMs: number): ProgressSample {
     const { ramBytes, pageBytes, wireBytes, zeroPages, channels } = statistics;
     const elapsed = this.#atMs === undefined ? 0 : (nowMs - this.#atMs) / 1000;
     if (elapsed > 0) {
@@ -73,7 +79,7 @@ export class ProgressMeter {
   }
 
   /** The last sample, after the transfer was confirmed. */
-  end(statistics: Statistics, nowMs: number): ProgressSample {
+  end(statistics: ProgressCounters, nowMs: number): ProgressSample {
     this.#fraction = 1;
     return { ...this.sample(statistics, nowMs), fraction: 1, secondsLeft: 0 };
   }
@@ -83,7 +89,7 @@ const REFRESH_MS = 200;
 
 /** A bar on stderr for as long as a transfer runs; nothing at all when stderr is no terminal. */
 export class ProgressBar implements Disposable {
-  readonly #statistics: () => Statistics;
+  readonly #statistics: () => ProgressCounters;
   readonly #meter = new ProgressMeter();
   readonly #bar: SingleBar | undefined;
   readonly #timer: NodeJS.Timeout | undefined;
@@ -92,7 +98,7 @@ export class ProgressBar implements Disposable {
    * @param label First word of the line.
    * @param statistics Called a few times a second.
    */
-  constructor(label: string, statistics: () => Statistics) {
+  constructor(label: string, statistics: () => ProgressCounters) {
     this.#statistics = statistics;
     if (!process.stderr.isTTY) return;
     this.#bar = new SingleBar({

@@ -1,0 +1,247 @@
+/**
+ * `snapshot convert`: between mapped-ram files, compressed ones, recordings and raw images.
+ *
+ * @module
+ */
+import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
+import { join } from "node:path";
+import {
+  compressMappedRamFile,
+  copyMappedRamFile,
+  createMappedRamFile,
+  extractBlock,
+  RamBlock,
+  Recording,
+  writeRecording,
+  type GuestState,
+  type MappedRamFile,
+} from "../../mod.ts";
+import {
+  blockArguments,
+  fromArguments,
+  oneOf,
+  pageSize,
+  required,
+  UsageError,
+  wholeNumber,
+} from "../arguments.ts";
+import { fileNameOf } from "../image_output.ts";
+import { ProgressBar, type ProgressCounters } from "../progress.ts";
+import { formatBytes } from "../units.ts";
+import {
+  ByteProgress,
+  COMMON_OPTIONS,
+  fileArgument,
+  openSnapshot,
+  parseCommand,
+  type CommandResult,
+  type SnapshotCommand,
+} from "./command.ts";
+
+const TARGETS = ["mapped-ram", "compressed", "recording", "raw"] as const;
+const RECORDING_MAGIC = "MFDREC\r\n";
+
+interface ConvertJob {
+  readonly to: (typeof TARGETS)[number];
+  readonly output: string;
+  readonly level: number;
+  readonly channels: number;
+  readonly directIo: boolean;
+  readonly json: boolean;
+  readonly signal: AbortSignal;
+}
+
+/** See the module comment. */
+export const convertCommand: SnapshotCommand = {
+  summary: "to and from compressed files, recordings and raw images",
+  usage: `\
+Usage: bun examples/snapshot.ts convert FILE[,offset=N] --to FORMAT --output PATH [options]
+       bun examples/snapshot.ts convert --block IDSTR=IMAGE... --to mapped-ram --output PATH [options]
+
+FILE is a mapped-ram file, plain or compressed, or a recording; which one it is shows in its content.
+
+  --to mapped-ram          a plain file that QEMU restores
+  --to compressed          seekable zstd: small, and any page can still be read at random; zstd -d
+                           turns it back into the plain file
+  --to recording           what examples/qemu_restore.ts sends to a QEMU
+  --to raw                 a directory with a raw image of each block
+  --level N                zstd level, 1 to 19 (default 3)
+  --channels N             threads that read or write (default 2)
+  --direct-io              bypass the page cache
+  --page-size BYTES        of raw images: 4K, 8K, 16K or 64K (default 4K)
+  --json                   print one JSON object as the last line of stdout`,
+  async run(args, signal) {
+    const hasImages = args.includes("--block") || args.some((text) => text.startsWith("--block="));
+    const { values, files } = parseCommand(args, hasImages ? [] : ["FILE"], {
+      ...COMMON_OPTIONS,
+      to: { type: "string" },
+      output: { type: "string" },
+      block: { type: "string", multiple: true },
+      level: { type: "string", default: "3" },
+      channels: { type: "string", default: "2" },
+      "direct-io": { type: "boolean", default: false },
+      "page-size": { type: "string" },
+    });
+    const job: ConvertJob = {
+      to: oneOf("--to", required("--to", values.to), TARGETS),
+      output: required("--output", values.output),
+      level: wholeNumber("--level", values.level, 1, 19),
+      channels: wholeNumber("--channels", values.channels, 1, 255),
+      directIo: values["direct-io"],
+      json: values.json ?? false,
+      signal,
+    };
+    if (hasImages) return fromImages(job, values.block ?? [], values["page-size"]);
+    return isRecording(fileArgument(files[0]).path)
+      ? fromRecording(job, fileArgument(files[0]).path)
+      : fromMappedRam(job, files[0]);
+  },
+};
+
+async function fromMappedRam(job: ConvertJob, text: string | undefined): Promise<CommandResult> {
+  const { to, output, level, signal } = job;
+  using file = openSnapshot(text);
+  if (to === "recording") return await toRecording(job, file);
+  using progress = new ByteProgress("converting");
+  const options = { signal, onProgress: progress.report };
+  let facts: object;
+  let line: string;
+  if (to === "compressed") {
+    const made = await compressMappedRamFile(file, output, { level, ...options });
+    facts = made;
+    line = `${formatBytes(made.contentBytes)} in ${formatBytes(made.fileBytes)}, ${made.frames} frames`;
+  } else if (to === "mapped-ram") {
+    const { presentPages } = await copyMappedRamFile(file, output, options);
+    facts = { presentPages };
+    line = `${presentPages} pages present`;
+  } else {
+    mkdirSync(output, { recursive: true });
+    const images: { idstr: string; path: string; bytes: number }[] = [];
+    for (const { idstr, bytes } of file.blocks) {
+      const path = join(output, fileNameOf(idstr));
+      await extractBlock(file, idstr, path, options);
+      images.push({ idstr, path, bytes });
+    }
+    facts = { images };
+    line = `${images.length} raw images`;
+  }
+  progress.complete();
+  return result(job, facts, line);
+}
+
+async function toRecording(job: ConvertJob, file: MappedRamFile): Promise<CommandResult> {
+  const { output, channels, directIo, signal } = job;
+  using progress = new LatestProgress("loading");
+  const loaded = await file.load({
+    channels,
+    directIo,
+    signal,
+    onNotice: notice,
+    onProgress: progress.take,
+  });
+  const { blocks, statistics } = loaded;
+  const content = { blocks, state: file.guestState(), compression: "none", statistics };
+  await writeRecording(output, content, signal);
+  progress.complete();
+  return result(job, { blocks: blocks.length }, `${blocks.length} blocks recorded`);
+}
+
+async function fromRecording(job: ConvertJob, path: string): Promise<CommandResult> {
+  using recording = await Recording.open(path);
+  if (job.to === "raw") {
+    mkdirSync(job.output, { recursive: true });
+    const images: { idstr: string; path: string; bytes: number }[] = [];
+    for (const block of recording.blocks) {
+      const image = join(job.output, fileNameOf(block.idstr));
+      await block.toFile(image, { signal: job.signal });
+      images.push({ idstr: block.idstr, path: image, bytes: block.bytes });
+    }
+    return result(job, { images }, `${images.length} raw images`);
+  }
+  return await writeMappedRam(job, recording.blocks, recording.state);
+}
+
+async function fromImages(
+  job: ConvertJob,
+  texts: readonly string[],
+  pageSizeText: string | undefined,
+): Promise<CommandResult> {
+  using mapped = new DisposableStack();
+  const pageBytes = pageSize(pageSizeText);
+  const blocks = blockArguments(texts).map(({ idstr, path }) =>
+    mapped.use(RamBlock.map(idstr, path, { pageSize: pageBytes })),
+  );
+  return await writeMappedRam(job, blocks, undefined);
+}
+
+async function writeMappedRam(
+  job: ConvertJob,
+  blocks: readonly RamBlock[],
+  guestState: GuestState | undefined,
+): Promise<CommandResult> {
+  const { to, output, channels, directIo, signal } = job;
+  if (to !== "mapped-ram") {
+    throw new UsageError(`Cannot convert to ${to} at once: convert to mapped-ram first`);
+  }
+  using progress = new LatestProgress("writing");
+  const options = { path: output, blocks, guestState, channels, directIo, signal };
+  await using writer = await fromArguments(
+    createMappedRamFile({ ...options, onNotice: notice, onProgress: progress.take }),
+  );
+  await writer.write();
+  const { normalPages, zeroPages } = await writer.complete();
+  progress.complete();
+  const line = `${normalPages} pages present, ${zeroPages} zero`;
+  return result(job, { presentPages: normalPages, zeroPages }, line);
+}
+
+/** A progress bar over the counters that a callback delivers. */
+class LatestProgress implements Disposable {
+  /** To be called with the newest counters. */
+  readonly take: (counters: ProgressCounters) => void;
+  readonly #bar: ProgressBar;
+  #latest = NOTHING_YET;
+
+  constructor(label: string) {
+    this.take = (counters) => {
+      this.#latest = counters;
+    };
+    this.#bar = new ProgressBar(label, () => this.#latest);
+  }
+
+  complete(): void {
+    this.#bar.complete();
+  }
+
+  [Symbol.dispose](): void {
+    this.#bar[Symbol.dispose]();
+  }
+}
+
+const NOTHING_YET: ProgressCounters = {
+  ramBytes: 0,
+  pageBytes: 0,
+  wireBytes: 0,
+  zeroPages: 0,
+  channels: [],
+};
+
+function result(job: ConvertJob, facts: object, line: string): CommandResult {
+  const { to, output, json } = job;
+  return { json, facts: { to, output, ...facts }, lines: [`${output}: ${line}`] };
+}
+
+function notice(text: string): void {
+  process.stderr.write(`${text}\n`);
+}
+
+function isRecording(path: string): boolean {
+  const fd = openSync(path, "r");
+  try {
+    const head = Buffer.alloc(RECORDING_MAGIC.length);
+    readSync(fd, head, 0, head.byteLength, 0);
+    return head.toString("latin1") === RECORDING_MAGIC;
+  } finally {
+    closeSync(fd);
+  }
+}

@@ -1,0 +1,70 @@
+/**
+ * `snapshot info`: what is in a file, without reading its pages.
+ *
+ * @module
+ */
+import { statSync } from "node:fs";
+import { snapshotDevices, type MappedRamBlock } from "../../mod.ts";
+import { formatBytes } from "../units.ts";
+import { COMMON_OPTIONS, openSnapshot, parseCommand, type SnapshotCommand } from "./command.ts";
+
+/** See the module comment. */
+export const infoCommand: SnapshotCommand = {
+  summary: "show machine, devices and blocks",
+  usage: `\
+Usage: bun examples/snapshot.ts info FILE[,offset=N] [--json]
+
+Shows what a mapped-ram file holds, plain or compressed, without reading its pages.`,
+  async run(args) {
+    const { values, files } = parseCommand(args, ["FILE"], COMMON_OPTIONS);
+    using file = openSnapshot(files[0]);
+    const { configuration, start, fileBytes, deviceStateOffset } = file.index;
+    const { machine, uuid, capabilities } = configuration;
+    const stored = statSync(file.path);
+    const devices = snapshotDevices(file);
+    const facts = {
+      path: file.path,
+      offset: start,
+      compressed: file.compressed,
+      contentBytes: fileBytes,
+      fileBytes: stored.size,
+      diskBytes: stored.blocks * 512,
+      machine,
+      uuid: uuid === undefined ? null : Buffer.from(uuid).toString("hex"),
+      capabilities,
+      switchoverStart: file.index.switchoverStart,
+      deviceStateBytes: fileBytes - deviceStateOffset,
+      devices: devices ?? null,
+      sharedBlocks: file.index.sharedBlocks,
+      blocks: file.blocks.map(blockFacts),
+    };
+    const lines = [
+      `file       ${formatBytes(stored.size)}, ${formatBytes(facts.diskBytes)} on disk${file.compressed ? `, compressed from ${formatBytes(fileBytes)}` : ""}`,
+      `machine    ${machine}`,
+      `devices    ${devices?.length ?? "not listed"}, ${formatBytes(facts.deviceStateBytes)} of state`,
+      ...facts.blocks.map(
+        ({ idstr, bytes, presentPages, presentBytes, runs }) =>
+          `block      ${idstr}: ${formatBytes(bytes)}, ${presentPages} pages present (${formatBytes(presentBytes)}) in ${runs} runs`,
+      ),
+    ];
+    return { json: values.json ?? false, facts, lines };
+  },
+};
+
+function blockFacts(block: MappedRamBlock) {
+  const { idstr, bytes, pageSize, pages, bitmapOffset, pagesOffset, present } = block;
+  const presentPages = present.count();
+  const presentBytes = presentPages * pageSize;
+  const runs = [...present.runs()].length;
+  return {
+    idstr,
+    bytes,
+    pageSize,
+    pages,
+    presentPages,
+    presentBytes,
+    runs,
+    bitmapOffset,
+    pagesOffset,
+  };
+}
