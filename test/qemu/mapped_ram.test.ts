@@ -7,10 +7,15 @@ import { existsSync, readFileSync, writeFileSync } from "node:fs";
 import {
   createMappedRamFile,
   openMappedRamFile,
+  record,
+  Recording,
+  restore,
+  writeRecording,
   type CreateMappedRamOptions,
   type MappedRamFile,
 } from "../../mod.ts";
 import { TemporaryFolder } from "../kit/temporary_folder.ts";
+import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
 import {
@@ -39,7 +44,7 @@ async function saveWithQemu(guest: TinyGuest, path: string, save: SaveCase): Pro
   const { channels, live = false, directIo = false, offset = 0 } = save;
   if (offset > 0) writeFileSync(path, new Uint8Array(offset).fill(MARKER));
   await using vm = await Qemu.start({ name: "source", memoryMib: MEMORY_MIB, bios: guest.path });
-  await configure(vm, channels, directIo);
+  await configureFile(vm, channels, directIo);
   await vm.waitSerial(/00000002\n/, 10_000);
   if (!live) await vm.stop();
   await vm.migrate(offset > 0 ? `file:${path},offset=${offset}` : `file:${path}`);
@@ -48,7 +53,7 @@ async function saveWithQemu(guest: TinyGuest, path: string, save: SaveCase): Pro
   return serialRounds(await vm.serialOutput()).at(-1) ?? 0;
 }
 
-async function configure(vm: Qemu, channels: number, directIo: boolean): Promise<void> {
+async function configureFile(vm: Qemu, channels: number, directIo: boolean): Promise<void> {
   await vm.setCapabilities({ "mapped-ram": true, multifd: channels > 0 });
   await vm.setParameters({ "max-bandwidth": 2 ** 40, "direct-io": directIo });
   if (channels > 0) await vm.setParameters({ "multifd-channels": channels });
@@ -77,7 +82,7 @@ async function restoreWithQemu(
   const ramFile = folder.file("pc.ram");
   const options = { name: "target", memoryMib: MEMORY_MIB, bios: guest.path, ramFile };
   await using vm = await Qemu.start({ ...options, paused: true, incoming: "defer" });
-  await configure(vm, channels, directIo);
+  await configureFile(vm, channels, directIo);
   await vm.migrateIncoming(uri);
   await vm.waitMigration(20_000);
   const memory = readFileSync(ramFile);
@@ -189,4 +194,48 @@ qemuTest(
     const restored = await restoreWithQemu(guest, `file:${changed}`, round, 3);
     expect(Buffer.compare(restored, Buffer.concat([...ram.views()]))).toBe(0);
   },
+);
+
+qemuTest(
+  "multifd/file/mapped-ram made from a recording is restored by QEMU, and a recording from a file",
+  async () => {
+    await using guest = await GuestTest.create();
+    const side = { channels: 2, compression: "zstd" } as const;
+    await using source = await guest.startSource(side);
+    {
+      const [endpoint, output] = ["127.0.0.1:0", guest.path("vm.rec")];
+      await using recorder = await record({ endpoint, ...side, output });
+      await source.migrate(uriOf(recorder.endpoint));
+      await recorder.complete();
+    }
+    await source.waitMigration(20_000);
+    using recording = await Recording.open(guest.path("vm.rec"));
+    const path = guest.path("vm.snap");
+    const { blocks, state: guestState } = recording;
+    await using writer = await createMappedRamFile({ path, blocks, guestState, channels: 3 });
+    await writer.write();
+    await writer.complete();
+    {
+      await using target = await guest.startTarget({ channels: 4, compression: "none" });
+      await target.setCapabilities({ "return-path": false });
+      await configureFile(target, 4, false);
+      await target.migrateIncoming(`file:${path}`);
+      await target.waitMigration(20_000);
+      await guest.expectGoesOn(source, target);
+    }
+
+    // And back: the file as a recording, sent over sockets.
+    using file = openMappedRamFile(path);
+    const loaded = await file.load();
+    const content = { ...loaded, state: file.guestState(), compression: "none" };
+    const input = guest.path("again.rec");
+    await writeRecording(input, content);
+    await using target = await guest.startTarget(side);
+    const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+    await using restorer = await restore({ input, endpoint, ...side });
+    await restorer.complete();
+    await target.waitMigration(20_000);
+    await guest.expectGoesOn(source, target);
+  },
+  60_000,
 );
