@@ -50,6 +50,11 @@ export interface PositionedSource {
   read(address: number, bytes: number, offset: number): void;
 }
 
+/** The bytes of a file of that length as they are; `fd` stays the caller's. */
+export function fileSource(fd: number, bytes: number): PositionedSource {
+  return { bytes, read: (address, count, offset) => readWhole(fd, address, count, offset) };
+}
+
 /** Random access to the bytes of a snapshot, which may be stored compressed. Used by one thread. */
 export interface SnapshotSource extends PositionedSource, Disposable {
   /** Whether the file is stored compressed. */

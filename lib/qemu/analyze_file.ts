@@ -9,7 +9,7 @@ import { close, isZero, openFile, unwrap } from "../../ffi/libc.ts";
 import { OpenFlag } from "../../ffi/linux.ts";
 import { IGNORE_SHARED_CAPABILITY, MAPPED_RAM_CAPABILITY } from "../file/mapped_ram_format.ts";
 import { readMappedRamIndex } from "../file/mapped_ram_index.ts";
-import { FileInput } from "../file/positioned_io.ts";
+import { fileSource, FileInput, type PositionedSource } from "../file/positioned_io.ts";
 import { DESCRIPTION_BYTES_MAX, DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -133,7 +133,7 @@ interface CountedBlock extends AnnouncedBlock {
 
 /** Reads a stream in a file as a destination would, and keeps nothing of the pages. */
 class StreamAnalyzer implements MainStreamHandler {
-  readonly #fd: number;
+  readonly #source: PositionedSource;
   readonly #start: number;
   readonly #fileBytes: number;
   readonly #input: FileInput;
@@ -149,10 +149,10 @@ class StreamAnalyzer implements MainStreamHandler {
   #mappedRam = false;
 
   constructor(fd: number, start: number, fileBytes: number) {
-    this.#fd = fd;
+    this.#source = fileSource(fd, fileBytes);
     this.#start = start;
     this.#fileBytes = fileBytes;
-    this.#input = new FileInput(fd, start);
+    this.#input = new FileInput(this.#source, start);
     this.#description = findDescription(tailOf(fd, fileBytes))?.json;
     this.#parts = new DeviceSections(this.#description);
     const pageSize = this.#description?.["page_size"];
@@ -313,8 +313,7 @@ class StreamAnalyzer implements MainStreamHandler {
   #index: ReturnType<typeof readMappedRamIndex>["blocks"] | undefined;
 
   #mappedIndex(): ReturnType<typeof readMappedRamIndex>["blocks"] {
-    const input = new FileInput(this.#fd, this.#start);
-    return (this.#index ??= readMappedRamIndex(this.#fd, input, this.#fileBytes).blocks);
+    return (this.#index ??= readMappedRamIndex(this.#source, this.#start).blocks);
   }
 }
 
