@@ -8,6 +8,7 @@
 import { bun, repositoryRoot, run } from "./setup/command.ts";
 import { installDependencies } from "./setup/dependencies.ts";
 import { installPackages } from "./setup/packages.ts";
+import { prepareQpl, QPL_VARIABLE } from "./setup/qpl_library.ts";
 
 const bunVersion = "1.4.4";
 
@@ -114,6 +115,11 @@ async function main(): Promise<number> {
   if (await step("npm packages", installDependencies)) {
     await step("Debian packages", async () => {
       await installPackages();
+      return true;
+    });
+    await step("Intel QPL", async () => {
+      const path = await prepareQpl();
+      if (path !== undefined) process.env[QPL_VARIABLE] = path;
       return true;
     });
     await step("types", () => script("check"));

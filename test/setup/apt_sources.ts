@@ -1,8 +1,11 @@
 /**
- * Reads the machine's own apt sources and derives from them private ones that also have the
- * backports suite. The mirror is never named here: a machine behind a local mirror or a proxy
+ * Reads the machine's own apt sources and derives from them private ones that have other suites of
+ * the same mirror. The mirror is never named here: a machine behind a local mirror or a proxy
  * reaches only that, and only its own configuration knows it.
  */
+
+import { readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 
 /** One entry of an apt configuration, as far as package installation is concerned. */
 export interface AptSource {
@@ -52,6 +55,18 @@ export function parseDeb822Sources(text: string): AptSource[] {
   return sources;
 }
 
+/** All sources of this machine's apt configuration. */
+export function machineSources(): AptSource[] {
+  const sources: AptSource[] = [];
+  const listFile = "/etc/apt/sources.list";
+  const partsDirectory = `${listFile}.d`;
+  for (const path of [listFile, ...entries(partsDirectory)]) {
+    if (path.endsWith(".list")) sources.push(...parseOneLineSources(readText(path)));
+    if (path.endsWith(".sources")) sources.push(...parseDeb822Sources(readText(path)));
+  }
+  return sources;
+}
+
 /**
  * Finds the machine's Debian mirror for a release and describes it with the backports suite added,
  * since packages from backports depend on packages of the release itself.
@@ -63,18 +78,14 @@ export function backportsSources(
   codename: string,
 ): string | undefined {
   const names = [codename, "stable", "oldstable"];
-  const ofRelease = sources.filter(
-    (source) =>
-      source.components.includes("main") && source.suites.some((suite) => names.includes(suite)),
+  const updated = updatedUris(sources);
+  const mirror = preferred(
+    sources.filter(
+      (source) =>
+        source.components.includes("main") && source.suites.some((suite) => names.includes(suite)),
+    ),
+    updated,
   );
-  // Other vendors name their suites after the release too, but only Debian's mirrors have -updates.
-  const updated = new Set(
-    sources
-      .filter((source) => source.suites.some((suite) => suite.endsWith("-updates")))
-      .flatMap((source) => source.uris),
-  );
-  const mirror =
-    ofRelease.find((source) => source.uris.some((uri) => updated.has(uri))) ?? ofRelease[0];
   if (mirror === undefined) return undefined;
 
   const security = sources.filter((source) =>
@@ -83,6 +94,36 @@ export function backportsSources(
   const suites = [codename, `${codename}-backports`];
   if (mirror.uris.some((uri) => updated.has(uri))) suites.push(`${codename}-updates`);
   return [{ ...mirror, suites }, ...security].map(formatDeb822).join("\n");
+}
+
+/**
+ * Describes the suite sid of the machine's Debian mirror.
+ *
+ * @returns the text of a *.sources file, or undefined when no source is a Debian mirror
+ */
+export function sidSources(sources: readonly AptSource[]): string | undefined {
+  const updated = updatedUris(sources);
+  const mirrors = sources.filter((source) => source.uris.some((uri) => updated.has(uri)));
+  const sid = sources.filter((source) => source.suites.some((suite) => suite === "sid"));
+  const mirror = preferred([...sid, ...mirrors], updated);
+  if (mirror === undefined) return undefined;
+  return formatDeb822({ ...mirror, suites: ["sid"], components: ["main"] });
+}
+
+/** Other vendors name their suites after releases too, but only Debian's mirrors have -updates. */
+function updatedUris(sources: readonly AptSource[]): ReadonlySet<string> {
+  return new Set(
+    sources
+      .filter((source) => source.suites.some((suite) => suite.endsWith("-updates")))
+      .flatMap((source) => source.uris),
+  );
+}
+
+function preferred(
+  sources: readonly AptSource[],
+  updated: ReadonlySet<string>,
+): AptSource | undefined {
+  return sources.find((source) => source.uris.some((uri) => updated.has(uri))) ?? sources[0];
 }
 
 function formatDeb822(source: AptSource): string {
@@ -98,4 +139,22 @@ function formatDeb822(source: AptSource): string {
 
 function words(text = ""): string[] {
   return text.split(/\s+/).filter((word) => word !== "");
+}
+
+function entries(directory: string): string[] {
+  try {
+    return readdirSync(directory)
+      .toSorted()
+      .map((name) => join(directory, name));
+  } catch {
+    return [];
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch {
+    return "";
+  }
 }

@@ -7,6 +7,8 @@
 export interface RunOptions {
   /** Added to this process's environment. */
   readonly env?: Record<string, string>;
+  /** Folder to run in; the repository root unless given. */
+  readonly cwd?: string;
   /** Drop the output; for commands that only ask a question. */
   readonly quiet?: boolean;
 }
@@ -20,7 +22,7 @@ export async function run(command: readonly string[], options: RunOptions = {}):
   const output = options.quiet === true ? "ignore" : "inherit";
   try {
     const child = Bun.spawn([...command], {
-      cwd: repositoryRoot,
+      cwd: options.cwd ?? repositoryRoot,
       env: { ...process.env, ...options.env },
       stdin: "ignore",
       stdout: output,

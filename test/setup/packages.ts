@@ -3,19 +3,11 @@
  * or library is missing skips itself and says so, so a machine without root or without backports
  * still runs all the others.
  */
-import {
-  chmodSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  readdirSync,
-  writeFileSync,
-} from "node:fs";
+import { chmodSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { type AptSource, backportsSources } from "./apt_sources.ts";
-import { parseDeb822Sources, parseOneLineSources } from "./apt_sources.ts";
+import { backportsSources, machineSources } from "./apt_sources.ts";
 import { outputOf, run } from "./command.ts";
 
 /** A Debian package and what the tests use it for. */
@@ -97,6 +89,15 @@ export async function installPackages(): Promise<void> {
   else console.log(`still missing, so the tests that need it are skipped: ${describe(left)}`);
 }
 
+/** Installs a package if this release has it; whether it is there afterwards. */
+export async function installPackage(name: string): Promise<boolean> {
+  const policy = await outputOf(["apt-cache", "policy", name]);
+  if (policy === undefined || !/Candidate: (?!\(none\))\S/.test(policy)) return false;
+  const asRoot = await rootPrefix();
+  if (asRoot === undefined) return false;
+  return (await run([...asRoot, ...noninteractive, ...aptGet, ...install, name])) === 0;
+}
+
 /**
  * Installs QEMU from the release's backports with a private source list and private package lists,
  * so that the machine's own apt configuration stays as it was.
@@ -146,18 +147,6 @@ async function installQemu(asRoot: readonly string[]): Promise<void> {
   }
 }
 
-/** All sources of this machine's apt configuration. */
-function machineSources(): AptSource[] {
-  const sources: AptSource[] = [];
-  const listFile = "/etc/apt/sources.list";
-  const partsDirectory = `${listFile}.d`;
-  for (const path of [listFile, ...entries(partsDirectory)]) {
-    if (path.endsWith(".list")) sources.push(...parseOneLineSources(readText(path)));
-    if (path.endsWith(".sources")) sources.push(...parseDeb822Sources(readText(path)));
-  }
-  return sources;
-}
-
 /** Those of the given packages that are not installed, or undefined without dpkg. */
 async function missingOf(requirements: readonly Requirement[]): Promise<Requirement[] | undefined> {
   if (Bun.which("dpkg-query") === null || Bun.which("apt-get") === null) return undefined;
@@ -191,24 +180,6 @@ async function rootPrefix(): Promise<readonly string[] | undefined> {
 
 // Through env(1), since sudo drops the environment.
 const noninteractive = ["env", "DEBIAN_FRONTEND=noninteractive"];
-
-function entries(directory: string): string[] {
-  try {
-    return readdirSync(directory)
-      .toSorted()
-      .map((name) => join(directory, name));
-  } catch {
-    return [];
-  }
-}
-
-function readText(path: string): string {
-  try {
-    return readFileSync(path, "utf8");
-  } catch {
-    return "";
-  }
-}
 
 function names(requirements: readonly Requirement[]): string {
   return requirements.map(({ name }) => name).join(" ");
