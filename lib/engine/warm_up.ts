@@ -6,6 +6,7 @@
  *
  * @module
  */
+import { gc } from "bun";
 import { Arena } from "../../ffi/arena.ts";
 import { close, recv, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
 import { AddressFamily, MessageFlag, Shutdown, SocketType } from "../../ffi/linux.ts";
@@ -48,6 +49,7 @@ export function warmUpSender(pageSize: number): void {
     pair.near.sendList(builder.iovecs);
     unwrap("Cannot rehearse", recv(pair.far.fd, scratch.address, bytes, MessageFlag.WAITALL));
   }
+  releaseScratch();
 }
 
 /** Rehearses a receive channel: reads packets and puts their pages in place. */
@@ -80,6 +82,12 @@ export function warmUpReceiver(pageSize: number): void {
     shutdown(pair.near.fd, Shutdown.WRITE);
     channel.run(pair.far);
   }
+  releaseScratch();
+}
+
+/** A young thread would not collect for a long time, and a megabyte a channel counts. */
+function releaseScratch(): void {
+  gc(true);
 }
 
 /** A small block of scratch memory, mostly zero, and what it takes to send it. */
