@@ -18,6 +18,9 @@ const { values } = parseArgs({
   },
 });
 
+/** A receiver's threads compile their page path while nobody has connected yet. */
+const SETTLE_MS = 1000;
+
 const side = new BenchSide();
 const library = await import("../mod.ts");
 const block = library.RamBlock.allocate("pc.ram", Number(values.bytes), { prefault: true });
@@ -28,6 +31,8 @@ await using receiver = await library.listen({
   compression: libraryCompression(values.compression, Number(values.level)),
   blocks: [block],
 });
+// As QEMU's destination does, it has been waiting for a while when the migration begins.
+await Bun.sleep(SETTLE_MS);
 side.endSetUp();
 side.report({ endpoint: receiver.endpoint });
 await receiver.complete();
