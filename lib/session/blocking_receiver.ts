@@ -5,33 +5,24 @@
  *
  * @module
  */
-import { ReceiveState } from "../engine/receive_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
-import { ChannelError, LimitError, TimeoutError } from "../errors.ts";
+import { LimitError } from "../errors.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
-import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
-import { Connection } from "../net/connection.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
-import { listenSocket, type Listener } from "../net/socket.ts";
-import {
-  CHANNEL_DESCRIPTOR,
-  LISTENER_DESCRIPTOR,
-  MAIN_DESCRIPTOR,
-  SessionControl,
-} from "../sync/session_control.ts";
+import { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, StreamConfiguration } from "../wire/main_stream.ts";
 import { MainStreamReader } from "../wire/main_stream_reader.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
 import { compareDigests } from "./digests.ts";
 import type { DeviceSummary } from "./device_summary.ts";
+import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
 import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
@@ -71,13 +62,9 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   readonly #counters: MainCounters;
   readonly #hooks: ReceiverHooks;
   readonly #table: BlockTable;
-  readonly #state: ReceiveState;
-  readonly #workers: WorkerGroup;
+  readonly #side: ReceiveSide;
   readonly #devices: ReceiverDevices;
-  #listener: Listener | undefined;
   #blocks: readonly RamBlock[] = [];
-  #channels: number;
-  #peer: string | undefined;
   #uuid: Uint8Array;
 
   /** Starts the channels' threads if their number is known; `listen()` opens the socket. */
@@ -99,27 +86,32 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     );
     const copies = hooks.cacheOf === undefined ? 1 : 2;
     this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
-    this.#state = new ReceiveState(config.channels ?? CHANNELS_MAX, control);
-    this.#workers = new WorkerGroup(control);
     this.#devices = new ReceiverDevices(config.devices, control, config.timeouts.idleMs);
-    this.#channels = config.channels ?? 0;
-    for (let channel = 0; channel < this.#channels; channel++) this.#startChannel(channel);
+    this.#side = new ReceiveSide({
+      config,
+      channels: config.channels,
+      anyUuid: config.anyUuid,
+      control,
+      statistics,
+      blocks: this.#table.handle,
+      devices: config.devices.map(({ queue }) => queue),
+    });
   }
 
   /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
   listen(): Endpoint {
     return this.#guarded(() => {
       this.#control.phase = "start";
-      this.#listener = listenSocket(this.#config.endpoint, CHANNELS_MAX + 1);
-      this.#control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
-      return this.#listener.endpoint;
+      return this.#side.listen();
     });
   }
 
   /** Receives one migration; returns when all of it is in place and the sender has been told. */
   complete(): Statistics {
     return this.#guarded(() => {
-      const connection = this.#accept();
+      this.#control.phase = "connect";
+      const { connection, uuid } = this.#side.accept();
+      this.#uuid = uuid;
       const handler = new ReceiverStream(this, connection);
       this.#control.phase = "setup";
       const reader = new ByteReader(connection);
@@ -155,40 +147,21 @@ export class BlockingReceiver implements Disposable, StreamTarget {
 
   /** Counters as of now; readable after the end and after a failure. */
   statistics(): Statistics {
-    return this.#statistics.snapshot(this.#channels, this.#config.pageSize);
+    return this.#statistics.snapshot(this.#side.channels, this.#config.pageSize);
   }
 
   /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
   [Symbol.dispose](): void {
     this.#control.finish();
     this.#devices[Symbol.dispose]();
-    this.#workers.join();
+    this.#side.join();
     this.#control.closeDescriptors();
-    this.#listener = undefined;
   }
 
   /** Waits until every channel stands at the same sync point, then lets all of them go on. */
   passSyncPoint(): void {
-    const limitMs = this.#config.timeouts.stallMs;
-    for (let reached = 0; reached < this.#channels; reached++) {
-      const result = this.#state.syncReached.take(limitMs);
-      if (result === "taken") continue;
-      this.#control.throwIfFailed();
-      if (result === "stopped") {
-        throw new ChannelError(
-          "ERR_MULTIFD_CHANNEL_STOPPED",
-          "Cannot synchronise: session stopped",
-        );
-      }
-      throw new TimeoutError(
-        "ERR_MULTIFD_TIMEOUT_SYNC",
-        `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
-          "both sides must use the same sync mode",
-      );
-    }
-    for (let channel = 0; channel < this.#channels; channel++) {
-      this.#state.released(channel).post();
-    }
+    this.#side.awaitSyncPoint();
+    this.#side.releaseChannels();
   }
 
   /** Checks what the stream says about its source. */
@@ -232,7 +205,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#counters.setRamBytes(total);
     this.#counters.start();
     this.#control.phase = "transfer";
-    this.#hooks.onBlocks?.(this.#blocks, this.#channels);
+    this.#hooks.onBlocks?.(this.#blocks, this.#side.channels);
   }
 
   /** Clears a page that arrived as a zero record on the main connection. */
@@ -265,72 +238,6 @@ export class BlockingReceiver implements Disposable, StreamTarget {
 
   get config(): ReceiverConfig {
     return this.#config;
-  }
-
-  #accept(): Connection {
-    this.#control.phase = "connect";
-    const { channels, timeouts, anyUuid } = this.#config;
-    const uuid = anyUuid ? undefined : this.#config.uuid;
-    const { acceptMs, connectMs } = timeouts;
-    let accepted: AcceptedConnections | undefined;
-    {
-      using acceptor = new Acceptor(
-        this.#listener!,
-        { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
-        this.#control,
-        (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
-      );
-      accepted = acceptor.run();
-    }
-    if (accepted === undefined) {
-      throw new ChannelError(
-        "ERR_MULTIFD_CHANNEL_STOPPED",
-        "Cannot accept: the session was stopped",
-      );
-    }
-    this.#peer = accepted.peer;
-    this.#uuid = accepted.uuid;
-    this.#checkChannelIds(accepted.channels);
-    this.#channels = accepted.channels;
-    this.#control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
-    // One migration per receiver: whoever comes later is refused at once.
-    this.#control.closeDescriptor(LISTENER_DESCRIPTOR);
-    return new Connection(accepted.mainFd, this.#control, timeouts);
-  }
-
-  #takeChannel(channel: number, fd: number, peer: string): void {
-    this.#peer = peer;
-    this.#control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, fd);
-    if (this.#config.channels === undefined) this.#startChannel(channel);
-    this.#state.connected(channel).post();
-  }
-
-  /** An open number of channels still means ids from 0 without gaps. */
-  #checkChannelIds(channels: number): void {
-    for (let channel = 0; channel < channels; channel++) {
-      if (this.#control.descriptorAt(CHANNEL_DESCRIPTOR + channel) < 0) {
-        throw new LimitError(
-          "ERR_MULTIFD_LIMIT_CHANNELS",
-          `Cannot accept connections: ${channels} channels connected and none has id ${channel}`,
-        );
-      }
-    }
-  }
-
-  #startChannel(channel: number): void {
-    const { pageSize, compression, timeouts } = this.#config;
-    this.#workers.start({
-      role: "receive-channel",
-      channel,
-      pageSize,
-      compression,
-      timeouts,
-      control: this.#control.buffer,
-      statistics: this.#statistics.buffer,
-      state: this.#state.buffer,
-      blocks: this.#table.handle,
-      devices: this.#config.devices.map(({ queue }) => queue),
-    });
   }
 
   #allocate({ idstr, bytes }: AnnouncedBlock): RamBlock {
@@ -370,7 +277,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     try {
       return step();
     } catch (error) {
-      this.#control.fail(error, { side: "destination", peer: this.#peer });
+      this.#control.fail(error, { side: "destination", peer: this.#side.peer });
       this.#counters.end();
       throw this.#control.error ?? error;
     }

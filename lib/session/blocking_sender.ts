@@ -6,29 +6,27 @@
  */
 import { isZero } from "../../ffi/libc.ts";
 import { RamClient } from "../engine/send_client.ts";
-import { SendState, SyncRequest } from "../engine/send_state.ts";
+import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { saveConfig, type DeviceDefinition } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
-import { DEVICE_SLOTS, WORKER_START_LIMIT_MS } from "../limits.ts";
+import { DEVICE_SLOTS } from "../limits.ts";
 import { BlockTable, checkPages, pageAddress } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
-import { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
-import { connectSocket } from "../net/socket.ts";
-import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
+import { SessionControl, type Phase } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
 import { ReturnPathReader } from "../wire/return_path.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
 import { writeDigests } from "./digests.ts";
 import type { SenderConfig } from "./options.ts";
 import { DEVICE_SUMMARY_SECTION, deviceSummaryDescription } from "./device_summary.ts";
+import { SendSide } from "./send_side.ts";
 import { SenderDevices } from "./sender_devices.ts";
-import { awaitAnswer, requireTaken, writeStreamStart } from "./sender_setup.ts";
+import { awaitAnswer, writeStreamStart } from "./sender_setup.ts";
 
 const RAM_CLIENT = 0;
 
@@ -42,7 +40,7 @@ export class BlockingSender implements Disposable {
   readonly #table: BlockTable;
   readonly #state: SendState;
   readonly #client: RamClient;
-  readonly #workers: WorkerGroup;
+  readonly #side: SendSide;
   readonly #devices: SenderDevices;
   #out: ByteWriter | undefined;
   #writer: MainStreamWriter | undefined;
@@ -70,29 +68,28 @@ export class BlockingSender implements Disposable {
     this.#state = SendState.create({ channels, clients: 1 + DEVICE_SLOTS, pageSize }, control);
     this.#devices = new SenderDevices(this.#state, control, timeouts);
     this.#client = new RamClient(this.#state, control, RAM_CLIENT, timeouts.stallMs);
-    this.#workers = new WorkerGroup(control);
-    for (let channel = 0; channel < channels; channel++) this.#startChannel(channel);
+    this.#side = new SendSide({
+      config,
+      channels,
+      detectZeroPages: config.zeroPageDetection === "multifd",
+      maxBandwidth: config.maxBandwidth,
+      control,
+      statistics,
+      state: this.#state,
+      blocks: this.#table.handle,
+      descriptors: 0,
+    });
     for (const device of config.devices) this.#devices.register(device);
   }
 
   /** Connects the main connection, then all channels, and sends the block list. */
   connect(): void {
     this.#during("connect", () => {
-      const { endpoint, timeouts, channels } = this.#config;
-      const fd = connectSocket(endpoint, timeouts.connectMs, this.#control, (socket) =>
-        this.#control.registerDescriptor(MAIN_DESCRIPTOR, socket),
-      );
-      const connection = new Connection(fd, this.#control, timeouts);
+      const connection = this.#side.connect();
       this.#out = new ByteWriter(connection);
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
       this.#returnPath = new ReturnPathReader(this.#replies);
-      const { channelsCreated } = this.#state;
-      this.#state.openConnectGate();
-      const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
-      for (let channel = 0; channel < channels; channel++) {
-        requireTaken("connect channels", channelsCreated.take(limitMs), this.#control, limitMs);
-      }
     });
     this.#during("setup", () => this.#setup());
   }
@@ -248,29 +245,9 @@ export class BlockingSender implements Disposable {
   /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
   [Symbol.dispose](): void {
     this.#control.finish();
-    this.#state.wakeChannels();
     this.#devices[Symbol.dispose]();
-    this.#workers.join();
+    this.#side.join();
     this.#control.closeDescriptors();
-  }
-
-  #startChannel(channel: number): void {
-    const { endpoint, uuid, compression, timeouts, zeroPageDetection, maxBandwidth, channels } =
-      this.#config;
-    this.#workers.start({
-      role: "send-channel",
-      channel,
-      endpoint,
-      uuid,
-      compression,
-      detectZeroPages: zeroPageDetection === "multifd",
-      bandwidth: maxBandwidth / channels,
-      timeouts,
-      control: this.#control.buffer,
-      statistics: this.#statistics.buffer,
-      state: this.#state.handle,
-      blocks: this.#table.handle,
-    });
   }
 
   /** The final phase begins: the destination starts its load threads, and we our save threads. */
@@ -350,23 +327,11 @@ export class BlockingSender implements Disposable {
   #syncPoint(kind: RamSectionKind = "part"): void {
     this.#openSection(kind);
     this.#client.flush();
-    this.#syncChannels();
+    this.#side.syncChannels();
     if (this.#config.syncMode === "round") this.#writer!.syncMarker();
     this.#writer!.endRamSection();
     this.#sectionOpen = false;
     this.#flushMain();
-  }
-
-  #syncChannels(): void {
-    const { channels, timeouts } = this.#config;
-    for (let channel = 0; channel < channels; channel++) {
-      this.#state.channel(channel).requestSync(SyncRequest.ALL);
-    }
-    const limitMs = timeouts.idleMs;
-    for (let channel = 0; channel < channels; channel++) {
-      const { syncDone } = this.#state.channel(channel);
-      requireTaken("sync channels", syncDone.take(limitMs), this.#control, limitMs);
-    }
   }
 
   #flushMain(): void {

@@ -25,7 +25,8 @@ const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it f
 const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
 const PHASE = 3; // index into PHASES; written by the thread that runs the session
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
-const DESCRIPTOR_COUNT = CHANNELS_MAX + 2; // main, listener, channels
+const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
+const DESCRIPTOR_COUNT = 2 * SIDE_DESCRIPTORS;
 const RECORD_AT = (DESCRIPTORS + DESCRIPTOR_COUNT) * 4;
 const RECORD_BYTES_MAX = 4096;
 
@@ -53,6 +54,8 @@ export const MAIN_DESCRIPTOR = 0;
 export const LISTENER_DESCRIPTOR = 1;
 /** Descriptor place of channel 0; the others follow. */
 export const CHANNEL_DESCRIPTOR = 2;
+/** What to add to the places above for the second side of a session that has two, a relay. */
+export const SECOND_SIDE_DESCRIPTORS: number = SIDE_DESCRIPTORS;
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
 export class SessionControl implements Stoppable {

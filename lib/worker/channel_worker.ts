@@ -41,7 +41,7 @@ export function runSendChannel(job: SendChannelJob): void {
       if (control.stopping) return;
       state.waitConnectGate(WAIT_TICK_MS);
     }
-    const place = CHANNEL_DESCRIPTOR + channel;
+    const place = job.descriptors + CHANNEL_DESCRIPTOR + channel;
     const fd = connectSocket(endpoint, timeouts.connectMs, control, (socket) =>
       control.registerDescriptor(place, socket),
     );

@@ -35,6 +35,8 @@ export interface SendChannelJob {
   readonly statistics: SharedArrayBuffer;
   readonly state: SendStateHandle;
   readonly blocks: BlockTableHandle;
+  /** First of this side's places for descriptors. */
+  readonly descriptors: number;
 }
 
 /** A receive channel's thread. */
@@ -49,6 +51,15 @@ export interface ReceiveChannelJob {
   readonly state: SharedArrayBuffer;
   readonly blocks: BlockTableHandle;
   readonly devices: readonly DeviceQueueHandle[];
+  /** Where packets go on to, when they do not stay here. */
+  readonly relay: RelayHandle | undefined;
+}
+
+/** What a relay's receive channels need to hand packets to its send channels. */
+export interface RelayHandle {
+  readonly state: SendStateHandle;
+  /** Memory for the pages of one packet for each slot of the send state. */
+  readonly stage: SharedArrayBuffer;
 }
 
 /** The thread that runs a sender for a caller on the event loop. */

@@ -1,0 +1,189 @@
+/**
+ * The connections and channel threads of whoever takes a source's place at the other end: listening,
+ * accepting, and the sync points at which all channels stand. What happens to the pages is decided by
+ * what the channels are given.
+ *
+ * @module
+ */
+import type { DeviceQueueHandle } from "../engine/device_queue.ts";
+import { ReceiveState } from "../engine/receive_state.ts";
+import type { StatisticsTable } from "../engine/statistics.ts";
+import { ChannelError, LimitError, TimeoutError } from "../errors.ts";
+import { CHANNELS_MAX } from "../limits.ts";
+import type { BlockTableHandle } from "../memory/block_table.ts";
+import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
+import { Connection } from "../net/connection.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import { listenSocket, type Listener } from "../net/socket.ts";
+import {
+  CHANNEL_DESCRIPTOR,
+  LISTENER_DESCRIPTOR,
+  MAIN_DESCRIPTOR,
+  type SessionControl,
+} from "../sync/session_control.ts";
+import type { RelayHandle } from "../worker/messages.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import type { SessionConfig } from "./options.ts";
+
+/** What a receive side is made of. */
+export interface ReceiveSideParts {
+  readonly config: SessionConfig;
+  /** Undefined: as many as connect. */
+  readonly channels: number | undefined;
+  /** Whether to take any uuid and not only the configured one. */
+  readonly anyUuid: boolean;
+  readonly control: SessionControl;
+  readonly statistics: StatisticsTable;
+  readonly blocks: BlockTableHandle;
+  readonly devices: readonly DeviceQueueHandle[];
+  /** Where packets go on to, when they do not stay here. */
+  readonly relay?: RelayHandle | undefined;
+}
+
+/** The main connection of a source that is there with all its channels. */
+export interface AcceptedSource {
+  readonly connection: Connection;
+  /** The uuid that its channels named. */
+  readonly uuid: Uint8Array;
+}
+
+/** See the module comment. Used by one thread. */
+export class ReceiveSide {
+  readonly #parts: ReceiveSideParts;
+  readonly #state: ReceiveState;
+  readonly #workers: WorkerGroup;
+  #listener: Listener | undefined;
+  #channels: number;
+  #peer: string | undefined;
+
+  /** Starts the channels' threads if their number is known. */
+  constructor(parts: ReceiveSideParts) {
+    this.#parts = parts;
+    this.#state = new ReceiveState(parts.channels ?? CHANNELS_MAX, parts.control);
+    this.#workers = new WorkerGroup(parts.control);
+    this.#channels = parts.channels ?? 0;
+    for (let channel = 0; channel < this.#channels; channel++) this.#startChannel(channel);
+  }
+
+  /** Channels of the source, 0 as long as they are not known. */
+  get channels(): number {
+    return this.#channels;
+  }
+
+  /** Address of the source, once somebody has connected. */
+  get peer(): string | undefined {
+    return this.#peer;
+  }
+
+  /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
+  listen(): Endpoint {
+    const { control, config } = this.#parts;
+    this.#listener = listenSocket(config.endpoint, CHANNELS_MAX + 1);
+    control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
+    return this.#listener.endpoint;
+  }
+
+  /** Waits for one source with all its connections; the socket is closed then. */
+  accept(): AcceptedSource {
+    const { config, control, anyUuid, channels } = this.#parts;
+    const { acceptMs, connectMs } = config.timeouts;
+    const uuid = anyUuid ? undefined : config.uuid;
+    let accepted: AcceptedConnections | undefined;
+    {
+      using acceptor = new Acceptor(
+        this.#listener!,
+        { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
+        control,
+        (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
+      );
+      accepted = acceptor.run();
+    }
+    if (accepted === undefined) {
+      throw new ChannelError(
+        "ERR_MULTIFD_CHANNEL_STOPPED",
+        "Cannot accept: the session was stopped",
+      );
+    }
+    this.#peer = accepted.peer;
+    this.#checkChannelIds(accepted.channels);
+    this.#channels = accepted.channels;
+    control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
+    // One migration per receiver: whoever comes later is refused at once.
+    control.closeDescriptor(LISTENER_DESCRIPTOR);
+    const connection = new Connection(accepted.mainFd, control, config.timeouts);
+    return { connection, uuid: accepted.uuid };
+  }
+
+  /** Waits until every channel stands at the same sync point. */
+  awaitSyncPoint(): void {
+    const { control, config } = this.#parts;
+    const limitMs = config.timeouts.stallMs;
+    for (let reached = 0; reached < this.#channels; reached++) {
+      const result = this.#state.syncReached.take(limitMs);
+      if (result === "taken") continue;
+      control.throwIfFailed();
+      if (result === "stopped") {
+        throw new ChannelError(
+          "ERR_MULTIFD_CHANNEL_STOPPED",
+          "Cannot synchronise: session stopped",
+        );
+      }
+      throw new TimeoutError(
+        "ERR_MULTIFD_TIMEOUT_SYNC",
+        `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
+          "both sides must use the same sync mode",
+      );
+    }
+  }
+
+  /** Lets all channels go on after a sync point. */
+  releaseChannels(): void {
+    for (let channel = 0; channel < this.#channels; channel++) {
+      this.#state.released(channel).post();
+    }
+  }
+
+  /** Joins the channels; the session must be stopping. */
+  join(): void {
+    this.#workers.join();
+    this.#listener = undefined;
+  }
+
+  #takeChannel(channel: number, fd: number, peer: string): void {
+    const { control, channels } = this.#parts;
+    this.#peer = peer;
+    control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, fd);
+    if (channels === undefined) this.#startChannel(channel);
+    this.#state.connected(channel).post();
+  }
+
+  /** An open number of channels still means ids from 0 without gaps. */
+  #checkChannelIds(channels: number): void {
+    for (let channel = 0; channel < channels; channel++) {
+      if (this.#parts.control.descriptorAt(CHANNEL_DESCRIPTOR + channel) < 0) {
+        throw new LimitError(
+          "ERR_MULTIFD_LIMIT_CHANNELS",
+          `Cannot accept connections: ${channels} channels connected and none has id ${channel}`,
+        );
+      }
+    }
+  }
+
+  #startChannel(channel: number): void {
+    const { config, control, statistics, blocks, devices, relay } = this.#parts;
+    const { pageSize, compression, timeouts } = config;
+    this.#workers.start({
+      role: "receive-channel",
+      channel,
+      pageSize,
+      compression,
+      timeouts,
+      control: control.buffer,
+      statistics: statistics.buffer,
+      state: this.#state.buffer,
+      blocks,
+      devices,
+      relay,
+    });
+  }
+}

@@ -1,0 +1,99 @@
+/**
+ * The connections and channel threads of whoever sends: connecting the main connection first and all
+ * channels after it, and synchronising the channels.
+ *
+ * @module
+ */
+import { SyncRequest, type SendState } from "../engine/send_state.ts";
+import type { StatisticsTable } from "../engine/statistics.ts";
+import { WORKER_START_LIMIT_MS } from "../limits.ts";
+import type { BlockTableHandle } from "../memory/block_table.ts";
+import { Connection } from "../net/connection.ts";
+import { connectSocket } from "../net/socket.ts";
+import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import type { SessionConfig } from "./options.ts";
+import { requireTaken } from "./sender_setup.ts";
+
+/** What a send side is made of. */
+export interface SendSideParts {
+  readonly config: SessionConfig;
+  readonly channels: number;
+  /** Whether the channels look for zero pages. */
+  readonly detectZeroPages: boolean;
+  /** Bytes per second over all channels, 0 for no limit. */
+  readonly maxBandwidth: number;
+  readonly control: SessionControl;
+  readonly statistics: StatisticsTable;
+  readonly state: SendState;
+  readonly blocks: BlockTableHandle;
+  /** First of this side's places for descriptors. */
+  readonly descriptors: number;
+}
+
+/** See the module comment. Used by one thread. */
+export class SendSide {
+  readonly #parts: SendSideParts;
+  readonly #workers: WorkerGroup;
+
+  /** Starts the channels' threads; nothing is connected before `connect()`. */
+  constructor(parts: SendSideParts) {
+    this.#parts = parts;
+    this.#workers = new WorkerGroup(parts.control);
+    for (let channel = 0; channel < parts.channels; channel++) this.#startChannel(channel);
+  }
+
+  /** Connects the main connection, then all channels; returns when these have sent their handshakes. */
+  connect(): Connection {
+    const { config, channels, control, state, descriptors } = this.#parts;
+    const { endpoint, timeouts } = config;
+    const fd = connectSocket(endpoint, timeouts.connectMs, control, (socket) =>
+      control.registerDescriptor(descriptors + MAIN_DESCRIPTOR, socket),
+    );
+    state.openConnectGate();
+    const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
+    for (let channel = 0; channel < channels; channel++) {
+      requireTaken("connect channels", state.channelsCreated.take(limitMs), control, limitMs);
+    }
+    return new Connection(fd, control, timeouts);
+  }
+
+  /** Has every channel write a SYNC packet behind all it was given, and waits for that. */
+  syncChannels(): void {
+    const { config, channels, control, state } = this.#parts;
+    for (let channel = 0; channel < channels; channel++) {
+      state.channel(channel).requestSync(SyncRequest.ALL);
+    }
+    const limitMs = config.timeouts.idleMs;
+    for (let channel = 0; channel < channels; channel++) {
+      const { syncDone } = state.channel(channel);
+      requireTaken("sync channels", syncDone.take(limitMs), control, limitMs);
+    }
+  }
+
+  /** Wakes and joins the channels; the session must be stopping. */
+  join(): void {
+    this.#parts.state.wakeChannels();
+    this.#workers.join();
+  }
+
+  #startChannel(channel: number): void {
+    const { config, control, statistics, state, blocks, descriptors } = this.#parts;
+    const { endpoint, uuid, compression, timeouts } = config;
+    this.#workers.start({
+      role: "send-channel",
+      channel,
+      endpoint,
+      uuid,
+      compression,
+      detectZeroPages: this.#parts.detectZeroPages,
+      bandwidth: this.#parts.maxBandwidth / this.#parts.channels,
+      timeouts,
+      control: control.buffer,
+      statistics: statistics.buffer,
+      state: state.handle,
+      blocks,
+      descriptors,
+    });
+  }
+}
