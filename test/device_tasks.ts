@@ -133,3 +133,18 @@ export function saveSmall(device: SaveDevice, buffers: number): void {
     device.finish(7);
   }
 }
+
+/** Queues one buffer that names its producer; counts in words 0 to 2 how far it is. */
+export function finishInTurn(
+  _: unknown,
+  data: { client: DeviceClientHandle; words: Int32Array; producer: number },
+): void {
+  const client = new DeviceClient(data.client);
+  Atomics.add(data.words, 1, 1);
+  const { bytes } = client.prepare("dev");
+  const text = new TextEncoder().encode(`producer ${data.producer}`);
+  bytes.set(text);
+  Atomics.add(data.words, 0, 1);
+  client.finish(text.byteLength);
+  Atomics.add(data.words, 2, 1);
+}

@@ -1,0 +1,228 @@
+import { expect, test } from "bun:test";
+import * as fc from "fast-check";
+import { Arena, viewOfMemory } from "../ffi/arena.ts";
+import { copyMemory } from "../ffi/libc.ts";
+import { createDeviceQueue, DeviceQueue } from "../lib/engine/device_queue.ts";
+import { ReceiveChannel } from "../lib/engine/receive_channel.ts";
+import { ReceiveState } from "../lib/engine/receive_state.ts";
+import { StatisticsTable } from "../lib/engine/statistics.ts";
+import { TIMEOUTS_DEFAULT } from "../lib/limits.ts";
+import { BlockTable } from "../lib/memory/block_table.ts";
+import { Connection } from "../lib/net/connection.ts";
+import type { IovecList } from "../lib/net/iovec_list.ts";
+import { SessionControl } from "../lib/sync/session_control.ts";
+import {
+  DEVICE_PACKET_BYTES,
+  encodeDevicePacket,
+  encodeVfioHeader,
+  VFIO_HEADER_BYTES,
+} from "../lib/wire/device_packet.ts";
+import { RamPacketEncoder, ramPacketBytes } from "../lib/wire/packet.ts";
+import { RamBlock } from "../mod.ts";
+import { deviceBytes } from "./kit/device_content.ts";
+import { thrownBy } from "./kit/errors.ts";
+
+const control = new SessionControl();
+
+/** A connection whose reads return no more at a time than a script says. */
+class ScriptedConnection extends Connection {
+  readonly #stream: Arena;
+  readonly #length: number;
+  readonly #steps: readonly number[];
+  #at = 0;
+  #step = 0;
+
+  constructor(stream: Uint8Array, steps: readonly number[]) {
+    super(-1, control, TIMEOUTS_DEFAULT);
+    this.#stream = new Arena(Math.max(1, stream.byteLength));
+    this.#stream.u8.set(stream);
+    this.#length = stream.byteLength;
+    this.#steps = steps;
+  }
+
+  override receiveSome(address: number, min: number, max: number, atBoundary: boolean): number {
+    let done = 0;
+    while (done < min) {
+      const got = this.#take(address + done, max - done);
+      if (got === 0 && atBoundary && done === 0) return 0;
+      if (got === 0) throw new Error("the stream ended in the middle");
+      done += got;
+    }
+    return done;
+  }
+
+  override receiveList(list: IovecList, bytesMin: number): void {
+    for (let done = 0; done < bytesMin;) {
+      const vectors = viewOfMemory(list.vectors(), 16);
+      const words = new BigUint64Array(vectors.slice().buffer);
+      const got = this.#take(Number(words[0]), Number(words[1]));
+      if (got === 0) throw new Error("the stream ended in the middle");
+      list.consume(got);
+      done += got;
+    }
+  }
+
+  #take(address: number, bytesMax: number): number {
+    const step = this.#steps[this.#step++ % this.#steps.length] ?? 1;
+    const bytes = Math.min(step, bytesMax, this.#length - this.#at);
+    if (bytes > 0) copyMemory(address, this.#stream.address + this.#at, bytes);
+    this.#at += bytes;
+    return bytes;
+  }
+}
+
+const PAGE = 4096;
+const IDSTRS = ["dev/a", "dev/b"] as const;
+
+class Fixture {
+  readonly block = RamBlock.allocate("pc.ram", 64 * PAGE);
+  readonly queues: readonly DeviceQueue[];
+  readonly channel: ReceiveChannel;
+  readonly counters = new StatisticsTable(1).channel(0);
+
+  constructor(format: "vfio" | "raw" = "vfio") {
+    const table = new BlockTable(this.block.bytes);
+    table.add(this.block);
+    const limits = { queuedBytesMax: 4_000_000, queuedBuffersMax: 100 };
+    this.queues = IDSTRS.map(
+      (idstr) =>
+        new DeviceQueue(createDeviceQueue({ idstr, instanceId: 0, format, ...limits }), control),
+    );
+    this.channel = new ReceiveChannel({
+      channel: 0,
+      pageSize: PAGE,
+      compression: { method: "none", level: 1 },
+      state: new ReceiveState(1, control),
+      control,
+      blocks: table,
+      counters: this.counters,
+      devices: this.queues,
+      idleMs: 1000,
+    });
+  }
+}
+
+function ramPacket(page: number, content: Uint8Array): Uint8Array {
+  const header = new DataView(new ArrayBuffer(ramPacketBytes(PAGE)));
+  const table = new BlockTable(64 * PAGE);
+  const block = table.add(RamBlock.allocate("pc.ram", 64 * PAGE));
+  new RamPacketEncoder(header, PAGE).encodePages(block, 0, 1, Uint32Array.of(page), 1, 0, PAGE);
+  return Buffer.concat([new Uint8Array(header.buffer), content]);
+}
+
+function devicePacket(idstr: string, idx: number, content: Uint8Array, raw = false): Uint8Array {
+  const packet = new DataView(new ArrayBuffer(DEVICE_PACKET_BYTES));
+  const vfio = new DataView(new ArrayBuffer(raw ? 0 : VFIO_HEADER_BYTES));
+  if (!raw) encodeVfioHeader(vfio, idx, false);
+  const payloadBytes = vfio.byteLength + content.byteLength;
+  encodeDevicePacket(packet, new TextEncoder().encode(idstr), 0, payloadBytes);
+  return Buffer.concat([new Uint8Array(packet.buffer), new Uint8Array(vfio.buffer), content]);
+}
+
+type Piece = { readonly kind: "ram" } | { readonly kind: 0 | 1; readonly bytes: number };
+
+const pieces = fc.array(
+  fc.oneof(
+    fc.record({ kind: fc.constant("ram" as const) }),
+    fc.record({
+      kind: fc.constantFrom(0 as const, 1 as const),
+      // Around the length of the header buffer (1344 bytes) all cases of reading ahead meet.
+      bytes: fc.oneof(
+        fc.nat(64),
+        fc.nat(3000),
+        fc.integer({ min: 1040, max: 1080 }),
+        fc.nat(40_000),
+      ),
+    }),
+  ),
+  { minLength: 1, maxLength: 12 },
+);
+const steps = fc.array(
+  fc.oneof(
+    fc.integer({ min: 1, max: 300 }),
+    fc.constant(1_000_000),
+    fc.integer({ min: 1, max: 5 }),
+  ),
+  { minLength: 1, maxLength: 20 },
+);
+
+test("ReceiveChannel takes RAM and device state apart, wherever reads are cut", () => {
+  fc.assert(
+    fc.property(pieces, steps, (list: Piece[], cuts) => {
+      const { block, queues, channel, counters } = new Fixture();
+      const stream: Uint8Array[] = [];
+      const idx = [0, 0];
+      const wanted: Uint8Array[][] = [[], []];
+      for (const [number, piece] of list.entries()) {
+        if (piece.kind === "ram") {
+          stream.push(ramPacket(number, deviceBytes(number, 0, PAGE)));
+          continue;
+        }
+        const content = deviceBytes(number, 0, piece.bytes);
+        stream.push(devicePacket(IDSTRS[piece.kind], idx[piece.kind]!++, content));
+        wanted[piece.kind]!.push(content);
+      }
+      channel.run(new ScriptedConnection(Buffer.concat(stream), cuts));
+      for (const [number, piece] of list.entries()) {
+        if (piece.kind !== "ram") continue;
+        const page = block.view(number * PAGE, PAGE);
+        expect(Buffer.compare(page, deviceBytes(number, 0, PAGE))).toBe(0);
+      }
+      for (const [index, queue] of queues.entries()) {
+        for (const content of wanted[index]!) {
+          const buffer = queue.take(0);
+          expect(Buffer.compare(buffer!.bytes, content)).toBe(0);
+          queue.release();
+        }
+      }
+      const sum = wanted.flat().reduce((bytes, content) => bytes + content.byteLength, 0);
+      expect(counters.snapshot().deviceBytes).toBe(sum);
+    }),
+    { numRuns: 150 },
+  );
+});
+
+test("ReceiveChannel numbers the buffers of a raw device as they come", () => {
+  const { queues, channel } = new Fixture("raw");
+  const contents = [5, 1, 2000].map((bytes, seed) => deviceBytes(seed, 0, bytes));
+  const stream = Buffer.concat(contents.map((content) => devicePacket("dev/b", 0, content, true)));
+  channel.run(new ScriptedConnection(stream, [1_000_000]));
+  for (const content of contents) {
+    expect(Buffer.compare(queues[1]!.take(0)!.bytes, content)).toBe(0);
+    queues[1]!.release();
+  }
+});
+
+test("ReceiveChannel rejects a device-state packet before it reads the payload", () => {
+  const good = devicePacket("dev/a", 0, new Uint8Array(100));
+  const spoiled = (at: number, value: number): Uint8Array => {
+    const bytes = new Uint8Array(good);
+    new DataView(bytes.buffer, bytes.byteOffset).setUint32(at, value);
+    return bytes;
+  };
+  for (const [stream, code] of [
+    [spoiled(8, 0x41), "PACKET_FLAGS"],
+    [spoiled(268, 9), "PACKET_DEVICE"],
+    [spoiled(272, 11), "PACKET_NEXT_PACKET_SIZE"],
+    [spoiled(272, 0xffff_ffff), "PACKET_NEXT_PACKET_SIZE"],
+    [spoiled(276, 1), "PACKET_VFIO_VERSION"],
+    [spoiled(280, 0xffff_ffff), "PACKET_VFIO_IDX"],
+    [spoiled(284, 4), "PACKET_VFIO_FLAGS"],
+    [spoiled(280, 5000), "LIMIT_DEVICE_BUFFERS"],
+    [Buffer.concat([good, good]), "DEVICE_DUPLICATE"],
+    [spoiled(272, 4_000_013), "LIMIT_DEVICE_BYTES"],
+  ] as const) {
+    const { channel } = new Fixture();
+    const connection = new ScriptedConnection(stream, [1_000_000]);
+    expect(thrownBy(() => channel.run(connection)).code).toBe(`ERR_MULTIFD_${code}`);
+  }
+});
+
+test("ReceiveChannel notices the end of a connection at every byte of a device-state packet", () => {
+  const packet = devicePacket("dev/a", 0, deviceBytes(1, 0, 40));
+  for (let length = 1; length < packet.byteLength; length++) {
+    const { channel } = new Fixture();
+    const connection = new ScriptedConnection(packet.subarray(0, length), [7]);
+    expect(() => channel.run(connection)).toThrow("the stream ended in the middle");
+  }
+});
