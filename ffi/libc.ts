@@ -93,6 +93,7 @@ export const Errno = {
   ENOSPC: 28,
   EPIPE: 32,
   EINVAL: 22,
+  EADDRINUSE: 98,
   ECONNRESET: 104,
   ENOTCONN: 107,
   EINPROGRESS: 115,

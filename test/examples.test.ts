@@ -14,6 +14,8 @@ import { outputOf } from "./setup/command.ts";
 
 const MIB = 1 << 20;
 
+const words = (text: string): string[] => text.split(" ");
+
 function startReceiver(output: string, endpoint = "127.0.0.1:0"): ExampleProgram {
   return new ExampleProgram("receiver", ["--listen", endpoint, "--output", output, "--json"]);
 }
@@ -378,6 +380,34 @@ for (const side of ["sender", "receiver"] as const) {
     expect(await readdir(directory.path)).toEqual(["slow.ram"]);
   });
 }
+
+test("examples/receiver: a Unix socket is free again after success, failure and kill -9", async () => {
+  await using directory = await TestDirectory.make();
+  const image = directory.join("image");
+  await Bun.write(image, makeImage(MIB));
+  const socket = directory.join("socket");
+  const receiver = (): ExampleProgram => startReceiver(directory.join("copy"), `unix:${socket}`);
+  for (const end of ["success", "SIGINT", "SIGKILL", "success"] as const) {
+    await using first = receiver();
+    expect(await first.listening()).toBe(`unix:${socket}`);
+    // While one listens, another one neither can nor disturbs it.
+    const second = await runExample(
+      "receiver",
+      words(`--listen unix:${socket} --output ${directory.join("other")}`),
+    );
+    expect(second.status).toBe(1);
+    expect(second.stderr).toContain("EADDRINUSE");
+    if (end === "success") {
+      const args = words(`--connect unix:${socket} --block pc.ram=${image}`);
+      expect((await runExample("sender", args)).status).toBe(0);
+      expect((await first.end()).status).toBe(0);
+    } else {
+      first.kill(end);
+      await first.end();
+    }
+    expect((await readdir(directory.path)).includes("socket")).toBe(end === "SIGKILL");
+  }
+});
 
 test("examples/receiver: is usable again right after a transfer on the same port", async () => {
   await using directory = await TestDirectory.make();

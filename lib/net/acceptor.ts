@@ -112,8 +112,9 @@ export class Acceptor implements Disposable {
     }
   }
 
-  /** Closes what was not handed over. */
+  /** Closes what was not handed over. Nobody else is let in, so the listener loses its name. */
   [Symbol.dispose](): void {
+    this.#listener.removeFile();
     for (const { fd } of this.#pending) close(fd);
     if (this.#main !== undefined) close(this.#main.fd);
     this.#pending = [];

@@ -26,6 +26,7 @@ import { ChannelError, SystemError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { formatEndpoint, type Endpoint } from "./endpoint.ts";
+import { removeAbandonedSocket, socketFileRemover } from "./socket_file.ts";
 import {
   addressFamily,
   readSocketAddress,
@@ -99,6 +100,8 @@ export function connectSocket(
 export interface Listener {
   readonly fd: number;
   readonly endpoint: Endpoint;
+  /** Removes a Unix socket's file, so that the next one may listen under its name. */
+  readonly removeFile: () => void;
 }
 
 /**
@@ -122,11 +125,19 @@ export function listenSocket(endpoint: Endpoint, backlog: number): Listener {
       setInteger(fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
     }
     const bytes = writeSocketAddress(arena, address, endpoint);
-    unwrap(action, bind(fd, arena.address + address, bytes));
+    const bindOnce = (): number => bind(fd, arena.address + address, bytes);
+    let removeFile = (): void => {};
+    let bound = bindOnce();
+    if (endpoint.kind === "unix") {
+      const { path } = endpoint;
+      if (bound === -Errno.EADDRINUSE && removeAbandonedSocket(path)) bound = bindOnce();
+      if (bound >= 0) removeFile = socketFileRemover(path);
+    }
+    unwrap(action, bound);
     unwrap(action, listen(fd, backlog));
     arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
     unwrap(action, getsockname(fd, arena.address + address, arena.address + integer));
-    return { fd, endpoint: readSocketAddress(arena, address) ?? endpoint };
+    return { fd, endpoint: readSocketAddress(arena, address) ?? endpoint, removeFile };
   } catch (error) {
     close(fd);
     throw error;
