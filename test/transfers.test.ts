@@ -1,0 +1,312 @@
+import { expect, test } from "bun:test";
+import {
+  PageBitmap,
+  RamBlock,
+  type CompressionMethod,
+  type SyncMode,
+  type ZeroPageDetection,
+} from "../mod.ts";
+import { rejectionOf } from "./kit/errors.ts";
+import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
+import { temporaryFolder, transfer } from "./kit/transfer.ts";
+
+/** Blocks of odd lengths: less than a packet, a few packets, a packet and a page. */
+function oddBlocks(pageSize = 4096): RamBlock[] {
+  const lengths = { "pc.ram": 301, "/rom@etc/acpi/tables": 1, "0000:00:02.0/vga.vram": 129 };
+  return Object.entries(lengths).map(([idstr, pages], index) => {
+    const block = RamBlock.allocate(idstr, pages * pageSize, { pageSize });
+    fillBlock(block, index + 1);
+    return block;
+  });
+}
+
+const pagesOf = (blocks: readonly RamBlock[]): number =>
+  blocks.reduce((sum, { pages }) => sum + pages, 0);
+
+function expectEqual(received: readonly RamBlock[], sent: readonly RamBlock[]): void {
+  expect(received.map(({ idstr, bytes }) => [idstr, bytes])).toEqual(
+    sent.map(({ idstr, bytes }) => [idstr, bytes]),
+  );
+  for (const [index, block] of sent.entries()) {
+    expect([block.idstr, differingPages(block, received[index]!)]).toEqual([block.idstr, []]);
+  }
+}
+
+const methods: readonly CompressionMethod[] = ["none", "zlib", "zstd"];
+const detections: readonly ZeroPageDetection[] = ["multifd", "legacy", "none"];
+const pageSizes = [4096, 8192, 16_384, 65_536];
+const syncModes: readonly SyncMode[] = ["round", "section"];
+let turn = 0;
+
+for (const compression of methods) {
+  for (const channels of [1, 2, 4]) {
+    for (const zeroPageDetection of detections) {
+      // What has no combination of its own takes turns, with periods that have no common factor.
+      const transport = ["tcp", "unix", "tcp6"][Math.floor(turn / 3) % 3]!;
+      const pageSize = pageSizes[turn % 4]!;
+      const syncMode = syncModes[Math.floor(turn / 5) % 2]!;
+      turn++;
+      const path = [transport, compression, channels, zeroPageDetection, syncMode, pageSize];
+      test(`multifd/${path.join("/")}`, async () => {
+        using folder = temporaryFolder();
+        const endpoint = {
+          tcp: "127.0.0.1:0",
+          tcp6: "[::1]:0",
+          unix: `unix:${folder.path}/socket`,
+        }[transport];
+        const blocks = oddBlocks(pageSize);
+        const result = await transfer({
+          both: { compression, channels, syncMode, uuid: "00112233-4455-6677-8899-aabbccddeeff" },
+          sender: { blocks, zeroPageDetection },
+          receiver: { endpoint: endpoint ?? "", pageSize },
+        });
+        expectEqual(result.blocks, blocks);
+        const { sent, received } = result;
+        const zeroPages = blocks.reduce((sum, block) => sum + zeroPagesOf(block), 0);
+        for (const statistics of [sent, received]) {
+          expect(statistics).toMatchObject({
+            zeroPages: zeroPageDetection === "none" ? 0 : zeroPages,
+            normalPages: pagesOf(blocks) - (zeroPageDetection === "none" ? 0 : zeroPages),
+            ramBytes: pagesOf(blocks) * pageSize,
+            pageBytes: pagesOf(blocks) * pageSize,
+          });
+          expect(statistics.channels).toHaveLength(channels);
+          expect(statistics.channels.every(({ syncs }) => syncs >= 2)).toBe(true);
+        }
+        // Only the handshakes are counted by one side alone.
+        expect(received.multifdBytes).toBe(sent.multifdBytes - 64 * channels);
+      });
+    }
+  }
+}
+
+function zeroPagesOf(block: RamBlock): number {
+  let count = 0;
+  for (let page = 0; page < block.pages; page++) {
+    const view = block.view(page * block.pageSize, block.pageSize);
+    if (view.every((byte) => byte === 0)) count++;
+  }
+  return count;
+}
+
+test("multifd/given-blocks places pages in the caller's memory, whatever the order of the lists", async () => {
+  const blocks = oddBlocks();
+  const targets = blocks.map(({ idstr, bytes }) => RamBlock.allocate(idstr, bytes)).toReversed();
+  const result = await transfer({ sender: { blocks }, receiver: { blocks: targets } });
+  expect(new Set(result.blocks)).toEqual(new Set(targets));
+  expectEqual(targets.toReversed(), blocks);
+});
+
+test("multifd/given-blocks overwrites what was in them, with zero pages too", async () => {
+  const blocks = oddBlocks();
+  const buffers = blocks.map(({ bytes }) => new SharedArrayBuffer(bytes));
+  for (const buffer of buffers) new Uint8Array(buffer).fill(0x5a);
+  const targets = blocks.map(({ idstr }, index) => RamBlock.fromBuffer(idstr, buffers[index]!));
+  for (const zeroPageDetection of detections) {
+    for (const buffer of buffers) new Uint8Array(buffer).fill(0x5a);
+    const result = await transfer({
+      sender: { blocks, zeroPageDetection },
+      receiver: { blocks: targets },
+    });
+    expectEqual(result.blocks, blocks);
+  }
+});
+
+test("multifd/given-blocks can be received into again, although they were allocated as zero", async () => {
+  const source = RamBlock.allocate("pc.ram", 64 * 4096);
+  const target = RamBlock.allocate("pc.ram", 64 * 4096);
+  fillBlock(source, 1);
+  await transfer({ sender: { blocks: [source] }, receiver: { blocks: [target] } });
+  source.view(0, source.bytes).fill(0);
+  await transfer({ sender: { blocks: [source] }, receiver: { blocks: [target] } });
+  expect(differingPages(source, target)).toEqual([]);
+  // And what the caller wrote to a fresh block before it listened must not show through either.
+  const fresh = RamBlock.allocate("pc.ram", 64 * 4096);
+  fresh.view(8192, 4096).fill(1);
+  await transfer({ sender: { blocks: [source] }, receiver: { blocks: [fresh] } });
+  expect(differingPages(source, fresh)).toEqual([]);
+});
+
+test("multifd/announced-blocks can be given to the next receiver", async () => {
+  const source = RamBlock.allocate("pc.ram", 64 * 4096);
+  fillBlock(source, 1);
+  const first = await transfer({ sender: { blocks: [source] } });
+  source.view(0, source.bytes).fill(0);
+  await transfer({ sender: { blocks: [source] }, receiver: { blocks: first.blocks } });
+  expect(differingPages(source, first.blocks[0]!)).toEqual([]);
+});
+
+test("multifd/auto-channels takes as many channels as connect", async () => {
+  for (const channels of [1, 3, "auto"] as const) {
+    const blocks = oddBlocks();
+    const result = await transfer({
+      sender: { blocks, channels },
+      receiver: { channels: "auto" },
+    });
+    expectEqual(result.blocks, blocks);
+    expect(result.received.channels).toHaveLength(result.sent.channels.length);
+  }
+});
+
+test("multifd/255-channels", async () => {
+  const blocks = oddBlocks();
+  const result = await transfer({
+    both: { channels: 255 },
+    sender: { blocks },
+  });
+  expectEqual(result.blocks, blocks);
+});
+
+test("multifd/rounds sends again only what has changed", async () => {
+  const block = RamBlock.allocate("pc.ram", 512 * 4096);
+  fillBlock(block, 2);
+  const result = await transfer({
+    both: { compression: "zstd" },
+    sender: { blocks: [block] },
+    send: async (sender) => {
+      const sending = sender.send({ rounds: 3, roundDelayMs: 300 });
+      // The copy for the comparison is made before the first page is sent.
+      while (sender.statistics().rounds < 1) await Bun.sleep(5);
+      for (const page of [3, 4, 5, 511]) fillPage(block.view(page * 4096, 4096), "random", 99 + page);
+      fillPage(block.view(0, 4096), "zero", 0);
+      await sending;
+    },
+  });
+  expectEqual(result.blocks, [block]);
+  expect(result.sent.rounds).toBe(3);
+  expect(result.sent.pageBytes / 4096).toBeGreaterThanOrEqual(512);
+  expect(result.sent.pageBytes / 4096).toBeLessThanOrEqual(512 + 5);
+});
+
+test("multifd/queue sends single pages, ranges and a dirty bitmap, and clears its bits", async () => {
+  const block = RamBlock.allocate("pc.ram", 400 * 4096);
+  const other = RamBlock.allocate("other", 10 * 4096);
+  for (const one of [block, other]) {
+    for (let page = 0; page < one.pages; page++) fillPage(one.view(page * 4096, 4096), "random", page);
+  }
+  const dirty = new PageBitmap(block.pages);
+  dirty.setRange(200, 203);
+  dirty.set(399);
+  const result = await transfer({
+    sender: { blocks: [block, other] },
+    send: async (sender) => {
+      sender.queuePage(block, 7);
+      sender.queuePage("other", 9);
+      sender.queuePage(block, 8);
+      await sender.queueRange(block, 100, 103);
+      await sender.queueBitmap(block, dirty);
+      await sender.sync();
+      expect(dirty.count()).toBe(0);
+      for (const [from, first, end] of [
+        [block, -1, 2],
+        [block, 5, 5],
+        [block, 399, 401],
+        [block, 0.5, 2],
+        [block, 1, 2.5],
+        [block, NaN, 2],
+        ["nobody", 0, 1],
+      ] as const) {
+        expect(() => sender.queuePage(from, end)).not.toThrow(TypeError);
+        await expect(sender.queueRange(from, first, end)).rejects.toThrow(RangeError);
+      }
+    },
+  }).catch((error: unknown) => error);
+  expect(result).not.toBeInstanceOf(Error);
+});
+
+test("multifd/verify compares digests, and both sides hear of a difference", async () => {
+  const blocks = oddBlocks();
+  const result = await transfer({ sender: { blocks, verify: true } });
+  expectEqual(result.blocks, blocks);
+});
+
+test("multifd/max-bandwidth keeps to the limit within a factor of two", async () => {
+  const block = RamBlock.allocate("pc.ram", 2048 * 4096);
+  for (let page = 0; page < block.pages; page++) fillPage(block.view(page * 4096, 4096), "random", page);
+  const maxBandwidth = 16 * 1_048_576;
+  const result = await transfer({ sender: { blocks: [block], maxBandwidth } });
+  expectEqual(result.blocks, [block]);
+  // 8 MiB at 16 MiB/s; a busy machine may be slower, but never faster than the limit allows.
+  expect(result.sent.elapsedMs).toBeGreaterThan(250);
+});
+
+test("multifd/finalize runs before the sender hears of success", async () => {
+  const blocks = oddBlocks();
+  const order: string[] = [];
+  await transfer({
+    sender: { blocks },
+    receiver: {
+      finalize: async (received) => {
+        await Bun.sleep(50);
+        order.push(`finalized ${received.length}`);
+      },
+    },
+    send: async (sender) => {
+      await sender.send();
+      await sender.complete();
+      order.push("sender told");
+    },
+  }).catch((error: unknown) => order.push(String(error)));
+  expect(order.slice(0, 2)).toEqual(["finalized 3", "sender told"]);
+});
+
+test("multifd/finalize that fails fails both sides with its words", async () => {
+  const blocks = oddBlocks();
+  let senderError: unknown;
+  const error = await rejectionOf(
+    transfer({
+      sender: { blocks },
+      receiver: { finalize: () => Promise.reject(new Error("Cannot write image: ENOSPC")) },
+      send: async (sender, receiver) => {
+        await sender.send();
+        senderError = await sender.complete().catch((reason: unknown) => reason);
+        await receiver.complete();
+      },
+    }),
+  );
+  expect(error.message).toBe("Cannot write image: ENOSPC");
+  expect(senderError).toMatchObject({ code: "ERR_MULTIFD_PEER" });
+});
+
+test("multifd/no-return-path completes without a word from the receiver", async () => {
+  const blocks = oddBlocks();
+  const result = await transfer({ sender: { blocks, returnPath: false } });
+  expectEqual(result.blocks, blocks);
+});
+
+test("connect() and listen() reject options that cannot work before they start anything", async () => {
+  const { connect, listen } = await import("../mod.ts");
+  const block = RamBlock.allocate("pc.ram", 4096);
+  const large = RamBlock.allocate("large", 8192, { pageSize: 8192 });
+  for (const wrong of [
+    { blocks: [] },
+    { blocks: [block, block] },
+    { blocks: [block, large] },
+    { channels: 0 },
+    { channels: 256 },
+    { channels: 1.5 },
+    { compression: "lzma" as "zlib" },
+    { compression: { method: "zlib", level: 10 } as const },
+    { uuid: "no uuid" },
+    { endpoint: "nowhere" },
+    { timeouts: { connectMs: 0 } },
+    { timeouts: { stallMs: NaN } },
+    { maxBandwidth: -1 },
+    { zeroPageDetection: "maybe" as "none" },
+    { syncMode: "never" as "round" },
+  ]) {
+    const options = { endpoint: "127.0.0.1:1", blocks: [block], ...wrong };
+    const rejection = await connect(options).catch((error: unknown) => error);
+    expect([RangeError, TypeError]).toContain((rejection as Error).constructor as typeof RangeError);
+  }
+  for (const wrong of [
+    { blocks: [] },
+    { pageSize: 1000 },
+    { ramBytesMax: 0 },
+    { channels: -1 },
+    { syncMode: "never" as "round" },
+  ]) {
+    const rejection = await listen({ endpoint: "127.0.0.1:0", ...wrong }).catch((e: unknown) => e);
+    expect([RangeError, TypeError]).toContain((rejection as Error).constructor as typeof RangeError);
+  }
+});
