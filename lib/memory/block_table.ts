@@ -235,7 +235,8 @@ export function checkPages(
   if (block === undefined) {
     throw new RangeError(`Cannot queue pages: there is no block with index ${blockIndex}`);
   }
-  if (!(first >= 0 && first < end && end <= block.pages)) {
+  const whole = Number.isInteger(first) && Number.isInteger(end);
+  if (!(whole && first >= 0 && first < end && end <= block.pages)) {
     throw new RangeError(
       `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
     );

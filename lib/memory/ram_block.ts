@@ -88,10 +88,12 @@ export class RamBlock implements Disposable {
   readonly pages: number;
   /** The memory, in ascending order; all but the last have the same length. */
   readonly segments: readonly Segment[];
+  /** Whether the memory can be written to, and so be received into. */
+  readonly writable: boolean;
   #zeroed: boolean;
   #unmap: (() => void) | undefined;
 
-  private constructor(shared: SharedRamBlock, unmap?: () => void) {
+  private constructor(shared: SharedRamBlock, unmap?: () => void, writable = true) {
     const { idstr, pageSize, segments, zeroed } = shared;
     const idBytes = new TextEncoder().encode(idstr).byteLength;
     if (idBytes < 1 || idBytes > BLOCK_ID_BYTES_MAX || idstr.includes("\0")) {
@@ -112,6 +114,7 @@ export class RamBlock implements Disposable {
     this.pageSize = pageSize;
     this.segments = segments;
     this.#zeroed = zeroed;
+    this.writable = writable;
     this.#unmap = unmap;
   }
 
@@ -185,7 +188,7 @@ export class RamBlock implements Disposable {
         zeroed: options.zeroed ?? false,
       };
       try {
-        const block = new RamBlock(shared, () => munmap(address, bytes));
+        const block = new RamBlock(shared, () => munmap(address, bytes), writable);
         if (options.prefault) block.prefault(writable);
         return block;
       } catch (error) {

@@ -239,6 +239,12 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
   const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT } = options;
   const pageSize = blocks === undefined ? (options.pageSize ?? 4096) : commonPageSize(blocks);
   checkPageSize(pageSize);
+  const readOnly = blocks?.find(({ writable }) => !writable);
+  if (readOnly !== undefined) {
+    throw new TypeError(
+      `Cannot receive into RAM block ${readOnly.idstr}: it is mapped for reading, must be writable`,
+    );
+  }
   if (!(ramBytesMax > 0)) {
     throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
   }
