@@ -21,12 +21,13 @@ import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
 import { ReturnPathReader } from "../wire/return_path.ts";
+import { pause } from "../sync/semaphore.ts";
 import { writeDigests } from "./digests.ts";
 import type { SenderConfig } from "./options.ts";
 import { DEVICE_SUMMARY_SECTION, deviceSummaryDescription } from "./device_summary.ts";
 import { SendSide } from "./send_side.ts";
 import { SenderDevices } from "./sender_devices.ts";
-import { awaitAnswer, writeStreamStart } from "./sender_setup.ts";
+import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
 
 const RAM_CLIENT = 0;
 
@@ -116,8 +117,7 @@ export class BlockingSender implements Disposable {
     this.send();
     for (let round = 1; round < rounds; round++) {
       this.#during("transfer", () => {
-        if (roundDelayMs > 0)
-          Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, roundDelayMs);
+        if (!pause(roundDelayMs, this.#control)) throw endedError("pause between rounds");
         this.#counters.addRound();
         tracked.forEach((tracker, index) => {
           const changed = new PageBitmap(this.#blocks[index].pages);

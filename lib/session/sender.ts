@@ -246,7 +246,8 @@ export class Sender implements AsyncDisposable {
     if (found === undefined) {
       throw new RangeError(`Cannot queue pages: there is no RAM block ${idstr}`);
     }
-    if (!(first >= 0 && first < end && end <= found.pages)) {
+    const whole = Number.isInteger(first) && Number.isInteger(end);
+    if (!(whole && first >= 0 && first < end && end <= found.pages)) {
       throw new RangeError(
         `Cannot queue pages ${first} to ${end}: RAM block ${idstr} has ${found.pages} pages`,
       );

@@ -65,11 +65,18 @@ export class Semaphore {
       if (this.#session.stopping) return "stopped";
       Atomics.add(this.#words, this.#sleepers, 1);
       if (Atomics.load(this.#words, this.#count) === 0) {
-        Atomics.wait(this.#words, this.#count, 0, WAIT_TICK_MS);
+        const left = Math.min(WAIT_TICK_MS, deadline - performance.now());
+        Atomics.wait(this.#words, this.#count, 0, left);
       }
       Atomics.sub(this.#words, this.#sleepers, 1);
       if (this.tryTake()) return "taken";
       if (performance.now() >= deadline) return "timeout";
     }
   }
+}
+
+/** Sleeps for `ms` or until the session stops; whether it slept to the end. */
+export function pause(ms: number, session: Stoppable): boolean {
+  const never = new Int32Array(new SharedArrayBuffer(SEMAPHORE_WORDS * 4));
+  return new Semaphore(never, 0, session, 0).take(ms) === "timeout";
 }
