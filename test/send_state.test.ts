@@ -74,20 +74,23 @@ test("SendState.handOff() returns -1 when no channel gets idle, and nothing chan
   expect(state.handOff(state.clientSlot(0), 1)).toBe(0);
 });
 
-test("RamClient collects pages of one block until a packet is full", () => {
+test("RamClient collects pages of one block until a slot is full", () => {
   const { control, state } = setUp(2, 1);
   state.channelsReady.post();
   state.channelsReady.post();
   const client = new RamClient(state, control, 0, 10);
-  for (let page = 0; page < 128; page++) expect(client.queuePage(0, page)).toBe(false);
+  const room = state.slots[0]!.pages.length;
+  expect(client.queuePages(0, 5, 7)).toBe(7);
+  expect(client.queuePages(0, 100, 100 + room)).toBe(100 + room - 2);
+  // Full, and still the client's own: it is handed over when there is more to add.
   expect(state.channel(0).jobPending).toBe(false);
-  expect(client.queuePage(0, 128)).toBe(true);
+  expect(client.queuePages(0, 98 + room, 100 + room)).toBe(100 + room);
   const full = state.slots[state.channel(0).collect(50)]!;
-  expect(full).toMatchObject({ type: Payload.RAM, blockIndex: 0, pageCount: 128 });
-  expect(full.pages[127]).toBe(127);
-  // Another block needs another packet.
-  expect(client.queuePage(1, 5)).toBe(true);
-  expect(state.slots[state.channel(1).collect(51)]).toMatchObject({ pageCount: 1, blockIndex: 0 });
+  expect(full).toMatchObject({ type: Payload.RAM, blockIndex: 0, pageCount: room });
+  expect([full.pages[0], full.pages[2], full.pages[room - 1]]).toEqual([5, 100, 97 + room]);
+  // Another block needs another slot.
+  client.queuePages(1, 5, 6);
+  expect(state.slots[state.channel(1).collect(51)]).toMatchObject({ pageCount: 2, blockIndex: 0 });
   expect(client.pending).toBe(1);
 });
 
@@ -95,7 +98,7 @@ test("RamClient.flush() reports the session's first error, or that no channel go
   const { control, state } = setUp(1, 1);
   const client = new RamClient(state, control, 0, 1);
   client.flush(); // nothing collected, nothing to hand over
-  client.queuePage(0, 1);
+  client.queuePages(0, 1, 2);
   expect(thrownBy(() => client.flush()).code).toBe("ERR_MULTIFD_TIMEOUT_STALL");
   control.fail(new MultifdError("ERR_MULTIFD_TEST", "the first failure"));
   expect(thrownBy(() => client.flush()).code).toBe("ERR_MULTIFD_TEST");
@@ -121,7 +124,7 @@ test("ChannelWords hold a job and a sync at once, and the work semaphore counts 
 test("SendState hands every job of several clients to exactly one of several channels", async () => {
   const channels = 3;
   const clients = 2;
-  const jobsEach = 3000;
+  const jobsEach = 1000;
   const { control, state } = setUp(channels, clients);
   const arrived = new Int32Array(new SharedArrayBuffer(clients * jobsEach * 4));
   const owners = new Int32Array(new SharedArrayBuffer(state.slots.length * 4));

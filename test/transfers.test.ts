@@ -8,7 +8,7 @@ import {
 } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
-import { temporaryFolder, transfer } from "./kit/transfer.ts";
+import { temporaryFolder, testTimeouts, transfer } from "./kit/transfer.ts";
 
 /** Blocks of odd lengths: less than a packet, a few packets, a packet and a page. */
 function oddBlocks(pageSize = 4096): RamBlock[] {
@@ -73,8 +73,7 @@ for (const compression of methods) {
           expect(statistics.channels).toHaveLength(channels);
           expect(statistics.channels.every(({ syncs }) => syncs >= 2)).toBe(true);
         }
-        // Only the handshakes are counted by one side alone.
-        expect(received.multifdBytes).toBe(sent.multifdBytes - 64 * channels);
+        expect(received.multifdBytes).toBe(sent.multifdBytes);
       });
     }
   }
@@ -148,41 +147,52 @@ test("multifd/auto-channels takes as many channels as connect", async () => {
   }
 });
 
-test("multifd/255-channels", async () => {
+test("multifd/24-channels", async () => {
   const blocks = oddBlocks();
+  // Starting 48 threads on a small machine takes its time.
+  const timeouts = { ...testTimeouts, connectMs: 90_000 };
   const result = await transfer({
-    both: { channels: 255 },
-    sender: { blocks },
+    both: { channels: 24 },
+    sender: { blocks, timeouts },
+    receiver: { timeouts },
   });
   expectEqual(result.blocks, blocks);
-});
+}, 120_000);
 
 test("multifd/rounds sends again only what has changed", async () => {
   const block = RamBlock.allocate("pc.ram", 512 * 4096);
-  fillBlock(block, 2);
-  const result = await transfer({
-    both: { compression: "zstd" },
-    sender: { blocks: [block] },
-    send: async (sender) => {
-      const sending = sender.send({ rounds: 3, roundDelayMs: 300 });
-      // The copy for the comparison is made before the first page is sent.
-      while (sender.statistics().rounds < 1) await Bun.sleep(5);
-      for (const page of [3, 4, 5, 511]) fillPage(block.view(page * 4096, 4096), "random", 99 + page);
-      fillPage(block.view(0, 4096), "zero", 0);
-      await sending;
-    },
-  });
-  expectEqual(result.blocks, [block]);
-  expect(result.sent.rounds).toBe(3);
-  expect(result.sent.pageBytes / 4096).toBeGreaterThanOrEqual(512);
-  expect(result.sent.pageBytes / 4096).toBeLessThanOrEqual(512 + 5);
+  // The pause must be long enough for this thread to write in it, on any machine.
+  for (let roundDelayMs = 300; ; roundDelayMs *= 3) {
+    fillBlock(block, 2);
+    let inTime = false;
+    const result = await transfer({
+      both: { compression: "zstd" },
+      sender: { blocks: [block] },
+      send: async (sender) => {
+        const sending = sender.send({ rounds: 3, roundDelayMs });
+        while (sender.statistics().rounds < 1) await Bun.sleep(5);
+        for (const page of [3, 4, 5, 511]) fillPage(block.view(page * 4096, 4096), "random", page);
+        fillPage(block.view(0, 4096), "zero", 0);
+        inTime = sender.statistics().rounds < 3;
+        await sending;
+      },
+    });
+    if (!inTime && roundDelayMs < 5000) continue;
+    expectEqual(result.blocks, [block]);
+    expect(result.sent.rounds).toBe(3);
+    // Pages written before they were sent the first time need no second time.
+    expect(result.sent.pageBytes / 4096).toBeGreaterThanOrEqual(512);
+    expect(result.sent.pageBytes / 4096).toBeLessThanOrEqual(512 + 5);
+    break;
+  }
 });
 
 test("multifd/queue sends single pages, ranges and a dirty bitmap, and clears its bits", async () => {
   const block = RamBlock.allocate("pc.ram", 400 * 4096);
   const other = RamBlock.allocate("other", 10 * 4096);
   for (const one of [block, other]) {
-    for (let page = 0; page < one.pages; page++) fillPage(one.view(page * 4096, 4096), "random", page);
+    for (let page = 0; page < one.pages; page++)
+      fillPage(one.view(page * 4096, 4096), "random", page);
   }
   const dirty = new PageBitmap(block.pages);
   dirty.setRange(200, 203);
@@ -206,12 +216,22 @@ test("multifd/queue sends single pages, ranges and a dirty bitmap, and clears it
         [block, NaN, 2],
         ["nobody", 0, 1],
       ] as const) {
-        expect(() => sender.queuePage(from, end)).not.toThrow(TypeError);
-        await expect(sender.queueRange(from, first, end)).rejects.toThrow(RangeError);
+        const rejection = await sender.queueRange(from, first, end).catch((e: unknown) => e);
+        expect(rejection).toBeInstanceOf(RangeError);
       }
+      for (const page of [-1, 400, 0.5, NaN]) {
+        expect(() => sender.queuePage(block, page)).toThrow(RangeError);
+      }
+      await sender.queueRange(block, 200, 201);
     },
-  }).catch((error: unknown) => error);
-  expect(result).not.toBeInstanceOf(Error);
+  });
+  const received = result.blocks[0]!;
+  const arrived = Array.from({ length: 400 }, (_, page) => page).filter((page) =>
+    received.view(page * 4096, 4096).some((byte) => byte !== 0),
+  );
+  expect(arrived).toEqual([7, 8, 100, 101, 102, 200, 201, 202, 399]);
+  expect(result.blocks[1]!.view(9 * 4096, 4096)).toEqual(other.view(9 * 4096, 4096));
+  expect(result.sent).toMatchObject({ normalPages: 11, zeroPages: 0 });
 });
 
 test("multifd/verify compares digests, and both sides hear of a difference", async () => {
@@ -222,7 +242,8 @@ test("multifd/verify compares digests, and both sides hear of a difference", asy
 
 test("multifd/max-bandwidth keeps to the limit within a factor of two", async () => {
   const block = RamBlock.allocate("pc.ram", 2048 * 4096);
-  for (let page = 0; page < block.pages; page++) fillPage(block.view(page * 4096, 4096), "random", page);
+  for (let page = 0; page < block.pages; page++)
+    fillPage(block.view(page * 4096, 4096), "random", page);
   const maxBandwidth = 16 * 1_048_576;
   const result = await transfer({ sender: { blocks: [block], maxBandwidth } });
   expectEqual(result.blocks, [block]);
@@ -297,7 +318,9 @@ test("connect() and listen() reject options that cannot work before they start a
   ]) {
     const options = { endpoint: "127.0.0.1:1", blocks: [block], ...wrong };
     const rejection = await connect(options).catch((error: unknown) => error);
-    expect([RangeError, TypeError]).toContain((rejection as Error).constructor as typeof RangeError);
+    expect([RangeError, TypeError]).toContain(
+      (rejection as Error).constructor as typeof RangeError,
+    );
   }
   for (const wrong of [
     { blocks: [] },
@@ -307,6 +330,8 @@ test("connect() and listen() reject options that cannot work before they start a
     { syncMode: "never" as "round" },
   ]) {
     const rejection = await listen({ endpoint: "127.0.0.1:0", ...wrong }).catch((e: unknown) => e);
-    expect([RangeError, TypeError]).toContain((rejection as Error).constructor as typeof RangeError);
+    expect([RangeError, TypeError]).toContain(
+      (rejection as Error).constructor as typeof RangeError,
+    );
   }
 });
