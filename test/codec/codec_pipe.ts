@@ -1,7 +1,6 @@
 /** Runs codecs in memory: the payload of runs as bytes, and bytes as a decoder's source. */
-import { viewOfMemory } from "../../ffi/arena.ts";
+import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
-import { Arena } from "../../ffi/arena.ts";
 import type { PageDecoder, PageEncoder, PayloadSource } from "../../lib/codec/codec.ts";
 import type { PageRuns } from "../../lib/memory/page_runs.ts";
 import { IovecList } from "../../lib/net/iovec_list.ts";
