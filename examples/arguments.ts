@@ -7,6 +7,7 @@
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import {
+  capabilities,
   COMPRESSION_METHODS,
   parseEndpoint,
   type Compression,
@@ -29,6 +30,7 @@ export const TRANSFER_OPTIONS = {
   channels: { type: "string" },
   compression: { type: "string" },
   level: { type: "string" },
+  engine: { type: "string" },
   uuid: { type: "string" },
   "connect-timeout": { type: "string" },
   "idle-timeout": { type: "string" },
@@ -43,6 +45,8 @@ export const TRANSFER_USAGE = `\
                            auto: twice the processors on a sender, whatever connects on a receiver
   --compression METHOD     ${COMPRESSION_METHODS.join(", ")}; equal on both sides (default none)
   --level N                compression level of the sender (default 1)
+  --engine NAME            library behind the method: libz, isal, libdeflate, libzstd or libqpl
+                           (default the fastest that is there); need not be equal
   --uuid UUID              uuid of the VM, equal on both sides (default all zero)
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
   --idle-timeout SECS      without any data (default 300)
@@ -91,7 +95,7 @@ export function sessionOptions(
   }
   return {
     channels: channelCount(values.channels),
-    compression: compression(values.compression, values.level),
+    compression: compression(values.compression, values.level, values.engine),
     uuid: values.uuid,
     timeouts,
   };
@@ -102,13 +106,23 @@ export function channelCount(text = "2"): number | "auto" {
   return text === "auto" ? "auto" : wholeNumber("--channels", text, 1, 255);
 }
 
-/** `--compression` and `--level`; whether the method has that level is for the library to say. */
-export function compression(methodText = "none", levelText?: string): Compression {
+/**
+ * `--compression`, `--level` and `--engine`; whether the method has that level and engine is for the
+ * library to say.
+ */
+export function compression(
+  methodText = "none",
+  levelText?: string,
+  engineText?: string,
+): Compression {
   const method = oneOf("--compression", methodText, COMPRESSION_METHODS);
-  if (levelText === undefined) return { method };
-  const level = Number(levelText);
-  if (!/^-?\d+$/.test(levelText)) throw invalid("--level", levelText, "a whole number");
-  return { method, level };
+  if (levelText !== undefined && !/^-?\d+$/.test(levelText)) {
+    throw invalid("--level", levelText, "a whole number");
+  }
+  const level = levelText === undefined ? undefined : Number(levelText);
+  if (engineText === undefined) return { method, level };
+  const engines = capabilities().methods.flatMap((known) => known.engines.map((one) => one.engine));
+  return { method, level, engine: oneOf("--engine", engineText, [...new Set(engines)]) };
 }
 
 /** `--listen` or `--connect`; the text itself, once it is known to be an endpoint. */

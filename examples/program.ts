@@ -67,8 +67,8 @@ async function statusOf(usage: string, main: () => Promise<void>): Promise<numbe
       process.stderr.write(`${error.message}\n\n${usage}\n`);
       return ExitStatus.USAGE;
     }
-    // A line is a line, even if a peer or a file name brings its own line breaks.
-    process.stderr.write(`${describeError(error).replaceAll(/\s*\n\s*/g, " ")}\n`);
+    // A peer or a file name may bring line breaks and commands for the terminal.
+    process.stderr.write(`${describeError(error).replaceAll(/\s*\p{Cc}\s*/gu, " ")}\n`);
     return ExitStatus.FAILED;
   }
 }

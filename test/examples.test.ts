@@ -87,7 +87,9 @@ test("examples: one block becomes one file, over a Unix socket, with every optio
       "--channels",
       "auto",
       "--compression",
-      "zstd",
+      "zlib",
+      "--engine",
+      "libz",
       "--level",
       "3",
       "--uuid",
@@ -173,6 +175,12 @@ test("examples: wrong arguments end with status 2, the reason and the usage", as
     ["sender", [...sender, "--channels", "256"], "--channels 256"],
     ["sender", [...sender, "--compression", "lz4"], "--compression lz4: must be one of none"],
     ["sender", [...sender, "--level", "fast"], "--level fast"],
+    ["sender", [...sender, "--engine", "gzip"], "--engine gzip: must be one of"],
+    [
+      "receiver",
+      [...receiver, "--compression", "zstd", "--engine", "libz"],
+      "engine libz for zstd",
+    ],
     ["sender", [...sender, "--page-size", "5000"], "--page-size 5000"],
     ["sender", [...sender, "--max-bandwidth", "fast"], "--max-bandwidth fast"],
     ["sender", [...sender, "--rounds", "0"], "--rounds 0"],
@@ -205,6 +213,7 @@ test("examples/sender: an image that cannot be read is one line and status 1", a
   await Bun.write(directory.join("empty"), "");
   await outputOf(["mkfifo", directory.join("pipe")]);
   const wrong: [string, RegExp][] = [
+    ["\u001B[31mred\nline", /^Cannot load [^\p{Cc}]* \[31mred line: ENOENT [^\p{Cc}]*\n$/u],
     ["missing", /^Cannot load .*missing: ENOENT \[ERR_MULTIFD_SYSTEM\]\n$/],
     ["odd", /5000 bytes, must be a positive multiple of the page size 4096\n$/],
     ["empty", / 0 bytes, must be a positive multiple of the page size 4096\n$/],
