@@ -165,7 +165,7 @@ test("examples: every program prints its usage for --help, whatever else is ther
   expect(programs).toContain("sender");
   const readme = readFileSync(join(repositoryRoot, "README.md"), "utf8");
   for (const name of programs) {
-    const { status, stdout, stderr } = await runExample(name, ["--bogus", "--help"]);
+    const { status, stdout, stderr } = await runExample(name, ["--help", "--bogus"]);
     expect({ name, status, stderr }).toEqual({ name, status: 0, stderr: "" });
     expect(stdout).toStartWith(`Usage: bun examples/${name}.ts`);
     expect({ name, inReadme: readme.includes(`examples/${name}.ts`) || name === "demo" }).toEqual({
