@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
   connect,
+  createMappedRamFile,
   descriptorDevice,
   listen,
   memoryDevice,
@@ -269,6 +270,13 @@ test("connect() and listen() refuse device state beside compression, and say wha
   const wrong = "Cannot transfer device state: compression is zlib, must be none";
   expect(connect({ endpoint, blocks, devices, compression: "zlib" })).rejects.toThrow(wrong);
   expect(listen({ endpoint, devices, compression: "zlib" })).rejects.toThrow(wrong);
+});
+
+test("createMappedRamFile() refuses device state, and says why", async () => {
+  const blocks = [RamBlock.allocate("pc.ram", MIB)];
+  const devices = [memoryDevice({ idstr: "dev", buffer: new SharedArrayBuffer(8) })];
+  const options = { path: join(tmpdir(), "multifd-no-such-file"), blocks, channels: 2, devices };
+  expect(createMappedRamFile(options)).rejects.toThrow("Cannot write device state to a mapped-ram");
 });
 
 test("connect() and listen() refuse devices that cannot work", async () => {

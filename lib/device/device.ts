@@ -148,6 +148,19 @@ export function loadConfigs(
   });
 }
 
+/**
+ * For transports that have no packets: their options have no devices, which a caller's compiler says
+ * and a caller without one would not notice.
+ *
+ * @throws {TypeError} when there are devices all the same.
+ */
+export function refuseDevices(options: object): void {
+  if (!("devices" in options) || options.devices === undefined) return;
+  throw new TypeError(
+    "Cannot write device state to a mapped-ram file: it has a place for RAM only, devices need a connection",
+  );
+}
+
 function checkTransport({ method, compressed, switchoverStart }: DeviceTransport): void {
   if (!switchoverStart) {
     throw new TypeError(

@@ -20,6 +20,7 @@ import {
 } from "../wire/main_stream.ts";
 import { MainStreamWriter, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
+import { refuseDevices } from "../device/device.ts";
 import { checkChannels, FileChannels, type FileChannelOptions } from "./file_channels.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import {
@@ -287,6 +288,7 @@ function sharedForWriting(block: WriterBlock): SharedFileBlock {
 function checkOptions(options: CreateMappedRamOptions): void {
   const { path, blocks, offset = 0 } = options;
   checkChannels(options.channels);
+  refuseDevices(options);
   if (blocks.length === 0) {
     throw new RangeError(`Cannot create ${path}: there is no RAM block, at least 1 is needed`);
   }
