@@ -9,13 +9,7 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { capabilities, type Statistics } from "../mod.ts";
-import {
-  byteCount,
-  channelCount,
-  fromArguments,
-  parseProgramArguments,
-  UsageError,
-} from "./arguments.ts";
+import { byteCount, channelCount, parseProgramArguments, UsageError } from "./arguments.ts";
 import { writeDemoImage } from "./demo_image.ts";
 import { runProgram, throwIfCancelled } from "./program.ts";
 import { printTable } from "./summary.ts";
@@ -56,7 +50,7 @@ async function demo(signal: AbortSignal): Promise<void> {
     console.log(
       `making an image of ${formatBytes(bytes)} of this machine's files, zero and random`,
     );
-    const imageBytes = await fromArguments(writeDemoImage(image, bytes, signal));
+    const imageBytes = await writeDemoImage(image, bytes, signal);
     const digest = await digestOf(image);
 
     const rows: string[][] = [];
