@@ -58,6 +58,7 @@ export {
   type CheckpointContent,
   type CheckpointLoop,
   type DirtyPages,
+  type PrimaryOptions,
 } from "./lib/colo/primary.ts";
 export {
   ColoSecondary,

@@ -121,6 +121,12 @@ export const WAIT_TICK_MS = 100;
 export const SPIN_LOADS = 400;
 
 /**
+ * Device state of one checkpoint. It is copied while both sides stand still, so a state that comes
+ * near this bound belongs into a RAM block, where only what changed is sent.
+ */
+export const CHECKPOINT_STATE_BYTES_MAX = 256 * 1_048_576;
+
+/**
  * How long the threads of a page crew may work on one task; far more than comparing all memory of a
  * large machine takes, so it only ends a wait for a thread that is gone.
  */

@@ -10,7 +10,7 @@ import {
   type CompressionMethod,
   type ColoPrimary,
   type ColoSecondary,
-  type ConnectOptions,
+  type PrimaryOptions,
   type SecondaryOptions,
 } from "../mod.ts";
 import { ColoMessage } from "../lib/wire/colo_message.ts";
@@ -31,7 +31,7 @@ interface Pair extends AsyncDisposable {
 
 interface PairOptions {
   readonly blocks: readonly RamBlock[];
-  readonly source?: Partial<ConnectOptions>;
+  readonly source?: Partial<PrimaryOptions>;
   readonly destination?: Partial<SecondaryOptions>;
   readonly compression?: CompressionMethod;
 }
@@ -108,7 +108,7 @@ describe("connectPrimary: checkpoints", () => {
           });
           const { primary, secondary } = pair;
           using tracker = await trackDirtyPages(block);
-          writers.run();
+          await writers.run();
           await primary.start({ rounds: 2 });
           await secondary.ready();
           expect([primary.epoch, secondary.epoch]).toEqual([0, 0]);
@@ -128,7 +128,7 @@ describe("connectPrimary: checkpoints", () => {
             expect(record.pauseMs).toBeGreaterThan(0);
             expect(isEqual(block, secondary.blocks[0]!)).toBe(true);
             expect(isEqual(secondary.caches[0]!, secondary.blocks[0]!)).toBe(true);
-            writers.run();
+            await writers.run();
           }
           expect(states).toEqual(Array.from({ length: 8 }, (_, index) => `state ${index + 1}`));
           const expected = { epoch: 8, pending: undefined, cause: undefined };
@@ -219,6 +219,42 @@ describe("connectPrimary: checkpoints", () => {
     });
   });
 
+  for (const compression of ["none", "zstd"] as const) {
+    test(`colo/tcp/${compression}/state: device state over the channels arrives as it was, of any length`, async () => {
+      const block = RamBlock.allocate("pc.ram", MIB);
+      await using pair = await makePair({
+        blocks: [block],
+        compression,
+        source: { stateOverChannels: true, deviceStateCompressed: true },
+      });
+      const { primary, secondary } = pair;
+      await primary.start();
+      const states: Uint8Array[] = [];
+      secondary.on("checkpoint", ({ deviceState }) => void states.push(deviceState));
+      for (const [index, bytes] of [0, 1, MIB, 5 * MIB + 3, 7].entries()) {
+        const state = new Uint8Array(bytes).map((_, at) => (at * 31 + at / 4096 + index) & 255);
+        block.view(4096 * index, 4096).fill(index + 1);
+        const record = await primary.checkpoint(allDirty(block), state);
+        expect(record.stateBytes).toBe(bytes);
+        expect(Buffer.compare(states[index]!, state)).toBe(0);
+        expect(isEqual(block, secondary.blocks[0]!)).toBe(true);
+      }
+    });
+  }
+
+  test("device state over channels that compress has to be asked for", async () => {
+    const blocks = [RamBlock.allocate("pc.ram", MIB)];
+    const refused = await failureOf(
+      connectPrimary({
+        endpoint: "127.0.0.1:1",
+        blocks,
+        compression: "zlib",
+        stateOverChannels: true,
+      }),
+    );
+    expect(refused).toBeInstanceOf(TypeError);
+  });
+
   test("what the secondary itself wrote is taken back, if asked", async () => {
     const block = RamBlock.allocate("pc.ram", MIB);
     await using pair = await makePair({
@@ -245,7 +281,7 @@ describe("connectPrimary: checkpoints", () => {
     await using pair = await makePair({ blocks: [block] });
     const { primary, secondary } = pair;
     using tracker = await trackDirtyPages(block);
-    writers.run();
+    await writers.run();
     await primary.start();
     const order: string[] = [];
     secondary.on("request", () => void order.push("request"));
@@ -258,9 +294,9 @@ describe("connectPrimary: checkpoints", () => {
         await tracker.fetch(dirty);
         return { dirty };
       },
-      resume: () => {
+      resume: async () => {
         order.push("resume");
-        writers.run();
+        await writers.run();
       },
       onCheckpoint: ({ epoch }) => {
         order.push("done");

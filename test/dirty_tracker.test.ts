@@ -39,7 +39,7 @@ describe("trackDirtyPages: several threads write at random", () => {
       }
       for (let round = 0; round < 6; round++) {
         const found = list.map(() => new PageBitmap(block.pages));
-        writers.run();
+        await writers.run();
         await Bun.sleep(3);
         // Fetched while all of them write: each may see a page in this fetch or in the next.
         for (const [index, tracker] of list.entries()) {

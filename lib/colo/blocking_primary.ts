@@ -7,25 +7,28 @@
 import type { StatisticsTable } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { BlockingSender } from "../session/blocking_sender.ts";
-import type { SenderConfig } from "../session/options.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { ColoMessage, expectColoMessage, sendColoMessage } from "../wire/colo_message.ts";
+import type { PrimaryConfig } from "./colo_messages.ts";
 import { Step, type ColoProgress } from "./colo_progress.ts";
-import { BLOB_FRAME_BYTES, blobParts } from "./device_state_blob.ts";
+import { blobAbout, blobWith } from "./device_state_blob.ts";
+import { STATE_DEVICE } from "./state_channel.ts";
 
 /** See the module comment. Every failure ends the session. */
 export class BlockingPrimary implements Disposable {
   readonly #sender: BlockingSender;
   readonly #progress: ColoProgress;
+  readonly #stateOverChannels: boolean;
 
   constructor(
-    config: SenderConfig,
+    config: PrimaryConfig,
     progress: ColoProgress,
     control: SessionControl,
     statistics: StatisticsTable,
   ) {
     this.#sender = new BlockingSender(config, control, statistics);
     this.#progress = progress;
+    this.#stateOverChannels = config.stateOverChannels;
   }
 
   /** Connects and sends the block list. */
@@ -40,6 +43,8 @@ export class BlockingPrimary implements Disposable {
     this.#sender.converse((_out, replies) => {
       expectColoMessage(replies, ColoMessage.CHECKPOINT_READY);
     });
+    // Not before: the migration itself has no device.
+    if (this.#stateOverChannels) this.#sender.registerDevice(STATE_DEVICE);
     this.#progress.reach(0);
   }
 
@@ -64,14 +69,20 @@ export class BlockingPrimary implements Disposable {
     const sender = this.#sender;
     sender.converse((out) => sendColoMessage(out, ColoMessage.VMSTATE_SEND));
     for (const [index, bitmap] of dirty.entries()) sender.queueBitmap(index, bitmap);
+    if (this.#stateOverChannels && deviceState.byteLength > 0) {
+      sender.queueDeviceState(STATE_DEVICE.idstr, STATE_DEVICE.instanceId, deviceState);
+    }
     sender.endCheckpoint();
+    const parts = this.#stateOverChannels
+      ? blobAbout(deviceState.byteLength)
+      : blobWith(deviceState);
     let receivedMs = 0;
     sender.converse((out, replies) => {
       out.u32(ColoMessage.VMSTATE_SIZE);
-      out.u64(deviceState.byteLength + BLOB_FRAME_BYTES);
+      out.u64(parts.reduce((sum, { byteLength }) => sum + byteLength, 0));
       // From the last byte on the secondary may have all of it.
       this.#progress.step(Step.SENT);
-      for (const part of blobParts(deviceState)) out.bytes(part);
+      for (const part of parts) out.bytes(part);
       out.flush();
       expectColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
       receivedMs = performance.now();

@@ -5,9 +5,7 @@
  *
  * @module
  */
-import { LimitError } from "../errors.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
-import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import { PageCrew } from "../memory/page_crew.ts";
 import { PageOperation } from "../memory/page_task.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -24,8 +22,9 @@ import {
 import type { ReceivedCheckpoint, SecondaryConfig } from "./colo_messages.ts";
 import { Step, type ColoProgress } from "./colo_progress.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
-import { stateOf } from "./device_state_blob.ts";
+import { checkStateBytes, readBlob } from "./device_state_blob.ts";
 import { LocalWrites } from "./local_writes.ts";
+import { createStateQueue, StateChannel } from "./state_channel.ts";
 
 /** What a secondary's thread has to tell; a call that waits for the caller returns when it may go on. */
 export interface SecondaryHooks {
@@ -48,6 +47,7 @@ export class BlockingSecondary implements Disposable {
   readonly #progress: ColoProgress;
   readonly #control: SessionControl;
   readonly #receiver: BlockingReceiver;
+  readonly #stateChannel: StateChannel;
   /** Alive until all channels have been joined. */
   readonly #caches: RamBlock[] = [];
 
@@ -62,9 +62,12 @@ export class BlockingSecondary implements Disposable {
     this.#hooks = hooks;
     this.#progress = progress;
     this.#control = control;
+    const stateQueue = createStateQueue();
+    this.#stateChannel = new StateChannel(stateQueue, control, config.timeouts.stallMs);
     this.#receiver = new BlockingReceiver(
       config,
       {
+        stateQueue,
         cacheOf: (block) => this.#makeCache(block),
         onBlocks: (blocks, channels) => hooks.onBlocks(blocks, this.#caches, channels),
         afterMigration: (link) => this.#follow(link),
@@ -120,7 +123,7 @@ export class BlockingSecondary implements Disposable {
     expectColoMessage(reader, ColoMessage.VMSTATE_SEND);
     stream.readCheckpoint();
     expectColoMessage(reader, ColoMessage.VMSTATE_SIZE);
-    const deviceState = stateOf(readBlob(reader));
+    const deviceState = this.#readState(reader);
     // A channel may have failed behind its sync point.
     this.#control.throwIfFailed();
     sendColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
@@ -148,18 +151,14 @@ export class BlockingSecondary implements Disposable {
     });
   }
 
+  #readState(reader: ByteReader): Uint8Array {
+    const bytes = reader.u64();
+    checkStateBytes(bytes);
+    const state = readBlob(reader.bytes(bytes));
+    return typeof state === "number" ? this.#stateChannel.take(state) : state;
+  }
+
   #wireBytes({ reader }: ReceiverLink): number {
     return this.#receiver.statistics().multifdBytes + reader.position;
   }
-}
-
-function readBlob(reader: ByteReader): Uint8Array {
-  const bytes = reader.u64();
-  if (bytes > DEVICE_STATE_BYTES_MAX) {
-    throw new LimitError(
-      "ERR_MULTIFD_LIMIT_DEVICE_STATE",
-      `Cannot take checkpoint: ${bytes} bytes of device state, at most ${DEVICE_STATE_BYTES_MAX} are allowed`,
-    );
-  }
-  return reader.bytes(bytes);
 }

@@ -11,7 +11,7 @@ import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
 /** The thread that runs a primary. */
 export interface ColoPrimaryJob {
   readonly role: "colo-primary";
-  readonly config: SenderConfig;
+  readonly config: PrimaryConfig;
   readonly progress: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
@@ -26,6 +26,11 @@ export interface ColoSecondaryJob {
   readonly progress: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
+}
+
+/** Checked options of a primary; cloneable. */
+export interface PrimaryConfig extends SenderConfig {
+  readonly stateOverChannels: boolean;
 }
 
 /** Checked options of a secondary; cloneable. */

@@ -4,8 +4,9 @@
  *
  * @module
  */
+import { saveConfig } from "../device/device.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
-import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import {
@@ -24,6 +25,7 @@ import {
 } from "./checkpoint_statistics.ts";
 import type { PrimaryCommand, PrimaryReply } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
+import { STATE_DEVICE } from "./state_channel.ts";
 
 /** Pages that changed: one bitmap for each block, in the order of the option `blocks`. */
 export type DirtyPages = PageBitmap | readonly PageBitmap[];
@@ -34,6 +36,16 @@ export interface CheckpointContent {
   readonly dirty: DirtyPages;
   /** Whatever the secondary needs besides memory to go on from here. */
   readonly deviceState?: Uint8Array | undefined;
+}
+
+/** Options of {@linkcode connectPrimary}. */
+export interface PrimaryOptions extends Omit<ConnectOptions, "state" | "devices"> {
+  /**
+   * Send the device state of checkpoints over the channels, as several buffers of 1 MiB, instead of
+   * the main connection. Only secondaries of this library understand it. With compression it needs
+   * `deviceStateCompressed`. Default false.
+   */
+  readonly stateOverChannels?: boolean | undefined;
 }
 
 /** Periodic checkpoints. */
@@ -67,8 +79,10 @@ export class ColoPrimary implements AsyncDisposable {
   readonly #closing = Promise.withResolvers<void>();
   #disposed: Promise<void> | undefined;
 
-  private constructor(options: ConnectOptions) {
-    const config = senderConfig(options);
+  private constructor(options: PrimaryOptions) {
+    const { stateOverChannels = false } = options;
+    const config = { ...senderConfig(options), stateOverChannels };
+    if (stateOverChannels) saveConfig(STATE_DEVICE, config.deviceTransport);
     this.#blocks = options.blocks;
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
@@ -94,7 +108,7 @@ export class ColoPrimary implements AsyncDisposable {
   }
 
   /** Connects; see {@linkcode connectPrimary}. */
-  static async connect(options: ConnectOptions): Promise<ColoPrimary> {
+  static async connect(options: PrimaryOptions): Promise<ColoPrimary> {
     const { connectMs } = resolveTimeouts(options.timeouts);
     const endpoint = await resolveEndpoint(options.endpoint, connectMs);
     const primary = new ColoPrimary({ ...options, endpoint });
@@ -260,9 +274,9 @@ export class ColoPrimary implements AsyncDisposable {
         `Cannot make a checkpoint: ${bitmaps.length} bitmaps, must be one for each of ${this.#blocks.length} blocks with a bit for each page`,
       );
     }
-    if (deviceState.byteLength > DEVICE_STATE_BYTES_MAX / 2) {
+    if (deviceState.byteLength > CHECKPOINT_STATE_BYTES_MAX / 2) {
       throw new RangeError(
-        `Cannot make a checkpoint: ${deviceState.byteLength} bytes of device state, at most ${DEVICE_STATE_BYTES_MAX / 2} are allowed`,
+        `Cannot make a checkpoint: ${deviceState.byteLength} bytes of device state, at most ${CHECKPOINT_STATE_BYTES_MAX / 2} are allowed`,
       );
     }
   }
@@ -285,7 +299,7 @@ export class ColoPrimary implements AsyncDisposable {
  * const { pauseMs } = await primary.checkpoint(dirty);
  * ```
  */
-export function connectPrimary(options: ConnectOptions): Promise<ColoPrimary> {
+export function connectPrimary(options: PrimaryOptions): Promise<ColoPrimary> {
   return ColoPrimary.connect(options);
 }
 

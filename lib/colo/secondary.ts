@@ -27,7 +27,7 @@ import type { ReceivedCheckpoint, SecondaryReport } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
-export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "capture"> {
+export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "capture" | "devices"> {
   /**
    * Take back what this side itself writes to the blocks between two checkpoints: after each of them
    * both sides hold the same. Default false: this side does not write.

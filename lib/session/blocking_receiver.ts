@@ -5,6 +5,7 @@
  *
  * @module
  */
+import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
 import { LimitError } from "../errors.ts";
@@ -41,6 +42,8 @@ export interface ReceiverHooks {
    * makes it keeps it alive until the receiver is disposed.
    */
   cacheOf?: ((block: RamBlock) => RamBlock) | undefined;
+  /** A device whose buffers are taken by whoever made the queue, after the migration. */
+  stateQueue?: DeviceQueueHandle | undefined;
   /** The migration is complete and the sender knows; connections stay open until this returns. */
   afterMigration?: ((link: ReceiverLink) => void) | undefined;
 }
@@ -94,7 +97,10 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       control,
       statistics,
       blocks: this.#table.handle,
-      devices: config.devices.map(({ queue }) => queue),
+      devices: [
+        ...config.devices.map(({ queue }) => queue),
+        ...(hooks.stateQueue === undefined ? [] : [hooks.stateQueue]),
+      ],
     });
   }
 

@@ -1,7 +1,8 @@
 /**
  * A thread of `RandomWriters`: changes random pages of a buffer and marks them in a bitmap.
  *
- * Control words: 0 = command, 1 = number of threads that stand still.
+ * Control words: 0 = command, 1 = number of threads that stand still, 2 = bursts
+ * of writing so far.
  */
 import { workerData } from "node:worker_threads";
 import { PageBitmap } from "../../mod.ts";
@@ -51,5 +52,6 @@ function write(start: RandomWriterStart): void {
       else Atomics.add(words, at + next(pageWords), 1);
       dirty.set(page);
     }
+    Atomics.add(state, 2, 1);
   }
 }

@@ -3,7 +3,7 @@ import { Worker } from "node:worker_threads";
 import { PageBitmap } from "../../mod.ts";
 import { WriterCommand, type RandomWriterStart } from "./random_writer.ts";
 
-const PAUSE_LIMIT_MS = 20_000;
+const LIMIT_MS = 20_000;
 
 /** What the writers do. */
 export interface RandomWritersOptions {
@@ -19,7 +19,7 @@ export class RandomWriters implements AsyncDisposable {
   readonly buffer: SharedArrayBuffer;
   /** The bits of all pages written so far. */
   readonly bitmap: PageBitmap;
-  readonly #state = new Int32Array(new SharedArrayBuffer(8));
+  readonly #state = new Int32Array(new SharedArrayBuffer(12));
   readonly #workers: Worker[];
 
   constructor({ bytes, pageSize = 4096, clears = false, threads = 3 }: RandomWritersOptions) {
@@ -38,25 +38,30 @@ export class RandomWriters implements AsyncDisposable {
     });
   }
 
-  /** Lets the threads write. */
-  run(): void {
+  /** Lets the threads write; resolves when something has been written. */
+  async run(): Promise<void> {
+    const before = Atomics.load(this.#state, 2);
     Atomics.store(this.#state, 0, WriterCommand.RUN);
     Atomics.notify(this.#state, 0);
+    await this.#until(() => Atomics.load(this.#state, 2) !== before);
   }
 
   /** Resolves when all threads stand still. */
   async pause(): Promise<void> {
     Atomics.store(this.#state, 0, WriterCommand.PAUSE);
-    const deadline = Date.now() + PAUSE_LIMIT_MS;
-    while (Atomics.load(this.#state, 1) < this.#workers.length) {
-      if (Date.now() > deadline) throw new Error("Cannot pause writers: they do not stop");
-      await Bun.sleep(1);
-    }
+    await this.#until(() => Atomics.load(this.#state, 1) === this.#workers.length);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     Atomics.store(this.#state, 0, WriterCommand.END);
     Atomics.notify(this.#state, 0);
     await Promise.all(this.#workers.map((worker) => worker.terminate()));
+  }
+
+  async #until(isDone: () => boolean): Promise<void> {
+    for (const deadline = Date.now() + LIMIT_MS; !isDone();) {
+      if (Date.now() > deadline) throw new Error("Cannot use writers: they do not obey");
+      await Bun.sleep(1);
+    }
   }
 }
