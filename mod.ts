@@ -129,6 +129,7 @@ export {
   type PageStreamOptions,
 } from "./lib/codec/page_stream.ts";
 export type { EngineName } from "./lib/codec/engine.ts";
+export { ENGINE_NAMES } from "./lib/codec/engines.ts";
 export {
   capabilities,
   type Capabilities,

@@ -7,8 +7,8 @@
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import {
-  capabilities,
   COMPRESSION_METHODS,
+  ENGINE_NAMES,
   parseEndpoint,
   type Compression,
   type SessionOptions,
@@ -44,9 +44,10 @@ export const TRANSFER_USAGE = `\
   --channels N|auto        multifd channels, 1 to 255, equal on both sides (default 2);
                            auto: twice the processors on a sender, whatever connects on a receiver
   --compression METHOD     ${COMPRESSION_METHODS.join(", ")}; equal on both sides (default none)
-  --level N                compression level of the sender (default 1)
-  --engine NAME            library behind the method: libz, isal, libdeflate, libzstd or libqpl
-                           (default the fastest that is there); need not be equal
+  --level N|auto           compression level of the sender (default 1); auto: as high as the
+                           processor can while the network is busy
+  --engine NAME            library that compresses: ${ENGINE_NAMES.join(", ")}
+                           (default: the fastest that is there; each side has its own)
   --uuid UUID              uuid of the VM, equal on both sides (default all zero)
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
   --idle-timeout SECS      without any data (default 300)
@@ -107,8 +108,8 @@ export function channelCount(text = "2"): number | "auto" {
 }
 
 /**
- * `--compression`, `--level` and `--engine`; whether the method has that level and engine is for the
- * library to say.
+ * `--compression`, `--level` and `--engine`; whether the method has that level and the engine speaks
+ * the method is for the library to say.
  */
 export function compression(
   methodText = "none",
@@ -116,13 +117,19 @@ export function compression(
   engineText?: string,
 ): Compression {
   const method = oneOf("--compression", methodText, COMPRESSION_METHODS);
-  if (levelText !== undefined && !/^-?\d+$/.test(levelText)) {
-    throw invalid("--level", levelText, "a whole number");
-  }
-  const level = levelText === undefined ? undefined : Number(levelText);
-  if (engineText === undefined) return { method, level };
-  const engines = capabilities().methods.flatMap((known) => known.engines.map((one) => one.engine));
-  return { method, level, engine: oneOf("--engine", engineText, [...new Set(engines)]) };
+  const level = levelText === undefined ? undefined : levelOf(levelText);
+  const engine = engineText === undefined ? undefined : oneOf("--engine", engineText, ENGINE_NAMES);
+  return {
+    method,
+    ...(level === undefined ? {} : { level }),
+    ...(engine === undefined ? {} : { engine }),
+  };
+}
+
+function levelOf(text: string): number | "auto" {
+  if (text === "auto") return text;
+  if (!/^-?\d+$/.test(text)) throw invalid("--level", text, "a whole number or auto");
+  return Number(text);
 }
 
 /** `--listen` or `--connect`; the text itself, once it is known to be an endpoint. */

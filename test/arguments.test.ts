@@ -68,6 +68,11 @@ test("sessionOptions() passes on what was given and turns seconds into milliseco
     compression: { method: "zstd", level: -3 },
     timeouts: { connectMs: 1500 },
   });
+  const other = ["--compression", "qpl", "--level", "auto", "--engine", "libdeflate"];
+  expect(parse(other)).toMatchObject({
+    compression: { method: "qpl", level: "auto", engine: "libdeflate" },
+  });
+  expect(() => parse(["--engine", "lzma"])).toThrow(UsageError);
   expect(() => parse(["-h"])).toThrow(HelpRequest);
   expect(() => parse(["--json=yes"])).toThrow(UsageError);
 });

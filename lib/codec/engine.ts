@@ -118,14 +118,16 @@ export interface Engine {
 
 /** Both directions of a stream. */
 export interface StreamEngine<Compressor extends StreamCompressor = StreamCompressor> {
-  /** Lowest and highest level between which the library behaves differently. */
-  readonly levels: readonly [number, number];
+  /** Levels that are worth choosing between, rising: faster and larger, or slower and smaller. */
+  readonly levelSteps: readonly number[];
   readonly compressor: (level: number) => Compressor;
   readonly decompressor: () => StreamDecompressor;
 }
 
 /** Both directions of single ranges. */
 export interface RangeEngine {
+  /** As of a stream. */
+  readonly levelSteps: readonly number[];
   /** Whether back-references can be kept within a window shorter than 32 KiB. */
   readonly shortWindow: boolean;
   /** @param windowBits Farthest back-reference as a power of two; 15 without `shortWindow`. */
@@ -135,6 +137,8 @@ export interface RangeEngine {
 
 /** Both directions of single pages; back-references never reach farther than 4 KiB. */
 export interface PageEngine {
+  /** As of a stream. */
+  readonly levelSteps: readonly number[];
   readonly compressor: (level: number) => PageCompressor;
   readonly decompressor: () => PageDecompressor;
 }

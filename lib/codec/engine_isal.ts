@@ -45,11 +45,12 @@ export const ISAL_ENGINE: Engine = {
   source: LIBISAL,
   version: isalVersion,
   deflateStream: {
-    levels: [0, ISAL_LEVEL_MAX],
+    levelSteps: [1, 3],
     compressor: (level) => new LevelledStream(level),
     decompressor: () => new IsalInflate(),
   },
   deflateRange: {
+    levelSteps: [1, 2],
     shortWindow: true,
     compressor: (level, windowBits) => new IsalDeflate(rangeLevel(level), windowBits),
     decompressor: () => new IsalInflate(),

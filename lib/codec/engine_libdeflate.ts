@@ -18,6 +18,7 @@ export const LIBDEFLATE_ENGINE: Engine = {
   source: LIBDEFLATE,
   version: libdeflateVersion,
   deflateRange: {
+    levelSteps: [1, 3, 6, 9],
     shortWindow: false,
     compressor: (level) => new LibdeflateDeflate(level),
     decompressor: () => new LibdeflateInflate(),

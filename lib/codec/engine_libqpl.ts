@@ -131,6 +131,7 @@ export const LIBQPL_ENGINE: Engine = {
   version: qplVersion,
   accelerated: qplHasHardware,
   deflatePages: {
+    levelSteps: [1, DYNAMIC_LEVEL],
     compressor: (level) => new QplPageCompressor(level),
     decompressor: () => new QplPageDecompressor(),
   },

@@ -16,7 +16,8 @@ export const LIBZSTD_ENGINE: Engine = {
   source: LIBZSTD,
   version: zstdVersion,
   zstdStream: {
-    levels: [-7, 20],
+    // Level 0 is another name of 3; beyond 12 no network is slow enough.
+    levelSteps: [-5, -3, -1, 1, 3, 5, 7, 9, 12],
     compressor: (level) => new ZstdCompressStream(level),
     decompressor: () => new ZstdDecompressStream(),
   },

@@ -40,8 +40,8 @@ export interface Coding {
   readonly encodeOrder: (level: number) => readonly EngineName[];
   /** The same in order of preference for a receiver. */
   readonly decodeOrder: readonly EngineName[];
-  /** Lowest and highest level between which `level: "auto"` moves with this engine. */
-  readonly autoLevels: (engine: Engine) => readonly [number, number];
+  /** Levels between which `level: "auto"` moves with this engine, rising. */
+  readonly autoLevels: (engine: Engine) => readonly number[];
   /** Whether the engine can encode pages of this size; absent when every engine can. */
   readonly fits?: (engine: Engine, pageSize: number) => boolean;
   /** @param pageSize In bytes; the engine is one of `engines` and fits. */
@@ -61,17 +61,12 @@ const PAGE_RATIO_LEVEL = 3;
 const RANGE_ENGINES = ["isal", "libdeflate", "libz"] as const;
 const RANGE_DECODE_ORDER = ["libdeflate", "isal", "libz"] as const;
 
-const RANGE_AUTO_LEVELS = [1, 9] as const;
-
-/** zstd above this level cannot keep up with any network, and below -5 hardly gets faster. */
-const ZSTD_AUTO_LEVELS = [-5, 12] as const;
-
 const ZLIB: Coding = {
   engines: ZLIB_ENGINES,
   encodeOrder: (level) =>
     level === 0 || level >= ZLIB_RATIO_LEVEL ? ["libz", "isal"] : ZLIB_ENGINES,
   decodeOrder: ZLIB_ENGINES,
-  autoLevels: (engine) => engine.deflateStream!.levels,
+  autoLevels: (engine) => engine.deflateStream!.levelSteps,
   encoder: (engine, level, pageSize) =>
     new ZlibEncoder(engine.deflateStream!.compressor(level), pageSize, level > 0),
   decoder: (engine) => new ZlibDecoder(engine.deflateStream!.decompressor()),
@@ -81,7 +76,7 @@ const ZSTD: Coding = {
   engines: ["libzstd"],
   encodeOrder: () => ["libzstd"],
   decodeOrder: ["libzstd"],
-  autoLevels: () => ZSTD_AUTO_LEVELS,
+  autoLevels: (engine) => engine.zstdStream!.levelSteps,
   encoder: (engine, level) => new ZstdEncoder(engine.zstdStream!.compressor(level)),
   decoder: (engine) => new ZstdDecoder(engine.zstdStream!.decompressor()),
 };
@@ -105,7 +100,7 @@ const QATZIP: Coding = {
   engines: RANGE_ENGINES,
   encodeOrder: rangeEncodeOrder,
   decodeOrder: RANGE_DECODE_ORDER,
-  autoLevels: () => RANGE_AUTO_LEVELS,
+  autoLevels: (engine) => engine.deflateRange!.levelSteps,
   encoder: (engine, level, pageSize) =>
     new QatzipEncoder(
       pageSize,
@@ -138,7 +133,8 @@ function pagedCoding(
   container: (engine: Engine) => PageContainer,
 ): Pick<Coding, "autoLevels" | "fits" | "encoder" | "decoder"> {
   return {
-    autoLevels: () => RANGE_AUTO_LEVELS,
+    // Level 0, raw pages, for networks that outrun every compressor.
+    autoLevels: (engine) => [0, ...pageEngine(engine).levelSteps],
     fits: (engine, pageSize) =>
       engine.deflatePages !== undefined ||
       engine.deflateRange!.shortWindow ||
@@ -157,6 +153,7 @@ function pageEngine(engine: Engine): PageEngine {
   if (engine.deflatePages !== undefined) return engine.deflatePages;
   const ranges = engine.deflateRange!;
   return {
+    levelSteps: ranges.levelSteps,
     compressor: (level) => new ImmediatePageCompressor(ranges.compressor(level, PAGED_WINDOW_BITS)),
     decompressor: () => new ImmediatePageDecompressor(ranges.decompressor()),
   };

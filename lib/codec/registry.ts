@@ -32,8 +32,8 @@ export interface ResolvedCompression {
   readonly method: CompressionMethod;
   /** Level to start with; 1 for methods without levels. */
   readonly level: number;
-  /** Lowest and highest level the encoder may move between; absent when it keeps its level. */
-  readonly autoLevels?: readonly [number, number];
+  /** Levels the encoder may move between, rising; absent when it keeps its level. */
+  readonly autoLevels?: readonly number[];
   /** Library that does it, absent for method none. */
   readonly engine?: EngineName;
 }

@@ -61,6 +61,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     const { header, headerBytes } = this.#placer;
     const { devices, counters } = parts;
     this.#deviceReceiver = new DeviceReceiver(devices, counters, header, headerBytes);
+    counters.setCodec(parts.compression.engine, undefined);
     this.#decoder = createDecoder(parts.compression, parts.pageSize);
   }
 

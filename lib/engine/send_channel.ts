@@ -13,6 +13,7 @@ import { IovecList } from "../net/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { BandwidthLimit } from "./bandwidth_limit.ts";
+import { LevelGovernor } from "./level_governor.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { SyncRequest, type ChannelWords, type SendState } from "./send_state.ts";
 import { Payload, type Slot } from "./slot.ts";
@@ -40,6 +41,7 @@ export class SendChannel implements Disposable {
   readonly #encoder: PageEncoder;
   readonly #builder: PacketBuilder;
   readonly #bandwidth: BandwidthLimit;
+  readonly #governor: LevelGovernor | undefined;
   readonly #deviceState = new IovecList();
   #workingSlot: number;
 
@@ -50,6 +52,9 @@ export class SendChannel implements Disposable {
     this.#workingSlot = parts.state.workingSlot(parts.channel);
     this.#bandwidth = new BandwidthLimit(parts.bandwidth);
     this.#encoder = createEncoder(parts.compression, parts.state.handle.pageSize);
+    const { engine, level, autoLevels } = parts.compression;
+    if (autoLevels !== undefined) this.#governor = new LevelGovernor(autoLevels, level);
+    parts.counters.setCodec(engine, level);
     this.#builder = new PacketBuilder(
       {
         pageSize: parts.state.handle.pageSize,
@@ -106,15 +111,26 @@ export class SendChannel implements Disposable {
   }
 
   #sendPages(connection: Connection, slot: Slot): void {
-    const { blocks, state } = this.#parts;
+    const { blocks, state, counters } = this.#parts;
     const builder = this.#builder;
     const block = blocks.blocks[slot.blockIndex];
     const { pageCount } = slot;
     for (let first = 0; first < pageCount; first += builder.pagesMax) {
       const count = Math.min(builder.pagesMax, pageCount - first);
+      const start = performance.now();
       builder.buildPages(block, slot.pages, first, count, state.takePacketNumber());
+      const built = performance.now();
       this.#sendPacket(connection);
+      counters.addEncode(built - start);
+      this.#adaptLevel(built - start, performance.now() - built);
     }
+  }
+
+  #adaptLevel(encodeMs: number, sendMs: number): void {
+    const governor = this.#governor;
+    if (governor?.observe(encodeMs, sendMs) !== true) return;
+    this.#encoder.setLevel?.(governor.level);
+    this.#parts.counters.setCodec(this.#parts.compression.engine, governor.level);
   }
 
   /** The producer has encoded the packet: header and state lie ready in its slot's memory. */

@@ -4,6 +4,8 @@
  *
  * @module
  */
+import type { EngineName } from "../codec/engine.ts";
+import { ENGINE_NAMES } from "../codec/engines.ts";
 
 /** Fields of a channel's row, 64-bit floats: counts stay exact up to 2^53. */
 const Field = {
@@ -15,9 +17,14 @@ const Field = {
   IDLE_MS: 5,
   TRANSFER_MS: 6,
   DEVICE_BYTES: 7,
+  ENCODE_MS: 8,
+  ENGINE: 9, // place among the engines, from 1 on; 0 for none
+  LEVEL: 10, // LEVEL_BASE more than the level; 0 for none
 } as const;
 const ROW_FIELDS = 16; // 128 bytes, so that no two threads share a cache line
 const MAIN_ROWS = 1; // row 0 belongs to the thread of the main connection
+
+const LEVEL_BASE = 1000; // zstd has levels below 0
 
 /** Counters of one channel. */
 export interface ChannelStatistics {
@@ -37,6 +44,12 @@ export interface ChannelStatistics {
   readonly idleMs: number;
   /** Time inside socket calls, in milliseconds; on a receiver this includes waiting for data. */
   readonly transferMs: number;
+  /** Time of looking for zero pages and encoding, in milliseconds; 0 on a receiver. */
+  readonly encodeMs: number;
+  /** Library that encodes or decodes; absent for method none. */
+  readonly engine?: EngineName;
+  /** Compression level in use; absent on a receiver and for methods without levels. */
+  readonly level?: number;
 }
 
 /** Counters of a session; all are totals since its start. */
@@ -163,6 +176,18 @@ export class ChannelCounters {
     this.#row[Field.TRANSFER_MS] += ms;
   }
 
+  /** Counts time of making packets. */
+  addEncode(ms: number): void {
+    this.#row[Field.ENCODE_MS] += ms;
+  }
+
+  /** Says who encodes or decodes; the level is absent on a receiver. */
+  setCodec(engine: EngineName | undefined, level: number | undefined): void {
+    if (engine === undefined) return;
+    this.#row[Field.ENGINE] = ENGINE_NAMES.indexOf(engine) + 1;
+    if (level !== undefined) this.#row[Field.LEVEL] = LEVEL_BASE + level;
+  }
+
   /** The row as of now. */
   snapshot(): ChannelStatistics {
     const row = this.#row;
@@ -175,6 +200,9 @@ export class ChannelCounters {
       syncs: row[Field.SYNCS],
       idleMs: row[Field.IDLE_MS],
       transferMs: row[Field.TRANSFER_MS],
+      encodeMs: row[Field.ENCODE_MS],
+      ...(row[Field.ENGINE] === 0 ? {} : { engine: ENGINE_NAMES[row[Field.ENGINE] - 1] }),
+      ...(row[Field.LEVEL] === 0 ? {} : { level: row[Field.LEVEL] - LEVEL_BASE }),
     };
   }
 }
