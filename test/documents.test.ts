@@ -1,4 +1,4 @@
-/** Keeps README.md true: its programs run, and its tables name what the code has. */
+/** Keeps the documents true: their programs run, and the README's tables name what the code has. */
 import { expect, test } from "bun:test";
 import { readFileSync } from "node:fs";
 import { mkdir, symlink } from "node:fs/promises";
@@ -9,7 +9,22 @@ import { bun, repositoryRoot } from "./setup/command.ts";
 
 const LIMIT_MS = 30_000;
 const readme = readFileSync(join(repositoryRoot, "README.md"), "utf8");
-const blocks = [...readme.matchAll(/^```ts\n(.*?)^```$/gms)].map((match) => match[1] ?? "");
+
+interface Program {
+  readonly name: string;
+  readonly code: string;
+}
+
+const documents = ["README.md", "mod.ts"];
+for (const file of new Bun.Glob("docs/*.md").scanSync(repositoryRoot)) documents.push(file);
+const programs = documents.toSorted().flatMap(programsOf);
+
+/** The programs in a document, or in the doc comment that a module begins with. */
+function programsOf(file: string): Program[] {
+  const text = readFileSync(join(repositoryRoot, file), "utf8").replaceAll(/^ \* ?/gm, "");
+  const found = [...text.matchAll(/^```ts\n(.*?)^```$/gms)];
+  return found.map(([, code = ""], index) => ({ name: `${file}: program ${index + 1}`, code }));
+}
 
 /** A folder in which `multifd` is installed as a dependency. */
 async function project(): Promise<TestDirectory> {
@@ -36,12 +51,27 @@ async function runIn(directory: TestDirectory, args: string[]) {
   return { status: await child.exited, stdout, stderr };
 }
 
-test("README.md: there are programs to run", () => {
-  expect(blocks.length).toBeGreaterThanOrEqual(3);
+test("documents: there are programs to run", () => {
+  const from = (file: string): number =>
+    programs.filter(({ name }) => name.startsWith(`${file}:`)).length;
+  expect(from("README.md")).toBeGreaterThanOrEqual(3);
+  expect(from("mod.ts")).toBeGreaterThanOrEqual(1);
 });
 
-for (const [index, code] of blocks.entries()) {
-  test(`README.md: program ${index + 1} runs and prints what its comments say`, async () => {
+/** Libraries that a program asks for by name and this machine lacks. */
+function missingLibraries(code: string): string[] {
+  const engines = capabilities().methods.flatMap((method) => method.engines);
+  const missing = engines.filter(
+    ({ engine, available }) => !available && code.includes(`"${engine}"`),
+  );
+  return [...new Set(missing.map(({ library }) => library))];
+}
+
+for (const { name, code } of programs) {
+  const missing = missingLibraries(code);
+  const reason = missing.length === 0 ? "" : ` (skipped: needs ${missing.join(", ")})`;
+  const title = `${name} runs and prints what its comments say${reason}`;
+  test.skipIf(missing.length > 0)(title, async () => {
     await using directory = await project();
     await Bun.write(directory.join("image.ram"), makeImage(4 << 20));
     await Bun.write(directory.join("program.ts"), code);
@@ -53,9 +83,9 @@ for (const [index, code] of blocks.entries()) {
   });
 }
 
-test("README.md: its programs have the right types", async () => {
+test("documents: their programs have the right types", async () => {
   await using directory = await project();
-  for (const [index, code] of blocks.entries()) {
+  for (const [index, { code }] of programs.entries()) {
     await Bun.write(directory.join(`program_${index}.ts`), code);
   }
   const configuration = {
