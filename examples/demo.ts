@@ -70,7 +70,17 @@ async function demo(signal: AbortSignal): Promise<void> {
     }
     console.log("");
     printTable(
-      ["method", "sent in", "memory", "confirmed after", "wire", "ratio", "zero pages", "copy"],
+      [
+        "method",
+        "engine",
+        "sent in",
+        "memory",
+        "confirmed after",
+        "wire",
+        "ratio",
+        "zero pages",
+        "copy",
+      ],
       rows,
     );
     console.log(
@@ -131,8 +141,9 @@ function program(name: string, args: readonly string[], common: readonly string[
 }
 
 function tableCells(result: SenderResult): string[] {
-  const { sendMs, elapsedMs, pageBytes, wireBytes, zeroPages } = result;
+  const { sendMs, elapsedMs, pageBytes, wireBytes, zeroPages, channels } = result;
   return [
+    channels[0]?.engine ?? "-",
     formatSeconds(sendMs / 1000),
     formatRate(pageBytes / (sendMs / 1000)),
     formatSeconds(elapsedMs / 1000),

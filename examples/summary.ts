@@ -41,9 +41,10 @@ export function summaryLines(statistics: Statistics): string[] {
     `wire       ${formatBytes(wireBytes)}, ratio ${(pageBytes / wireBytes).toFixed(2)}`,
     `pages      ${normalPages} normal, ${zeroPages} zero${rounds > 1 ? `, ${rounds} rounds` : ""}`,
     ...channels.map(
-      ({ bytes, packets, idleMs }, channel) =>
+      ({ bytes, packets, idleMs, engine, level }, channel) =>
         `channel ${String(channel).padEnd(3)}${formatBytes(bytes)} in ${packets} packets, ` +
-        `idle ${formatSeconds(idleMs / 1000)}`,
+        `idle ${formatSeconds(idleMs / 1000)}` +
+        `${engine === undefined ? "" : `, ${engine}`}${level === undefined ? "" : ` level ${level}`}`,
     ),
   ];
 }
