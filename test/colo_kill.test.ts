@@ -15,6 +15,8 @@ import {
   trackDirtyPages,
   type CompressionMethod,
 } from "../mod.ts";
+import { ColoMessage } from "../lib/wire/colo_message.ts";
+import { CutProxy } from "./kit/cut_proxy.ts";
 
 const KILLS = Number(process.env["MULTIFD_COLO_KILLS"] ?? 4);
 const TABLE_BYTES = 2 * 1_048_576;
@@ -61,6 +63,30 @@ describe("colo/kill: primary", () => {
       KILLS * 15_000,
     );
   }
+
+  test("colo/kill: a primary that dies while its checkpoint is applied leaves all of it", async () => {
+    await using secondary = await listenSecondary({ endpoint: "127.0.0.1:0" });
+    using proxy = new CutProxy(secondary.endpoint);
+    const seals: TableSeal[] = [];
+    secondary.on("checkpoint", ({ deviceState }) => void seals.push(decodeSeal(deviceState)));
+    const pace = ["--delay", "0", "--table", String(16 * TABLE_BYTES)];
+    await using primary = new ColoSide(["--role", "primary", "--connect", proxy.endpoint, ...pace]);
+    let received = 0;
+    proxy.filter = (chunk, from, connection) => {
+      const isReceived =
+        connection === "main" &&
+        from === "destination" &&
+        chunk.readUInt32BE(0) === ColoMessage.VMSTATE_RECEIVED;
+      // The secondary says so and applies at once; the third time nobody hears it.
+      if (!isReceived || ++received < 3) return chunk;
+      primary.process.kill("SIGKILL");
+      return undefined;
+    };
+    const left = await secondary.ended();
+    expect(left).toMatchObject({ epoch: 3, pending: undefined });
+    const memory = secondary.blocks[0]!.view(0, secondary.blocks[0]!.bytes);
+    expect(KeyValueTable.inspect(memory)?.sums).toEqual(seals[2]!.sums);
+  });
 });
 
 describe("colo/kill: secondary", () => {
