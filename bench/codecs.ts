@@ -1,0 +1,289 @@
+/**
+ * How fast each method is with each engine of this machine, on one core and without a network, and
+ * what the same library reaches from C on the same pages (`native_codecs.c`, built here). Both take
+ * turns, because these machines change speed by the minute; the best pass of each counts.
+ *
+ *     bun bench/codecs.ts --image guest.ram --mib 256 --passes 5
+ *
+ * @module
+ */
+
+import {
+  mkdtempSync,
+  openSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+  closeSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+
+import { min } from "simple-statistics";
+import {
+  capabilities,
+  PageStreamDecoder,
+  PageStreamEncoder,
+  type CompressionMethod,
+  type EngineName,
+} from "../mod.ts";
+import { cacheFolder, imageName } from "./guest_image.ts";
+import { machineDescription, waitIdle } from "./idle_machine.ts";
+
+const USAGE = `Usage: bun bench/codecs.ts [options]
+  --image FILE    raw RAM (default: the one bench/guest_image.ts made)
+  --mib N         at most this much of it, non-zero pages only (default: 256)
+  --passes N      over all pages, by each (default: 5)
+  --only LIST     of METHOD or METHOD/ENGINE (default: all)
+  --level N       of the method (default: 1)
+  --no-native     do not build the C program and compare
+  --json          print one JSON object as the last line of stdout`;
+
+const PAGE_BYTES = 4096;
+const PACKET_PAGES = 128;
+const PACKET_BYTES = PACKET_PAGES * PAGE_BYTES;
+const PAYLOAD_BYTES_MAX = 1 << 20;
+const GIB = 2 ** 30;
+const WARM_UP_PACKETS = 40; // enough for the compiler to have seen every path
+
+interface Way {
+  readonly method: CompressionMethod;
+  readonly engine: EngineName;
+  readonly level: number;
+  readonly name: string;
+}
+
+/** One pass over all pages. */
+interface Pass {
+  readonly payloadBytes: number;
+  readonly encodeSeconds: number;
+  readonly decodeSeconds: number;
+}
+
+/** The result of a way. */
+interface Row {
+  readonly way: string;
+  readonly ratio: number;
+  /** GiB of pages a second. */
+  readonly encode: number;
+  readonly decode: number;
+  /** The same by the library's own C interface; absent without a compiler. */
+  readonly nativeRatio?: number;
+  readonly nativeEncode?: number;
+  readonly nativeDecode?: number;
+}
+
+async function main(): Promise<void> {
+  const { values } = parseArgs({
+    options: {
+      image: { type: "string", default: join(cacheFolder(), `${imageName(1024)}.ram`) },
+      mib: { type: "string", default: "256" },
+      passes: { type: "string", default: "5" },
+      only: { type: "string", default: "" },
+      level: { type: "string", default: "1" },
+      "no-native": { type: "boolean", default: false },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", short: "h", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(USAGE);
+    return;
+  }
+  const passes = Number(values.passes);
+  const memory = nonZeroPages(values.image, Number(values.mib) * 2 ** 20);
+  const ways = waysHere(values.only, Number(values.level));
+  const folder = mkdtempSync(join(tmpdir(), "multifd-codecs-"));
+  try {
+    const native = values["no-native"] ? undefined : await buildNative(folder, memory);
+    console.log(`${machineDescription()}; ${memory.byteLength / 2 ** 20} MiB of ${values.image}`);
+    if (!(await waitIdle())) console.log("the machine is not idle: the figures are too low");
+    const rows: Row[] = [];
+    for (const way of ways) {
+      rows.push(await measure(way, memory, passes, native));
+      console.error(`measured ${way.name}`);
+    }
+    console.log(table(rows));
+    if (values.json) console.log(JSON.stringify({ machine: machineDescription(), rows }));
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Ways of this machine, those of `only` if it is not empty. */
+function waysHere(only: string, level: number): Way[] {
+  const wanted = only === "" ? [] : only.split(",");
+  return capabilities().methods.flatMap(({ method, engines }) =>
+    engines
+      .filter(({ available }) => available)
+      .map(({ engine }) => ({ method, engine, level, name: `${method}/${engine}` }))
+      .filter(
+        ({ name }) => wanted.length === 0 || wanted.includes(method) || wanted.includes(name),
+      ),
+  );
+}
+
+/** Up to `bytesMax` bytes of the image's non-zero pages, whole packets. */
+function nonZeroPages(path: string, bytesMax: number): SharedArrayBuffer {
+  const limit = Math.min(bytesMax, statSync(path).size);
+  const pages = new Uint8Array(new SharedArrayBuffer(limit));
+  const piece = Buffer.alloc(1 << 22);
+  const zero = Buffer.alloc(PAGE_BYTES);
+  const file = openSync(path, "r");
+  let filled = 0;
+  try {
+    for (let at = 0; filled < limit;) {
+      const got = readSync(file, piece, 0, piece.length, at);
+      if (got === 0) break;
+      at += got;
+      for (let page = 0; page + PAGE_BYTES <= got && filled < limit; page += PAGE_BYTES) {
+        const content = piece.subarray(page, page + PAGE_BYTES);
+        if (content.equals(zero)) continue;
+        pages.set(content, filled);
+        filled += PAGE_BYTES;
+      }
+    }
+  } finally {
+    closeSync(file);
+  }
+  const whole = Math.floor(filled / PACKET_BYTES) * PACKET_BYTES;
+  if (whole === 0) throw new RangeError(`Cannot use ${path}: it has no ${PACKET_PAGES} pages`);
+  const memory = new SharedArrayBuffer(whole);
+  new Uint8Array(memory).set(pages.subarray(0, whole));
+  return memory;
+}
+
+/** Builds the C program and writes the pages for it; returns how to run one pass. */
+async function buildNative(
+  folder: string,
+  memory: SharedArrayBuffer,
+): Promise<((way: Way) => Promise<Pass>) | undefined> {
+  const program = join(folder, "native_codecs");
+  const source = new URL("native_codecs.c", import.meta.url).pathname;
+  if (Bun.which("gcc") === null) {
+    console.error("gcc is not installed: nothing to compare with");
+    return undefined;
+  }
+  await spawnOutput(["gcc", "-O3", "-march=native", "-o", program, source, "-ldl"]);
+  const image = join(folder, "pages.ram");
+  writeFileSync(image, new Uint8Array(memory));
+  return async (way) => {
+    const name = `${way.name}/${nativeLevel(way)}`;
+    const text = await spawnOutput([program, image, "1", name]);
+    const [, payloadBytes = 0, encodeSeconds = 0, decodeSeconds = 0] = text.split(" ").map(Number);
+    return { payloadBytes, encodeSeconds, decodeSeconds };
+  };
+}
+
+/** The library's own level for one of the method, as documented in `docs/codecs.md`. */
+function nativeLevel({ method, engine, level }: Way): number {
+  if (engine !== "isal") return level;
+  if (method === "zlib") return Math.min(level, 3);
+  return level <= 1 ? 0 : 1;
+}
+
+async function spawnOutput(command: string[]): Promise<string> {
+  const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
+  const text = await child.stdout.text();
+  if ((await child.exited) === 0) return text;
+  throw new Error(`Cannot go on: ${command[0]} ended with status ${child.exitCode}`);
+}
+
+async function measure(
+  way: Way,
+  memory: SharedArrayBuffer,
+  passes: number,
+  native: ((way: Way) => Promise<Pass>) | undefined,
+): Promise<Row> {
+  const payloads = new Uint8Array((memory.byteLength / PACKET_BYTES) * PAYLOAD_BYTES_MAX).fill(1);
+  ourPass(way, memory, payloads, WARM_UP_PACKETS);
+  const ours: Pass[] = [];
+  const theirs: Pass[] = [];
+  for (let pass = 0; pass < passes; pass++) {
+    if (native !== undefined) theirs.push(await native(way));
+    ours.push(ourPass(way, memory, payloads, Infinity));
+  }
+  const gib = memory.byteLength / GIB;
+  const best = (list: readonly Pass[]) => ({
+    ratio: memory.byteLength / (list[0]?.payloadBytes ?? 0),
+    encode: gib / min(list.map((pass) => pass.encodeSeconds)),
+    decode: gib / min(list.map((pass) => pass.decodeSeconds)),
+  });
+  const row = { way: way.name, ...best(ours) };
+  if (theirs.length === 0) return row;
+  const { ratio, encode, decode } = best(theirs);
+  return { ...row, nativeRatio: ratio, nativeEncode: encode, nativeDecode: decode };
+}
+
+/** Codes up to `packetsMax` packets and back, and compares them outside the clock. */
+function ourPass(
+  way: Way,
+  memory: SharedArrayBuffer,
+  payloads: Uint8Array,
+  packetsMax: number,
+): Pass {
+  const { method, engine, level } = way;
+  const compression = { method, engine, level };
+  const copy = new SharedArrayBuffer(PACKET_BYTES);
+  const target = new Uint8Array(copy);
+  using encoder = new PageStreamEncoder({ memory, compression });
+  using decoder = new PageStreamDecoder({ memory: copy, compression });
+  const packets = Math.min(memory.byteLength / PACKET_BYTES, packetsMax);
+  const pages = new Uint32Array(PACKET_PAGES);
+  const all = Uint32Array.from({ length: PACKET_PAGES }, (_, page) => page);
+  const lengths = new Uint32Array(packets);
+  let encodeMs = 0;
+  let decodeMs = 0;
+  let payloadBytes = 0;
+  for (let packet = 0; packet < packets; packet++) {
+    for (let page = 0; page < PACKET_PAGES; page++) pages[page] = packet * PACKET_PAGES + page;
+    const start = performance.now();
+    const payload = encoder.encode(pages);
+    encodeMs += performance.now() - start;
+    payloads.set(payload, packet * PAYLOAD_BYTES_MAX);
+    lengths[packet] = payload.length;
+    payloadBytes += payload.length;
+  }
+  for (let packet = 0; packet < packets; packet++) {
+    const at = packet * PAYLOAD_BYTES_MAX;
+    const payload = payloads.subarray(at, at + (lengths[packet] ?? 0));
+    const start = performance.now();
+    decoder.decode(payload, all);
+    decodeMs += performance.now() - start;
+    const source = new Uint8Array(memory, packet * PACKET_BYTES, PACKET_BYTES);
+    if (Buffer.compare(source, target) !== 0) {
+      throw new Error(`${way.name}: packet ${packet} came back as something else`);
+    }
+  }
+  return { payloadBytes, encodeSeconds: encodeMs / 1000, decodeSeconds: decodeMs / 1000 };
+}
+
+function table(rows: readonly Row[]): string {
+  const figure = (value: number | undefined, digits: number): string =>
+    value === undefined ? "" : value.toFixed(digits);
+  const quotient = (ours: number, native: number | undefined): string =>
+    native === undefined ? "" : (ours / native).toFixed(2);
+  const lines = [
+    ["", "ratio", "in GiB/s", "of native", "out GiB/s", "of native", "native in", "out", "ratio"],
+    ...rows.map((row) => [
+      row.way,
+      figure(row.ratio, 3),
+      figure(row.encode, 3),
+      quotient(row.encode, row.nativeEncode),
+      figure(row.decode, 3),
+      quotient(row.decode, row.nativeDecode),
+      figure(row.nativeEncode, 3),
+      figure(row.nativeDecode, 3),
+      figure(row.nativeRatio, 3),
+    ]),
+  ];
+  return lines
+    .map(
+      ([name = "", ...cells]) => name.padEnd(18) + cells.map((cell) => cell.padStart(11)).join(""),
+    )
+    .join("\n");
+}
+
+if (import.meta.main) await main();
