@@ -9,6 +9,9 @@ import { SPIN_LOADS, WAIT_TICK_MS } from "../limits.ts";
 /** Words one semaphore occupies: the count, then the number of sleeping threads. */
 export const SEMAPHORE_WORDS = 2;
 
+/** A sleep so short that looking a little longer would have been cheaper. */
+const SHORT_SLEEP_MS = 0.05;
+
 /** How a wait ended. */
 export type WaitResult = "taken" | "stopped" | "timeout";
 
@@ -24,14 +27,17 @@ export class Semaphore {
   readonly #count: number;
   readonly #sleepers: number;
   readonly #session: Stoppable;
-  readonly #spinLoads: number;
+  readonly #spinLoadsMax: number;
+  /** Looks before sleeping: grows while looking pays off, shrinks while it does not. */
+  #spinLoads: number;
 
-  constructor(words: Int32Array, at: number, session: Stoppable, spinLoads = SPIN_LOADS) {
+  constructor(words: Int32Array, at: number, session: Stoppable, spinLoadsMax = SPIN_LOADS) {
     this.#words = words;
     this.#count = at;
     this.#sleepers = at + 1;
     this.#session = session;
-    this.#spinLoads = spinLoads;
+    this.#spinLoadsMax = spinLoadsMax;
+    this.#spinLoads = spinLoadsMax;
   }
 
   /** Adds one and wakes a sleeper. What was written before is visible to whoever takes it. */
@@ -57,10 +63,9 @@ export class Semaphore {
 
   /** Takes one, waiting at most `limitMs`. */
   take(limitMs: number): WaitResult {
-    for (let load = 0; load < this.#spinLoads; load++) {
-      if (this.tryTake()) return "taken";
-    }
-    const deadline = performance.now() + limitMs;
+    if (this.#spin()) return "taken";
+    const start = performance.now();
+    const deadline = start + limitMs;
     for (;;) {
       if (this.#session.stopping) return "stopped";
       Atomics.add(this.#words, this.#sleepers, 1);
@@ -69,9 +74,23 @@ export class Semaphore {
         Atomics.wait(this.#words, this.#count, 0, left);
       }
       Atomics.sub(this.#words, this.#sleepers, 1);
-      if (this.tryTake()) return "taken";
-      if (performance.now() >= deadline) return "timeout";
+      const now = performance.now();
+      if (this.tryTake()) {
+        if (now - start < SHORT_SLEEP_MS) this.#spinLoads = this.#spinLoadsMax;
+        return "taken";
+      }
+      if (now >= deadline) return "timeout";
     }
+  }
+
+  /** Takes one if it comes within the spin; how the spin ended decides how long the next one is. */
+  #spin(): boolean {
+    for (let load = 0; load < this.#spinLoads; load++) {
+      if (Atomics.load(this.#words, this.#count) > 0 && this.tryTake()) return true;
+    }
+    // With more threads than processors the poster waits for the very processor we spin on.
+    this.#spinLoads >>>= 1;
+    return this.tryTake();
   }
 }
 
