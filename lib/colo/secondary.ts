@@ -85,7 +85,12 @@ export class ColoSecondary implements AsyncDisposable {
     if (!Number.isInteger(applyThreads) || applyThreads < 1 || applyThreads > 64) {
       throw new RangeError(`Cannot apply with ${applyThreads} threads: must be 1 to 64`);
     }
-    const config = { ...receiverConfig(options), revertLocalWrites, threads: applyThreads };
+    const config = {
+      ...receiverConfig(options),
+      revertLocalWrites,
+      threads: applyThreads,
+      checkpoints: true,
+    };
     this.#options = options;
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;

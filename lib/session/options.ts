@@ -174,6 +174,8 @@ export interface ReceiverConfig extends SessionConfig {
   readonly verify: boolean;
   readonly machine: string | undefined;
   readonly finalize: boolean;
+  /** Whether the connection stays open after the migration, for checkpoints. */
+  readonly checkpoints?: boolean | undefined;
   readonly capture: boolean;
   readonly switchoverAck: boolean;
   /** Whether `uuid` says nothing and any is accepted. */

@@ -81,6 +81,10 @@ export class ReceiverStream implements MainStreamHandler {
     this.#target.startDevices();
   }
 
+  enableColo(): boolean {
+    return this.#target.config.checkpoints === true;
+  }
+
   ramSection(sectionId: number): void {
     this.#ramSectionId = sectionId;
   }

@@ -29,6 +29,8 @@ export interface MainStreamHandler extends RamHandler {
   openReturnPath(): void;
   ping(value: number): void;
   switchoverStart(): void;
+  /** The source is a COLO primary. @returns false when this destination is no secondary. */
+  enableColo?(): boolean;
   /**
    * A section of another device. The handler must read exactly the section's data from `reader`.
    *
@@ -206,6 +208,9 @@ export class MainStreamReader {
         return this.#handler.ping(reader.u32());
       case Command.SWITCHOVER_START:
         return this.#handler.switchoverStart();
+      case Command.ENABLE_COLO:
+        if (this.#handler.enableColo?.()) return;
+        throw streamError("COMMAND", "the source is a COLO primary, this is no secondary");
       default:
         throw streamError("COMMAND", `command ${command} is not known`);
     }

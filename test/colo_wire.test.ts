@@ -1,0 +1,176 @@
+import { describe, expect, test } from "bun:test";
+import { blobAbout, blobWith, checkStateBytes, readBlob } from "../lib/colo/device_state_blob.ts";
+import { CheckpointLog } from "../lib/colo/checkpoint_statistics.ts";
+import { ColoProgress, Step } from "../lib/colo/colo_progress.ts";
+import { CHECKPOINT_STATE_BYTES_MAX } from "../lib/limits.ts";
+import {
+  awaitColoMessage,
+  ColoMessage,
+  expectColoMessage,
+  sendColoMessage,
+} from "../lib/wire/colo_message.ts";
+import type { ByteWriter } from "../lib/wire/byte_writer.ts";
+import { MainStreamReader, type MainStreamHandler } from "../lib/wire/main_stream_reader.ts";
+import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
+import { ChannelError, LimitError, RamBlock, StreamError } from "../mod.ts";
+import { hex, readerOf, written } from "./kit/byte_ends.ts";
+import { thrownBy } from "./kit/errors.ts";
+import { tableOf } from "./kit/table_blocks.ts";
+
+const blocks = tableOf(RamBlock.allocate("pc.ram", 4 * 4096));
+
+/** A handler that accepts RAM, and COLO if it is to. */
+function handler(isSecondary: boolean): MainStreamHandler & { readonly pages: number[] } {
+  const pages: number[] = [];
+  return {
+    pages,
+    configuration: () => {},
+    openReturnPath: () => {},
+    ping: () => {},
+    switchoverStart: () => {},
+    enableColo: () => isSecondary,
+    ramBlocks: () => {},
+    zeroPage: (_idstr, offset) => void pages.push(offset / 4096),
+    syncMarker: () => {},
+    ramSectionEnd: () => {},
+    fullSection: () => false,
+  };
+}
+
+/** A migration of one zero page, and what follows it on the connection. */
+function migration(enableColo: boolean, after: (out: ByteWriter) => void = () => {}): Uint8Array {
+  return written((out) => {
+    const writer = new MainStreamWriter(out);
+    writer.header({ machine: "pc", capabilities: [] });
+    if (enableColo) out.bytes(Uint8Array.of(8, 0, 8, 0, 0)); // the command with its length
+    writer.beginRamSection("start");
+    writer.blockList(blocks);
+    writer.endRamSection();
+    writer.beginRamSection("end");
+    writer.zeroPage(blocks[0]!, 1);
+    writer.endRamSection();
+    writer.end({});
+    after(out);
+  });
+}
+
+describe("MainStreamReader: COLO", () => {
+  test("the RAM of a checkpoint is sections and an end mark, without header and description", () => {
+    const bytes = migration(false, (out) => {
+      const writer = new MainStreamWriter(out);
+      writer.beginRamSection("end");
+      writer.zeroPage(blocks[0]!, 3);
+      writer.endRamSection();
+      writer.endMark();
+      out.u32(ColoMessage.VMSTATE_SIZE);
+    });
+    const reader = readerOf(bytes);
+    const target = handler(true);
+    const stream = new MainStreamReader(reader, target, 4096);
+    stream.readAll();
+    stream.readCheckpoint();
+    expect(target.pages).toEqual([1, 3]);
+    expect(reader.u32()).toBe(ColoMessage.VMSTATE_SIZE);
+  });
+
+  test("a checkpoint without the END section of RAM is refused", () => {
+    const stream = new MainStreamReader(
+      readerOf(migration(false, (out) => out.u8(0))),
+      handler(true),
+      4096,
+    );
+    stream.readAll();
+    const error = thrownBy(() => stream.readCheckpoint());
+    expect(error).toBeInstanceOf(StreamError);
+    expect(error).toMatchObject({ code: "ERR_MULTIFD_STREAM_SECTION" });
+  });
+
+  test("ENABLE_COLO is taken by a secondary and refused by any other destination", () => {
+    const bytes = migration(true);
+    new MainStreamReader(readerOf(bytes), handler(true), 4096).readAll();
+    const reader = new MainStreamReader(readerOf(bytes), handler(false), 4096);
+    expect(thrownBy(() => reader.readAll())).toMatchObject({ code: "ERR_MULTIFD_STREAM_COMMAND" });
+  });
+});
+
+describe("awaitColoMessage", () => {
+  test("messages are 32-bit words in network order", () => {
+    const bytes = written((out) => {
+      for (const message of Object.values(ColoMessage)) sendColoMessage(out, message);
+    });
+    expect(bytes).toEqual(hex("00000000 00000001 00000002 00000003 00000004 00000005 00000006"));
+  });
+
+  test("another word is an error, the end in place of one is told or an error", () => {
+    const seven = readerOf(Uint8Array.of(0, 0, 0, 7));
+    expect(thrownBy(() => awaitColoMessage(seven, 1))).toMatchObject({
+      code: "ERR_MULTIFD_STREAM_COLO",
+    });
+    const nothing = new Uint8Array(0);
+    expect(awaitColoMessage(readerOf(nothing), 1)).toBe(false);
+    expect(thrownBy(() => expectColoMessage(readerOf(nothing), 2))).toBeInstanceOf(ChannelError);
+    expect(awaitColoMessage(readerOf(Uint8Array.of(0, 0, 0, 1)), 1)).toBe(true);
+  });
+});
+
+describe("readBlob", () => {
+  test("a state inline, of any length, is a FULL section and an end mark", () => {
+    for (const state of [
+      new Uint8Array(0),
+      Uint8Array.of(1, 2, 3),
+      new Uint8Array(70_000).fill(9),
+    ]) {
+      expect(readBlob(new Uint8Array(Buffer.concat(blobWith(state))))).toEqual(state);
+    }
+    const bytes = Buffer.concat(blobWith(Uint8Array.of(0xaa)));
+    expect(bytes.toString("latin1")).toContain("\rmultifd/state");
+    expect([bytes[0], bytes.at(-6), bytes.at(-1)]).toEqual([0x04, 0x7e, 0x00]);
+  });
+
+  test("a state over the channels is told by its length, which has a limit", () => {
+    expect(readBlob(new Uint8Array(Buffer.concat(blobAbout(5_000_000))))).toBe(5_000_000);
+    const above = new Uint8Array(Buffer.concat(blobAbout(CHECKPOINT_STATE_BYTES_MAX + 1)));
+    expect(thrownBy(() => readBlob(above))).toBeInstanceOf(LimitError);
+    expect(thrownBy(() => checkStateBytes(2 ** 52))).toBeInstanceOf(LimitError);
+  });
+
+  test("sections of others, and what only looks like ours, are handed on whole", () => {
+    const whole = new Uint8Array(Buffer.concat(blobWith(Uint8Array.of(1, 2, 3))));
+    for (let length = 0; length < whole.byteLength; length++) {
+      const cut = whole.slice(0, length);
+      expect(readBlob(cut)).toEqual(cut);
+    }
+  });
+});
+
+describe("ColoProgress", () => {
+  test("what is pending is told by the step, from any thread", () => {
+    const progress = new ColoProgress();
+    const seen = new ColoProgress(progress.buffer);
+    expect([seen.epoch, seen.pending]).toEqual([-1, undefined]);
+    progress.reach(0);
+    progress.step(Step.UNDER_WAY);
+    expect([seen.epoch, seen.pending]).toEqual([0, { epoch: 1, applied: "no" }]);
+    progress.step(Step.SENT);
+    expect(seen.pending).toEqual({ epoch: 1, applied: "unknown" });
+    progress.reach(1);
+    expect([seen.epoch, seen.pending]).toEqual([1, undefined]);
+  });
+});
+
+describe("CheckpointLog", () => {
+  test("median and 99th percentile are values that occurred; many checkpoints are all counted", () => {
+    const log = new CheckpointLog();
+    expect(log.summary()).toMatchObject({ checkpoints: 0, pauseMs: { median: 0, p99: 0 } });
+    for (let epoch = 1; epoch <= 200; epoch++) {
+      const pauseMs = (epoch * 77) % 200; // every value below 200 once
+      log.add({ epoch, pages: 1, wireBytes: 2, stateBytes: 0, pauseMs, transferMs: 0, applyMs: 0 });
+    }
+    expect(log.summary()).toEqual({
+      checkpoints: 200,
+      pages: { median: 1, p99: 1 },
+      wireBytes: { median: 2, p99: 2 },
+      pauseMs: { median: 99, p99: 197 },
+    });
+  });
+});
