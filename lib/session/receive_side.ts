@@ -105,9 +105,10 @@ export class ReceiveSide {
       );
     }
     this.#peer = accepted.peer;
+    // Before anything can fail: from here on the session closes it.
+    control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
     this.#checkChannelIds(accepted.channels);
     this.#channels = accepted.channels;
-    control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
     // One migration per receiver: whoever comes later is refused at once.
     control.closeDescriptor(LISTENER_DESCRIPTOR);
     const connection = new Connection(accepted.mainFd, control, config.timeouts);
