@@ -90,11 +90,15 @@ const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, code]) =
 export const Errno = {
   EINTR: 4,
   EAGAIN: 11,
+  ENOMEM: 12,
+  ENFILE: 23,
+  EMFILE: 24,
   ENOSPC: 28,
   EPIPE: 32,
   EINVAL: 22,
   EADDRINUSE: 98,
   ECONNRESET: 104,
+  ENOBUFS: 105,
   ENOTCONN: 107,
   EINPROGRESS: 115,
 } as const;

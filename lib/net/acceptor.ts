@@ -52,6 +52,8 @@ interface Pending {
   readonly at: number;
   filled: number;
   isChannel: boolean;
+  /** Whether fewer bytes than a magic have arrived. */
+  short: boolean;
 }
 
 const POLLFD_BYTES = 8;
@@ -94,14 +96,16 @@ export class Acceptor implements Disposable {
    * @throws {TimeoutError} when they do not come in time, {HandshakeError} for a bad handshake.
    */
   run(): AcceptedConnections | undefined {
-    let deadline = performance.now() + this.#options.acceptMs;
+    const acceptDeadline = performance.now() + this.#options.acceptMs;
+    let deadline = acceptDeadline;
     let anybody = false;
     for (;;) {
       if (this.#session.stopping) return undefined;
       const accepted = this.#poll();
-      if (!anybody && this.#pending.length > 0) {
-        anybody = true;
-        deadline = performance.now() + this.#options.connectMs;
+      // Who only looks whether somebody listens, and goes again, starts no clock.
+      if (anybody !== this.#isAnybodyHere()) {
+        anybody = !anybody;
+        deadline = anybody ? performance.now() + this.#options.connectMs : acceptDeadline;
       }
       if (this.#main !== undefined && this.#isComplete(accepted)) {
         const { fd, peer } = this.#main;
@@ -121,6 +125,10 @@ export class Acceptor implements Disposable {
     this.#main = undefined;
   }
 
+  #isAnybodyHere(): boolean {
+    return this.#pending.length > 0 || this.#channels.size > 0 || this.#main !== undefined;
+  }
+
   #isComplete(accepted: boolean): boolean {
     const { channels } = this.#options;
     if (channels !== undefined) return this.#channels.size === channels;
@@ -132,14 +140,16 @@ export class Acceptor implements Disposable {
   /** One round: waits at most a tick, accepts, reads. Returns whether a connection was accepted. */
   #poll(): boolean {
     const { view } = this.#pollfds;
-    const fds = [this.#listener.fd, ...this.#pending.map(({ fd }) => fd)];
+    // Less than a magic stays readable without an end: those are looked at once a tick.
+    const fds = [this.#listener.fd, ...this.#pending.map(({ fd, short }) => (short ? -1 : fd))];
     fds.forEach((fd, index) => {
       view.setInt32(index * POLLFD_BYTES, fd, true);
       view.setInt16(index * POLLFD_BYTES + 4, PollEvent.IN, true);
     });
     // With everything identified the backlog only has to be found empty.
     const waitMs = this.#main !== undefined && this.#pending.length === 0 ? 1 : WAIT_TICK_MS;
-    if (poll(this.#pollfds.address, fds.length, waitMs) <= 0) return false;
+    const ready = poll(this.#pollfds.address, fds.length, waitMs);
+    if (ready < 0 || (ready === 0 && !fds.includes(-1))) return false;
     this.#pending = this.#pending.filter((pending) => !this.#identify(pending));
     return this.#accept();
   }
@@ -158,7 +168,7 @@ export class Acceptor implements Disposable {
           `Cannot accept connection: ${PENDING_CONNECTIONS_MAX} wait to be identified, the most allowed`,
         );
       }
-      this.#pending.push({ ...connection, at, filled: 0, isChannel: false });
+      this.#pending.push({ ...connection, at, filled: 0, isChannel: false, short: false });
     }
   }
 
@@ -168,6 +178,7 @@ export class Acceptor implements Disposable {
       const address = this.#handshakes.address + pending.at;
       const got = recv(pending.fd, address, 4, MessageFlag.PEEK | MessageFlag.DONTWAIT);
       if (got === 0) return this.#forget(pending);
+      pending.short = got > 0 && got < 4;
       if (got < 4) return false;
       const magic = this.#handshakes.view.getUint32(pending.at);
       if (magic === STREAM_MAGIC) return this.#takeMain(pending);

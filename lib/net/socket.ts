@@ -150,7 +150,19 @@ export interface Accepted {
   readonly peer: string;
 }
 
-/** Accepts one waiting connection, or none. */
+/** Failures to accept after which the connection still waits, and would be tried without an end. */
+const OUT_OF_RESOURCES: ReadonlySet<number> = new Set([
+  Errno.ENFILE,
+  Errno.EMFILE,
+  Errno.ENOMEM,
+  Errno.ENOBUFS,
+]);
+
+/**
+ * Accepts one waiting connection, or none.
+ *
+ * @throws {SystemError} when the process or the machine has no room for one more.
+ */
 export function acceptSocket(listener: Listener): Accepted | undefined {
   const { arena, address, integer } = structs();
   arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
@@ -161,6 +173,7 @@ export function acceptSocket(listener: Listener): Accepted | undefined {
     arena.address + integer,
     SocketType.NONBLOCK | SocketType.CLOEXEC,
   );
+  if (OUT_OF_RESOURCES.has(-fd)) unwrap("Cannot accept connection", fd);
   // A connection that was reset while it waited is no failure of the listener.
   if (fd < 0) return undefined;
   const endpoint = readSocketAddress(arena, address) ?? listener.endpoint;
