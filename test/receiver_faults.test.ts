@@ -1,0 +1,577 @@
+import { beforeAll, expect, test } from "bun:test";
+import { CodecError, listen, RamBlock, type ListenOptions, type Receiver } from "../mod.ts";
+import type { MultifdError } from "../mod.ts";
+import { rejectionOf } from "./kit/errors.ts";
+import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { handshake, mainStream, packet, RawSource, rawBlock, syncPacket } from "./kit/raw_peer.ts";
+import { expectReleased, resourcesNow } from "./kit/resources.ts";
+import { temporaryFolder, transfer } from "./kit/transfer.ts";
+import { bun, repositoryRoot } from "./setup/command.ts";
+
+/** Short enough for a test, long enough for a busy machine. */
+const timeouts = { acceptMs: 8000, connectMs: 1500, idleMs: 1500, stallMs: 800 } as const;
+
+/** A whole transfer, to show that the process can go on. */
+async function transferOnce(): Promise<void> {
+  const block = RamBlock.allocate("pc.ram", 200 * 4096);
+  fillBlock(block, 5);
+  const { blocks } = await transfer({ both: { compression: "zstd" }, sender: { blocks: [block] } });
+  expect(differingPages(block, blocks[0]!)).toEqual([]);
+}
+
+beforeAll(async () => {
+  await transferOnce(); // the runtime starts threads of its own the first time
+});
+
+/** One channel up to and including the setup sync. */
+const begin = (): Uint8Array => join(handshake(0), syncPacket());
+
+function join(...parts: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+/**
+ * Lets `source` talk to a receiver and returns the error it ends with, after checking that nothing
+ * is left of the receiver.
+ */
+async function failureOf(
+  source: (peer: RawSource, receiver: Receiver) => Promise<void>,
+  options: Partial<ListenOptions> = {},
+): Promise<MultifdError> {
+  const before = resourcesNow();
+  let error: MultifdError | undefined;
+  {
+    await using receiver = await listen({
+      endpoint: "127.0.0.1:0",
+      channels: 1,
+      timeouts,
+      ...options,
+    });
+    using peer = new RawSource(receiver.endpoint);
+    const failure = rejectionOf(receiver.complete());
+    await source(peer, receiver);
+    error = await failure;
+  }
+  await expectReleased(before);
+  expect(error).toMatchObject({ side: "destination" });
+  return error;
+}
+
+test("a raw source that keeps to the protocol is received, with SYNC packets that carry pages too", async () => {
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts });
+  using peer = new RawSource(receiver.endpoint);
+  const done = receiver.complete();
+  const main = await peer.open(mainStream());
+  const old = packet({ normal: [3], zero: [9], change: (view) => view.setUint32(8, 1) });
+  await peer.open(join(begin(), packet({ normal: [1, 2] }), packet({ normal: [9] }), old));
+  const statistics = await done;
+  expect(statistics).toMatchObject({ normalPages: 4, zeroPages: 1 });
+  expect(statistics.channels[0]?.syncs).toBe(2);
+  const [block] = receiver.blocks;
+  const firstBytes = [0, 1, 2, 3, 9].map((page) => block?.view(page * 4096, 4096)[17]);
+  expect(firstBytes).toEqual([0, 1, 2, 3, 0]);
+  await Bun.sleep(20);
+  expect(peer.answers[main]?.toString("hex")).toBe("00020004000000010001000400000000");
+});
+
+const cases: readonly [
+  name: string,
+  code: string,
+  source: (peer: RawSource, receiver: Receiver) => Promise<unknown>,
+  options?: Partial<ListenOptions>,
+][] = [
+  // Connecting.
+  [
+    "nobody connects",
+    "TIMEOUT_ACCEPT",
+    async () => {},
+    { timeouts: { ...timeouts, acceptMs: 300 } },
+  ],
+  ["a connection says nothing", "TIMEOUT_CONNECT", (peer) => peer.open()],
+  ["only the main connection comes", "TIMEOUT_CONNECT", (peer) => peer.open(mainStream("header"))],
+  ["only a channel comes", "TIMEOUT_CONNECT", (peer) => peer.open(handshake(0))],
+  [
+    "there are too few channels",
+    "TIMEOUT_CONNECT",
+    async (peer) => {
+      await peer.open(mainStream());
+      await peer.open(begin());
+    },
+    { channels: 2 },
+  ],
+  [
+    "there are too many channels",
+    "HANDSHAKE_ID",
+    async (peer) => {
+      await peer.open(handshake(1));
+      await peer.open(handshake(0));
+    },
+  ],
+  [
+    "three bytes come and no more",
+    "TIMEOUT_CONNECT",
+    (peer) => peer.open(Uint8Array.of(0x11, 0x22, 0x33)),
+  ],
+  ["a handshake stalls", "TIMEOUT_CONNECT", (peer) => peer.open(handshake(0).subarray(0, 63))],
+  [
+    "a handshake is cut off",
+    "HANDSHAKE_TRUNCATED",
+    async (peer) => {
+      peer.end(await peer.open(handshake(0).subarray(0, 63)));
+    },
+  ],
+  [
+    "a connection begins with something else",
+    "HANDSHAKE_MAGIC",
+    (peer) => peer.open(Buffer.from("GET / HTTP/1.1\r\n")),
+  ],
+  [
+    "a handshake has another version",
+    "HANDSHAKE_VERSION",
+    (peer) => peer.open(handshake(0, (v) => v.setUint32(4, 2))),
+  ],
+  [
+    "a handshake has another uuid",
+    "HANDSHAKE_UUID",
+    (peer) => peer.open(handshake(0, (v) => v.setUint8(8, 1))),
+  ],
+  ["a channel id equals the number of channels", "HANDSHAKE_ID", (peer) => peer.open(handshake(1))],
+  [
+    "two channels have one id",
+    "HANDSHAKE_DUPLICATE",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(handshake(0));
+    },
+    { channels: 2 },
+  ],
+  [
+    "channel ids have a gap and their number is open",
+    "LIMIT_CHANNELS",
+    async (peer) => {
+      await peer.open(handshake(1));
+      await Bun.sleep(200); // identified before the main connection completes the set
+      await peer.open(mainStream("header"));
+    },
+    { channels: "auto" },
+  ],
+  [
+    "two main connections come",
+    "STREAM_DUPLICATE",
+    async (peer) => {
+      await peer.open(mainStream("header"));
+      await peer.open(mainStream("header"));
+    },
+  ],
+
+  // Main stream.
+  [
+    "the main stream has another version",
+    "STREAM_VERSION",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(join(mainStream("header").subarray(0, 4), Uint8Array.of(0, 0, 0, 4)));
+    },
+  ],
+  [
+    "the main stream stalls in its header",
+    "TIMEOUT_STALL",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("header").subarray(0, 9));
+    },
+  ],
+  [
+    "a block is larger than the limit",
+    "LIMIT_RAM",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { ramBytesMax: rawBlock.bytes - 1 },
+  ],
+  [
+    "a block of an exabyte is announced",
+    "LIMIT_RAM",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(
+        mainStream("setup", (out) => {
+          out.u64(2 ** 50 + 4);
+          out.countedString("pc.ram");
+          out.u64(2 ** 50);
+        }),
+      );
+    },
+  ],
+  [
+    "a given block is not announced",
+    "STREAM_BLOCKS",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { blocks: [RamBlock.allocate("pc.ram", rawBlock.bytes), RamBlock.allocate("pc.rom", 4096)] },
+  ],
+  [
+    "a block is announced that was not given",
+    "STREAM_BLOCKS",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { blocks: [RamBlock.allocate("pc.rom", 4096)] },
+  ],
+  [
+    "a given block has another length",
+    "STREAM_BLOCKS",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { blocks: [RamBlock.allocate("pc.ram", 4096)] },
+  ],
+  [
+    "the machine is another one",
+    "STREAM_MACHINE",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { machine: "pc-q35-10.0" },
+  ],
+  [
+    "the page size is another one",
+    "STREAM_PAGE_SIZE",
+    async (peer) => {
+      await peer.open(handshake(0));
+      await peer.open(mainStream("setup"));
+    },
+    { pageSize: 8192 },
+  ],
+
+  // Channel.
+  [
+    "a packet has another magic",
+    "PACKET_MAGIC",
+    (peer) => full(peer, packet({ change: (v) => v.setUint8(0, 0) })),
+  ],
+  [
+    "a packet has another version",
+    "PACKET_VERSION",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(4, 7) })),
+  ],
+  [
+    "a packet has too large a capacity",
+    "PACKET_PAGES_ALLOC",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(12, 4096) })),
+  ],
+  [
+    "a packet has too many normal pages",
+    "PACKET_NORMAL_PAGES",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(16, 129) })),
+  ],
+  [
+    "a packet has too many zero pages",
+    "PACKET_ZERO_PAGES",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(32, 127) })),
+  ],
+  [
+    "a packet has too long a payload",
+    "PACKET_NEXT_PACKET_SIZE",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(20, 0xffff_ffff) })),
+  ],
+  [
+    "a packet names an unknown block",
+    "PACKET_RAMBLOCK",
+    (peer) => full(peer, packet({ change: (v) => v.setUint8(64, 0x71) })),
+  ],
+  [
+    "a packet has an offset behind the block",
+    "PACKET_OFFSET",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(324, rawBlock.bytes) })),
+  ],
+  [
+    "a packet has an unaligned offset",
+    "PACKET_OFFSET",
+    (peer) => full(peer, packet({ change: (v) => v.setUint32(324, 512) })),
+  ],
+  [
+    "a packet is of another method",
+    "PACKET_METHOD",
+    (peer) => full(peer, packet({ methodFlag: 4 })),
+  ],
+  [
+    "a packet with pages comes before the block list",
+    "PACKET_RAMBLOCK",
+    async (peer) => {
+      await peer.open(join(handshake(0), packet()));
+      await peer.open(mainStream("header"));
+    },
+  ],
+  [
+    "a channel stalls in a header",
+    "TIMEOUT_STALL",
+    (peer) => full(peer, packet().subarray(0, 500)),
+  ],
+  [
+    "a channel stalls in a payload",
+    "TIMEOUT_STALL",
+    (peer) => full(peer, packet().subarray(0, 1344 + 4095)),
+  ],
+  ["a channel sends nothing more", "TIMEOUT_SYNC", (peer) => full(peer, packet(), "whole")],
+  [
+    "a channel ends before its sync",
+    "TIMEOUT_SYNC",
+    async (peer) => {
+      await peer.open(mainStream("whole"));
+      peer.end(await peer.open(join(begin(), packet())));
+    },
+  ],
+  [
+    "a channel is reset",
+    "CHANNEL",
+    async (peer) => {
+      await peer.open(mainStream("part"));
+      const channel = await peer.open(join(begin(), packet(), packet().subarray(0, 100)));
+      await Bun.sleep(300);
+      peer.reset(channel);
+    },
+  ],
+  [
+    "the main connection stalls in the middle",
+    "TIMEOUT_STALL",
+    async (peer) => {
+      await peer.open(mainStream("part"));
+      await peer.open(join(begin(), packet(), syncPacket()));
+    },
+  ],
+  [
+    "the main connection never reaches a sync point",
+    "TIMEOUT_SYNC",
+    async (peer) => {
+      await peer.open(mainStream("setup"));
+      await peer.open(join(begin(), packet(), syncPacket()));
+    },
+    { timeouts: { ...timeouts, stallMs: 5000, idleMs: 600 } },
+  ],
+  [
+    "the sync mode is another one",
+    "TIMEOUT",
+    (peer) => full(peer, join(packet(), syncPacket()), "whole"),
+    { syncMode: "section" },
+  ],
+
+  // Payload.
+  [
+    "a zlib payload is no zlib",
+    "CODEC",
+    (peer) => full(peer, packet({ methodFlag: 2, payload: new Uint8Array(600).fill(0x99) })),
+    { compression: "zlib" },
+  ],
+  [
+    "a zstd payload is no zstd",
+    "CODEC",
+    (peer) => full(peer, packet({ methodFlag: 4, payload: new Uint8Array(600).fill(0x99) })),
+    { compression: "zstd" },
+  ],
+  [
+    "a zstd payload ends early",
+    "CODEC",
+    (peer) =>
+      full(
+        peer,
+        packet({ methodFlag: 4, payload: Bun.zstdCompressSync(new Uint8Array(4096).fill(3)) }),
+      ),
+    { compression: "zstd" },
+  ],
+  [
+    "a zstd payload gives more than its pages",
+    "CODEC",
+    (peer) =>
+      full(
+        peer,
+        packet({ methodFlag: 4, payload: Bun.zstdCompressSync(new Uint8Array(3 * 4096).fill(3)) }),
+      ),
+    { compression: "zstd" },
+  ],
+];
+
+/** Everything up to the setup sync, then `rest` on the channel; the main stream goes on to `last`. */
+async function full(
+  peer: RawSource,
+  rest: Uint8Array,
+  last: "part" | "whole" = "part",
+): Promise<void> {
+  await peer.open(mainStream(last));
+  await peer.open(join(begin(), rest));
+}
+
+for (const [name, code, source, options] of cases) {
+  test(`Receiver.complete() rejects when ${name}`, async () => {
+    const error = await failureOf(
+      async (peer, receiver) => void (await source(peer, receiver)),
+      options,
+    );
+    expect(error.code).toStartWith(`ERR_MULTIFD_${code}`);
+    if (code === "CODEC") expect(error).toBeInstanceOf(CodecError);
+    expect(error.message).toMatch(/^Cannot [a-z]+/);
+    expect(error.message).not.toEndWith(".");
+  });
+}
+
+/** Bytes of a channel in one session, and the places where something in it ends. */
+const channelBytes = join(begin(), packet({ normal: [1, 2], zero: [3] }), syncPacket());
+const packetAt = 64 + 1344;
+const channelCuts = [
+  0,
+  1,
+  4,
+  8,
+  24,
+  32,
+  63,
+  64,
+  67,
+  75,
+  76,
+  100,
+  packetAt - 1,
+  packetAt,
+  packetAt + 1,
+];
+for (const at of [11, 12, 64, 320, 343, 1343, 1344, 1345, 1344 + 4096, 1344 + 8191, 1344 + 8192]) {
+  channelCuts.push(packetAt + at);
+}
+channelCuts.push(channelBytes.byteLength - 1);
+
+for (const cut of channelCuts) {
+  test(`Receiver.complete() rejects when a channel ends after ${cut} bytes`, async () => {
+    const error = await failureOf(async (peer) => {
+      await peer.open(mainStream("whole"));
+      peer.end(await peer.open(channelBytes.subarray(0, cut)));
+    });
+    // At the end of a packet it is a channel without its SYNC; before the first byte it is nobody.
+    const packetEnds = [64, packetAt, packetAt + 1344 + 8192];
+    const code =
+      cut < 4
+        ? "ERR_MULTIFD_TIMEOUT_CONNECT"
+        : cut < 64
+          ? "ERR_MULTIFD_HANDSHAKE_TRUNCATED"
+          : packetEnds.includes(cut)
+            ? "ERR_MULTIFD_TIMEOUT_SYNC"
+            : "ERR_MULTIFD_CHANNEL_ENDED";
+    expect(error.code).toBe(code);
+  });
+}
+
+const mainBytes = mainStream("whole");
+const descriptionAt = Buffer.from(mainBytes).lastIndexOf(0x06);
+for (const cut of [
+  4,
+  8,
+  9,
+  16,
+  17,
+  22,
+  30,
+  40,
+  80,
+  mainStream("setup").byteLength,
+  descriptionAt - 1,
+  descriptionAt + 5,
+  mainBytes.byteLength - 1,
+]) {
+  test(`Receiver.complete() rejects when the main connection ends after ${cut} bytes`, async () => {
+    const error = await failureOf(async (peer) => {
+      await peer.open(channelBytes);
+      peer.end(await peer.open(mainBytes.subarray(0, cut)));
+    });
+    expect(error.code).toBe("ERR_MULTIFD_CHANNEL_ENDED");
+  });
+}
+
+test("Receiver.complete() forgets connections that end before they say who they are", async () => {
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts });
+  using peer = new RawSource(receiver.endpoint);
+  const done = receiver.complete();
+  for (let probe = 0; probe < 5; probe++) peer.end(await peer.open());
+  peer.reset(await peer.open());
+  // A probe must not start the clock for the migration's own connections.
+  await Bun.sleep(timeouts.connectMs + 300);
+  await peer.open(mainStream());
+  await peer.open(join(begin(), packet(), syncPacket()));
+  expect((await done).normalPages).toBe(2);
+});
+
+test("Receiver.complete() rejects when there is no descriptor left for a connection", async () => {
+  const child = Bun.spawn(
+    ["sh", "-c", `ulimit -n 48; exec "$0" "$@"`, bun, "test/fixtures/receive_once.ts"],
+    {
+      cwd: repositoryRoot,
+      stdout: "pipe",
+      stderr: "inherit",
+    },
+  );
+  const timer = setTimeout(() => child.kill("SIGKILL"), 30_000);
+  const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  const endpoint = (await lines.read()).value?.trim() ?? "";
+  using peer = new RawSource(endpoint);
+  for (let probe = 0; probe < 60; probe++) await peer.open().catch(() => {});
+  const report = JSON.parse((await lines.read()).value ?? "") as unknown;
+  expect(report).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "EMFILE", phase: "connect" });
+  expect(await child.exited).toBe(0);
+  clearTimeout(timer);
+});
+
+test("Receiver tells the source that its data could not be used", async () => {
+  await failureOf(async (peer) => {
+    const main = await peer.open(mainStream("part"));
+    await peer.open(begin());
+    await Bun.sleep(300);
+    peer.write(main, Uint8Array.of(0x42));
+    await Bun.sleep(300);
+    expect(peer.answers[main]?.toString("hex")).toBe("00020004000000010001000400000001");
+  });
+});
+
+test("listen() fails at once on a port or socket that is in use, and the first one goes on", async () => {
+  using folder = temporaryFolder();
+  for (const endpoint of ["127.0.0.1:0", "[::1]:0", `unix:${folder.path}/socket`]) {
+    await using receiver = await listen({ endpoint, channels: 1, timeouts });
+    const before = resourcesNow();
+    const error = await rejectionOf(listen({ endpoint: receiver.endpoint, channels: 1 }));
+    expect(error).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "EADDRINUSE" });
+    await expectReleased(before);
+    using peer = new RawSource(receiver.endpoint);
+    const done = receiver.complete();
+    await peer.open(mainStream());
+    await peer.open(join(begin(), syncPacket()));
+    await done;
+  }
+});
+
+test("listen() can use an endpoint again as soon as its receiver has ended", async () => {
+  using folder = temporaryFolder();
+  for (const endpoint of ["127.0.0.1:0", `unix:${folder.path}/socket`]) {
+    let again = endpoint;
+    for (let round = 0; round < 3; round++) {
+      await using receiver = await listen({ endpoint: again, channels: 1, timeouts });
+      again = receiver.endpoint;
+      using peer = new RawSource(again);
+      const done = receiver.complete();
+      await peer.open(mainStream());
+      await peer.open(join(begin(), syncPacket()));
+      await done;
+    }
+  }
+});
+
+test("listen() names the reason when an address is not this machine's", async () => {
+  const error = await rejectionOf(listen({ endpoint: "192.0.2.1:4444" }));
+  expect(error).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "EADDRNOTAVAIL" });
+  const missing = await rejectionOf(listen({ endpoint: "unix:/nonexistent/folder/socket" }));
+  expect(missing).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "ENOENT" });
+});
+
+test("a process that has seen all these failures runs the next transfer", transferOnce);
