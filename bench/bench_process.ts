@@ -84,7 +84,7 @@ export async function transferBetween(
 }
 
 /** A side as the benchmark sees it. */
-class BenchProcess implements AsyncDisposable {
+export class BenchProcess implements AsyncDisposable {
   readonly #name: string;
   readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #lines: AsyncGenerator<string, undefined>;

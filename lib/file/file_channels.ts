@@ -48,42 +48,56 @@ export class FileChannels implements AsyncDisposable {
   readonly #workers: Worker[] = [];
   readonly #exits: Promise<void>[] = [];
   #waiting: PromiseWithResolvers<void> | undefined;
-  #replies = 0;
+  #outstanding = 0; // replies that are due, of opening and of passes together
+  #exited = 0;
   #noticed = false;
   #disposed: Promise<void> | undefined;
 
-  private constructor(work: FileChannelWork, options: FileChannelOptions) {
-    const { channels = 2 } = options;
+  /**
+   * Starts the threads. Nothing waits for them: a pass begins with whoever is ready first.
+   *
+   * @throws {RangeError} for an impossible number of channels.
+   * @throws {CancelledError} when the signal is aborted already.
+   */
+  constructor(work: FileChannelWork, options: FileChannelOptions) {
+    const { channels = 2, signal } = options;
+    checkChannels(channels);
+    if (signal?.aborted) throw cancelled(signal);
     this.#work = work;
     this.#options = options;
     this.#statistics = new StatisticsTable(channels);
     this.#statistics.main().setRamBytes(work.ramBytes);
+    signal?.addEventListener("abort", this.#cancel, { once: true });
+    const group = new WorkerGroup(this.#control);
+    this.#outstanding = channels;
+    for (let channel = 0; channel < channels; channel++) this.#startWorker(group, channel);
   }
 
   /**
-   * Starts the threads and waits until each has opened the file.
+   * Works on all pending pages once. One pass at a time.
    *
-   * @throws {RangeError} for an impossible number of channels, {SystemError} when opening fails.
+   * @throws {MultifdError} the first error of any channel, opening the file included.
    */
-  static async start(work: FileChannelWork, options: FileChannelOptions): Promise<FileChannels> {
-    checkChannels(options.channels);
-    const channels = new FileChannels(work, options);
-    try {
-      await channels.#start();
-      return channels;
-    } catch (error) {
-      await channels[Symbol.asyncDispose]();
-      throw error;
-    }
-  }
-
-  /** Works on all pending pages once. One pass at a time. */
   async pass(): Promise<void> {
     const counters = this.#statistics.main();
     counters.start();
     counters.addRound();
     this.#round.reset();
-    await this.#step(() => this.#post("pass"));
+    this.#control.throwIfFailed();
+    if (this.#exited > 0) throw this.#failure();
+    const waiting = Promise.withResolvers<void>();
+    this.#waiting = waiting;
+    this.#outstanding += this.#count;
+    this.#post("pass");
+    for (const worker of this.#workers) worker.ref();
+    try {
+      await waiting.promise;
+    } finally {
+      this.#waiting = undefined;
+      for (const worker of this.#workers) worker.unref();
+    }
+    // Stopped without an error means disposed: the channels have left their work undone.
+    if (this.#control.stopping) throw this.#failure();
     counters.end();
     this.#notice();
   }
@@ -93,25 +107,16 @@ export class FileChannels implements AsyncDisposable {
     return this.#statistics.snapshot(this.#count, this.#work.pageSize);
   }
 
-  /** Ends the threads; their descriptors are closed then. Safe to call twice. */
+  /**
+   * Ends the threads; their descriptors are closed then. Between passes they touch no memory, so who
+   * has nothing else to do with the file need not wait. Safe to call twice.
+   */
   [Symbol.asyncDispose](): Promise<void> {
     return (this.#disposed ??= this.#end());
   }
 
   get #count(): number {
     return this.#options.channels ?? 2;
-  }
-
-  async #start(): Promise<void> {
-    const { signal } = this.#options;
-    signal?.addEventListener("abort", this.#cancel, { once: true });
-    if (signal?.aborted) this.#cancel();
-    this.#control.throwIfFailed();
-    const group = new WorkerGroup(this.#control);
-    await this.#step(() => {
-      for (let channel = 0; channel < this.#count; channel++) this.#startWorker(group, channel);
-    });
-    this.#notice();
   }
 
   #startWorker(group: WorkerGroup, channel: number): void {
@@ -131,32 +136,15 @@ export class FileChannels implements AsyncDisposable {
     });
     const exited = Promise.withResolvers<void>();
     worker.once("exit", () => {
+      this.#exited++;
       exited.resolve();
       this.#waiting?.reject(this.#failure());
     });
     worker.on("message", (_reply: FileChannelReply) => {
-      if (--this.#replies === 0) this.#waiting?.resolve();
+      if (--this.#outstanding === 0) this.#waiting?.resolve();
     });
     this.#workers.push(worker);
     this.#exits.push(exited.promise);
-  }
-
-  /** Runs `begin` and waits for one reply of each channel, keeping the process alive meanwhile. */
-  async #step(begin: () => void): Promise<void> {
-    this.#control.throwIfFailed();
-    const waiting = Promise.withResolvers<void>();
-    this.#waiting = waiting;
-    this.#replies = this.#count;
-    begin();
-    for (const worker of this.#workers) worker.ref();
-    try {
-      await waiting.promise;
-    } finally {
-      this.#waiting = undefined;
-      for (const worker of this.#workers) worker.unref();
-    }
-    // Stopped without an error means disposed: the channels have left their work undone.
-    if (this.#control.stopping) throw this.#failure();
   }
 
   #post(kind: FileChannelCommand["kind"]): void {
@@ -177,7 +165,6 @@ export class FileChannels implements AsyncDisposable {
     this.#options.signal?.removeEventListener("abort", this.#cancel);
     this.#control.finish();
     this.#post("close");
-    for (const worker of this.#workers) worker.ref();
     const { promise: late, resolve } = Promise.withResolvers<"late">();
     const timer = setTimeout(() => resolve("late"), JOIN_LIMIT_MS);
     const outcome = await Promise.race([Promise.all(this.#exits), late]);

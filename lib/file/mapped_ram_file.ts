@@ -35,6 +35,11 @@ export interface LoadOptions extends FileChannelOptions {
    * Absent: every block of the file is allocated.
    */
   readonly blocks?: readonly RamBlock[] | undefined;
+  /**
+   * The caller vouches that all of `blocks` is zero now, so that absent pages need not be looked at.
+   * Default false; memory that is allocated here is zero anyway.
+   */
+  readonly zeroed?: boolean | undefined;
   /** Most bytes to allocate. Default 64 GiB. */
   readonly ramBytesMax?: number | undefined;
   /** Touch allocated memory before loading. Default false. */
@@ -183,7 +188,7 @@ export class MappedRamFile implements Disposable {
    */
   async load(options: LoadOptions = {}): Promise<LoadedRam> {
     const targets = this.#targets(options);
-    await using channels = await FileChannels.start(
+    const channels = new FileChannels(
       {
         mode: "read",
         path: this.path,
@@ -195,7 +200,13 @@ export class MappedRamFile implements Disposable {
       },
       options,
     );
-    await withProgress(channels, options.onProgress, () => channels.pass());
+    try {
+      await withProgress(channels, options.onProgress, () => channels.pass());
+    } catch (error) {
+      await channels[Symbol.asyncDispose]();
+      throw error;
+    }
+    void channels[Symbol.asyncDispose](); // the memory is complete and the file may be removed
     return { blocks: targets.map(({ ram }) => ram), statistics: channels.statistics() };
   }
 
@@ -251,7 +262,8 @@ export class MappedRamFile implements Disposable {
         const { idstr, bytes, pageSize } = block;
         return { ram: RamBlock.allocate(idstr, bytes, { pageSize, prefault }), block };
       });
-    const zeroed = wanted === undefined; // whatever a caller's memory was, it may be used by now
+    // Whatever a caller's memory was when it was made, it may have been used by now.
+    const zeroed = wanted === undefined || (options.zeroed ?? false);
     return pairs.map(({ ram, block }) => ({ ram, shared: sharedForReading(ram, block, zeroed) }));
   }
 }

@@ -101,7 +101,7 @@ export class MappedRamWriter implements AsyncDisposable {
   static async create(options: CreateMappedRamOptions): Promise<MappedRamWriter> {
     const writer = new MappedRamWriter(options);
     try {
-      writer.#channels = await FileChannels.start(
+      writer.#channels = new FileChannels(
         {
           mode: "write",
           path: writer.#file.path,
@@ -159,7 +159,6 @@ export class MappedRamWriter implements AsyncDisposable {
     return this.#exclusive(async () => {
       const channels = this.#open();
       const { sync = true } = this.#options;
-      await channels[Symbol.asyncDispose]();
       this.#writeEnd();
       for (const { region, present } of this.#blocks) {
         const bytes = PageBitmap.bytesFor(present.pages);
@@ -173,8 +172,8 @@ export class MappedRamWriter implements AsyncDisposable {
       if (sync) await this.#file.sync();
       this.#file.commit(sync);
       this.#statistics = channels.statistics();
-      this.#channels = undefined;
-      await this[Symbol.asyncDispose]();
+      // The threads have nothing more to do with the file; whoever disposes waits for their end.
+      this[Symbol.asyncDispose]().catch(() => {});
       return this.#statistics;
     });
   }

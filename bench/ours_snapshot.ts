@@ -1,0 +1,82 @@
+/**
+ * This library's part of the snapshot benchmark, a process for each save and each restore; started
+ * by snapshot.ts.
+ *
+ * The library is imported late, so that what it needs counts as its own and not as Bun's.
+ */
+
+import { parseArgs } from "node:util";
+import type { RamBlock } from "../mod.ts";
+import { BenchSide } from "./bench_process.ts";
+
+const { values } = parseArgs({
+  options: {
+    mode: { type: "string", default: "save" },
+    image: { type: "string", default: "" },
+    file: { type: "string", default: "" },
+    channels: { type: "string", default: "2" },
+    direct: { type: "boolean", default: false },
+  },
+});
+
+const side = new BenchSide();
+const { createMappedRamFile, openMappedRamFile, RamBlock: Block } = await import("../mod.ts");
+using original = openMappedRamFile(values.image);
+const channels = Number(values.channels);
+const directIo = values.direct;
+const onNotice = (notice: string): void => console.error(notice);
+
+if (values.mode === "save") {
+  const { blocks } = await original.load({ prefault: true });
+  const guestState = original.guestState();
+  side.report({ ready: true });
+  await side.word();
+  side.startCounting(sizeOf(blocks));
+  const openMs = performance.now();
+  const options = { path: values.file, blocks, guestState, channels, directIo, onNotice };
+  await using writer = await createMappedRamFile({ ...options, sync: false });
+  side.endSetUp();
+  const startMs = performance.now();
+  await writer.write();
+  const { wireBytes } = await writer.complete();
+  finish(openMs, startMs, wireBytes);
+} else {
+  const blocks = original.blocks.map(({ idstr, bytes, pageSize }) =>
+    Block.allocate(idstr, bytes, { pageSize, prefault: true }),
+  );
+  side.report({ ready: true });
+  await side.word();
+  side.startCounting(sizeOf(blocks));
+  const startMs = performance.now();
+  using file = openMappedRamFile(values.file);
+  const { statistics } = await file.load({ blocks, zeroed: true, channels, directIo, onNotice });
+  finish(startMs, startMs, statistics.wireBytes);
+  // Out of the clock: a fast restore of something else would not be worth much.
+  const reference = (await original.load()).blocks;
+  const wrong = reference.findIndex((block, index) => !isEqual(block, blocks[index]));
+  console.log(JSON.stringify({ verified: wrong < 0 }));
+}
+
+function finish(openMs: number, startMs: number, wireBytes: number): void {
+  const seconds = (performance.now() - startMs) / 1000;
+  side.report({
+    ...side.counts(),
+    seconds,
+    setUpSeconds: (startMs - openMs) / 1000,
+    wireBytes,
+  });
+}
+
+function sizeOf(blocks: readonly RamBlock[]): number {
+  return blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+}
+
+function isEqual(left: RamBlock, right: RamBlock | undefined): boolean {
+  if (right === undefined) return false;
+  const others = right.views();
+  for (const view of left.views()) {
+    const other = others.next();
+    if (other.done === true || Buffer.compare(view, other.value) !== 0) return false;
+  }
+  return true;
+}

@@ -1,0 +1,298 @@
+/**
+ * Saves a guest to a mapped-ram file and restores it, by this library and by QEMU in turn, and shows
+ * what dd gets out of the same disk: with and without the page cache, by the same channels.
+ *
+ *     bun bench/snapshot.ts --image guest.snap --channels 4 --runs 5 --folder /var/tmp
+ *
+ * A buffered save ends when the kernel has everything; how long the device takes after that is given
+ * apart. Before a restore or a read by dd the file is taken out of the page cache.
+ *
+ * @module
+ */
+
+import { mkdtemp, open, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+import { openMappedRamFile } from "../mod.ts";
+import { qemuAvailable } from "../test/qemu/qemu.ts";
+import { BenchProcess, type SideReport } from "./bench_process.ts";
+import { dropFile, readByDd, syncFile, writeByDd } from "./disk_file.ts";
+import { cacheFolder, imageName } from "./guest_image.ts";
+import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
+import { machineDescription, waitIdle, warmGib, warmMemory, watchMachine } from "./idle_machine.ts";
+import { restoreByQemu, saveByQemu } from "./qemu_snapshot.ts";
+import { summarizeSnapshots, type SnapshotRun, type SnapshotSummary } from "./snapshot_run.ts";
+
+const USAGE = `Usage: bun bench/snapshot.ts [options]
+  --image FILE       mapped-ram file of a guest (default: the one bench/guest_image.ts made)
+  --meta FILE        how that guest was booted (default: IMAGE.json); without it QEMU is left out
+  --folder DIR       disk to measure (default: /var/tmp); three times the image must fit
+  --channels N       (default: 4)
+  --modes LIST       of buffered,direct (default: both)
+  --runs N           (default: 5)
+  --warm-gib N       memory touched before each run (default: four times the image)
+  --idle-seconds N   how long to wait for an idle machine before each run (default: 60)
+  --json             print one JSON object as the last line of stdout`;
+
+const MODES = ["buffered", "direct"] as const;
+type Mode = (typeof MODES)[number];
+const LIMIT_MS = 180_000;
+const GIB = 2 ** 30;
+const MIB = 2 ** 20;
+
+interface Settings {
+  readonly image: string;
+  readonly meta: string;
+  readonly folder: string;
+  readonly channels: number;
+  readonly modes: readonly Mode[];
+  readonly runs: number;
+  readonly warmGib: number | undefined;
+  readonly idleSeconds: number;
+  readonly json: boolean;
+}
+
+/** Wrong arguments: told with the usage, exit 2. */
+class UsageError extends Error {}
+
+function readSettings(args: string[]): Settings {
+  const { values } = parseArgs({
+    args,
+    options: {
+      image: { type: "string" },
+      meta: { type: "string" },
+      folder: { type: "string", default: "/var/tmp" },
+      channels: { type: "string", default: "4" },
+      modes: { type: "string", default: MODES.join(",") },
+      runs: { type: "string", default: "5" },
+      "warm-gib": { type: "string" },
+      "idle-seconds": { type: "string", default: "60" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(USAGE);
+    process.exit(0);
+  }
+  const number = (
+    name: "channels" | "runs" | "warm-gib" | "idle-seconds",
+    least: number,
+  ): number => {
+    const value = Number(values[name]);
+    if (Number.isInteger(value) && value >= least) return value;
+    throw new UsageError(`Cannot use --${name} ${values[name]}: must be an integer from ${least}`);
+  };
+  const image = values.image ?? join(cacheFolder(), `${imageName(1024)}.snap`);
+  return {
+    image,
+    meta: values.meta ?? image.replace(/\.snap$/, ".json"),
+    folder: values.folder,
+    channels: number("channels", 1),
+    modes: values.modes.split(",").map((text) => {
+      const mode = MODES.find((known) => known === text);
+      if (mode === undefined) throw new UsageError(`Cannot use mode ${text}: see --modes`);
+      return mode;
+    }),
+    runs: number("runs", 1),
+    warmGib: values["warm-gib"] === undefined ? undefined : number("warm-gib", 0),
+    idleSeconds: number("idle-seconds", 0),
+    json: values.json,
+  };
+}
+
+/** What is measured, in the order of a round. */
+const STEPS = ["ours save", "ours restore", "qemu save", "qemu restore", "dd write", "dd read"];
+
+/** The runs of one mode, by step. */
+type Runs = Map<string, SnapshotRun[]>;
+
+class SnapshotBench {
+  readonly #settings: Settings;
+  readonly #meta: GuestMeta | undefined;
+  readonly #folder: string;
+  readonly #packed: string;
+
+  /**
+   * @param folder Emptied by the caller afterwards.
+   * @param packed As many bytes as a snapshot has pages, for dd.
+   */
+  constructor(settings: Settings, meta: GuestMeta | undefined, folder: string, packed: string) {
+    this.#settings = settings;
+    this.#meta = meta;
+    this.#folder = folder;
+    this.#packed = packed;
+  }
+
+  async run(mode: Mode): Promise<Runs> {
+    const steps = STEPS.filter((step) => this.#meta !== undefined || !step.startsWith("qemu"));
+    const runs: Runs = new Map(steps.map((step) => [step, []]));
+    // The first round makes the files that others read, and warms what can be warmed.
+    for (let round = 0; round <= this.#settings.runs; round++) {
+      for (const step of steps) {
+        const run = await this.#step(step, mode === "direct");
+        const counted = round > 0;
+        if (counted) runs.get(step)?.push(run);
+        const note = [run.noisy ? "disturbed" : "", counted ? "" : "not counted"];
+        const words = note.filter((word) => word !== "").join(", ");
+        console.error(`${mode} round ${round}: ${step} ${run.seconds.toFixed(3)} s ${words}`);
+      }
+    }
+    return runs;
+  }
+
+  async #step(step: string, direct: boolean): Promise<SnapshotRun> {
+    const { image, channels, warmGib: warm, idleSeconds } = this.#settings;
+    const [who = "", what = ""] = step.split(" ");
+    const file = join(this.#folder, `${who}.snap`);
+    const saves = what === "save" || what === "write";
+    if (saves) await rm(file, { force: true });
+    else await dropFile(file);
+    await waitIdle(idleSeconds * 1000);
+    await warmMemory(warm ?? warmGib((await stat(image)).size));
+    let run: SnapshotRun;
+    if (who === "ours") run = await this.#ours(what, file, direct);
+    else if (who === "dd") run = await this.#dd(what, file, direct);
+    else {
+      const options = { meta: this.#meta!, image, file, channels, direct };
+      run = what === "save" ? await saveByQemu(options) : await restoreByQemu(options);
+    }
+    return saves && who !== "dd" ? { ...run, syncSeconds: await syncFile(file) } : run;
+  }
+
+  async #ours(mode: string, file: string, direct: boolean): Promise<SnapshotRun> {
+    const { image, channels } = this.#settings;
+    const args = ["--mode", mode, "--image", image, "--file", file];
+    args.push("--channels", String(channels), ...(direct ? ["--direct"] : []));
+    await using child = new BenchProcess(["ours_snapshot.ts", ...args]);
+    await child.next(LIMIT_MS);
+    await Bun.sleep(300); // as long as QEMU gets
+    const watch = watchMachine();
+    await child.say("go");
+    const report = await child.next<SideReport>(LIMIT_MS);
+    const { noisy } = watch(report.cpuSeconds);
+    if (mode === "restore") {
+      const { verified } = await child.next<{ verified: boolean }>(LIMIT_MS);
+      if (!verified) throw new Error(`Cannot accept restore of ${file}: memory differs`);
+    }
+    return {
+      seconds: report.seconds ?? 0,
+      setUpSeconds: report.setUpSeconds ?? 0,
+      cpuSeconds: report.cpuSeconds,
+      extraBytes: report.memory.extraBytes,
+      noisy,
+    };
+  }
+
+  async #dd(what: string, file: string, direct: boolean): Promise<SnapshotRun> {
+    const rest = { setUpSeconds: 0, cpuSeconds: 0, extraBytes: 0, noisy: false };
+    if (what === "read") return { ...rest, seconds: await readByDd(file, direct) };
+    return { ...rest, ...(await writeByDd(this.#packed, file, direct)) };
+  }
+}
+
+/** Writes the present pages of a snapshot one after the other to a file. */
+async function packPages(image: string, path: string): Promise<number> {
+  using file = openMappedRamFile(image);
+  await using output = await open(path, "w");
+  let bytes = 0;
+  for (const { idstr, present, pageSize } of file.blocks) {
+    for (const { start, end } of present.runs()) {
+      const content = new Uint8Array((end - start) * pageSize);
+      file.readRange(idstr, start * pageSize, content);
+      bytes += (await output.write(content)).bytesWritten;
+    }
+  }
+  // O_DIRECT takes whole pieces only.
+  const whole = Math.ceil(bytes / MIB) * MIB;
+  await output.truncate(whole);
+  return whole;
+}
+
+function printTable(summaries: ReadonlyMap<string, SnapshotSummary>, bytes: number): void {
+  const rows = [["", "MiB/s", "min", "max", "whole s", "CPU s", "extra MiB", "runs"]];
+  for (const [step, { seconds, wholeSeconds, cpuSeconds, extraBytes, ...rest }] of summaries) {
+    const rate = (value: number): string => (bytes / MIB / value).toFixed(0);
+    rows.push([
+      step,
+      rate(seconds.median),
+      rate(seconds.max),
+      rate(seconds.min),
+      wholeSeconds.median.toFixed(3),
+      cpuSeconds.median.toFixed(2),
+      (extraBytes / MIB).toFixed(0),
+      `${rest.runs}${rest.noisyRuns > 0 ? ` (${rest.noisyRuns} disturbed)` : ""}`,
+    ]);
+  }
+  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
+  for (const row of rows) {
+    console.log(
+      row
+        .map((cell, at) => (at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)))
+        .join("  "),
+    );
+  }
+}
+
+/** Speed of ours over another's, by medians: above 1 is faster. */
+function ratiosOf(summaries: ReadonlyMap<string, SnapshotSummary>): Record<string, number> {
+  const ratios: Record<string, number> = {};
+  for (const [ours, other] of [
+    ["ours save", "qemu save"],
+    ["ours restore", "qemu restore"],
+    ["ours save", "dd write"],
+    ["ours restore", "dd read"],
+  ] as const) {
+    const [left, right] = [summaries.get(ours), summaries.get(other)];
+    if (left === undefined || right === undefined) continue;
+    ratios[`${ours} / ${other}`] = right.seconds.median / left.seconds.median;
+    ratios[`${ours} / ${other}, whole`] = right.wholeSeconds.median / left.wholeSeconds.median;
+  }
+  return ratios;
+}
+
+async function main(settings: Settings): Promise<void> {
+  const missing =
+    qemuAvailable() ?? ((await Bun.file(settings.meta).exists()) ? null : `no ${settings.meta}`);
+  if (missing !== null) console.error(`QEMU left out: ${missing}`);
+  const meta = missing === null ? await readGuestMeta(settings.meta) : undefined;
+  const folder = await mkdtemp(join(settings.folder, "multifd-bench-"));
+  const packedFolder = await mkdtemp("/dev/shm/multifd-bench-");
+  try {
+    const packed = join(packedFolder, "pages");
+    const bytes = await packPages(settings.image, packed);
+    const bench = new SnapshotBench(settings, meta, folder, packed);
+    console.log(machineDescription());
+    console.log(`${(bytes / GIB).toFixed(2)} GiB of pages, ${settings.channels} channels`);
+    const results: Record<string, object> = {};
+    for (const mode of settings.modes) {
+      const summaries = new Map(
+        [...(await bench.run(mode))].map(([step, runs]) => [step, summarizeSnapshots(runs)]),
+      );
+      const ratios = ratiosOf(summaries);
+      console.log(`\n${mode}`);
+      printTable(summaries, bytes);
+      for (const [name, ratio] of Object.entries(ratios)) {
+        console.log(`${name}: ${ratio.toFixed(2)}`);
+      }
+      results[mode] = { steps: Object.fromEntries(summaries), ratios };
+    }
+    if (!settings.json) return;
+    const { image, channels, runs } = settings;
+    const machine = machineDescription();
+    console.log(JSON.stringify({ machine, image, bytes, channels, runs, modes: results }));
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+    await rm(packedFolder, { recursive: true, force: true });
+  }
+}
+
+try {
+  await main(readSettings(process.argv.slice(2)));
+} catch (error) {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const misused = error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS");
+  console.error(misused ? `${message}\n${USAGE}` : message);
+  process.exit(misused ? 2 : 1);
+}
