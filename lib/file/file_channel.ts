@@ -54,6 +54,7 @@ export class FileChannel {
       const end = Math.min(first + block.windowPages, block.pages);
       if (mode === "write") this.#writeWindow(block, first, end);
       else this.#readWindow(block, first, end);
+      round.finishWindow();
     }
   }
 

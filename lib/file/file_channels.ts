@@ -4,15 +4,16 @@
  *
  * @module
  */
+import { availableParallelism } from "node:os";
 import type { Worker } from "node:worker_threads";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
-import { CHANNELS_MAX, JOIN_LIMIT_MS } from "../limits.ts";
+import { CHANNELS_MAX, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { FileChannelCommand, FileChannelReply } from "../worker/messages.ts";
+import type { FileChannelCommand } from "../worker/messages.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
-import { FileRound, type SharedFileBlock } from "./file_round.ts";
+import { FileBlock, FileRound, type SharedFileBlock } from "./file_round.ts";
 
 /** Options that writing and reading a file have in common. */
 export interface FileChannelOptions {
@@ -42,19 +43,21 @@ export interface FileChannelWork {
 export class FileChannels implements AsyncDisposable {
   readonly #work: FileChannelWork;
   readonly #options: FileChannelOptions;
+  readonly #channels: number;
+  readonly #windows: number;
   readonly #control = new SessionControl();
   readonly #statistics: StatisticsTable;
   readonly #round = new FileRound();
+  readonly #group = new WorkerGroup(this.#control);
   readonly #workers: Worker[] = [];
   readonly #exits: Promise<void>[] = [];
-  #waiting: PromiseWithResolvers<void> | undefined;
-  #outstanding = 0; // replies that are due, of opening and of passes together
-  #exited = 0;
+  #passing: PromiseWithResolvers<void> | undefined;
   #noticed = false;
   #disposed: Promise<void> | undefined;
 
   /**
-   * Starts the threads. Nothing waits for them: a pass begins with whoever is ready first.
+   * Starts threads, as many as there are processors at first. Nothing waits for them: a pass begins
+   * with whoever is ready first.
    *
    * @throws {RangeError} for an impossible number of channels.
    * @throws {CancelledError} when the signal is aborted already.
@@ -65,46 +68,51 @@ export class FileChannels implements AsyncDisposable {
     if (signal?.aborted) throw cancelled(signal);
     this.#work = work;
     this.#options = options;
+    this.#channels = channels;
+    this.#windows = work.blocks.reduce((sum, block) => sum + new FileBlock(block).windows, 0);
     this.#statistics = new StatisticsTable(channels);
     this.#statistics.main().setRamBytes(work.ramBytes);
     signal?.addEventListener("abort", this.#cancel, { once: true });
-    const group = new WorkerGroup(this.#control);
-    this.#outstanding = channels;
-    for (let channel = 0; channel < channels; channel++) this.#startWorker(group, channel);
+    const atOnce = Math.min(channels, availableParallelism());
+    for (let channel = 0; channel < atOnce; channel++) this.#startNext();
   }
 
   /**
    * Works on all pending pages once. One pass at a time.
    *
-   * @throws {MultifdError} the first error of any channel, opening the file included.
+   * @throws {MultifdError} the first error of any channel, opening the file included. All threads
+   * have ended then, and none touches the memory any more.
    */
   async pass(): Promise<void> {
     const counters = this.#statistics.main();
     counters.start();
     counters.addRound();
     this.#round.reset();
-    this.#control.throwIfFailed();
-    if (this.#exited > 0) throw this.#failure();
-    const waiting = Promise.withResolvers<void>();
-    this.#waiting = waiting;
-    this.#outstanding += this.#count;
-    this.#post("pass");
-    for (const worker of this.#workers) worker.ref();
+    const passing = Promise.withResolvers<void>();
+    this.#passing = passing;
+    for (const worker of this.#workers) {
+      worker.ref();
+      post(worker, "pass");
+    }
+    this.#look();
+    const late = setTimeout(() => this.#startOthers(), LATE_CHANNELS_MS);
     try {
-      await waiting.promise;
+      await passing.promise;
+    } catch (error) {
+      await this[Symbol.asyncDispose]();
+      throw error;
     } finally {
-      this.#waiting = undefined;
+      this.#passing = undefined;
+      clearTimeout(late);
       for (const worker of this.#workers) worker.unref();
     }
-    // Stopped without an error means disposed: the channels have left their work undone.
-    if (this.#control.stopping) throw this.#failure();
     counters.end();
     this.#notice();
   }
 
   /** Counters as of now; `wireBytes` are those of the file. */
   statistics(): Statistics {
-    return this.#statistics.snapshot(this.#count, this.#work.pageSize);
+    return this.#statistics.snapshot(this.#channels, this.#work.pageSize);
   }
 
   /**
@@ -115,13 +123,10 @@ export class FileChannels implements AsyncDisposable {
     return (this.#disposed ??= this.#end());
   }
 
-  get #count(): number {
-    return this.#options.channels ?? 2;
-  }
-
-  #startWorker(group: WorkerGroup, channel: number): void {
+  #startNext(): void {
+    const channel = this.#workers.length;
     const { mode, path, compressed, detectZeroPages, blocks } = this.#work;
-    const worker = group.start({
+    const worker = this.#group.start({
       role: "file-channel",
       channel,
       mode,
@@ -136,21 +141,34 @@ export class FileChannels implements AsyncDisposable {
     });
     const exited = Promise.withResolvers<void>();
     worker.once("exit", () => {
-      this.#exited++;
       exited.resolve();
-      this.#waiting?.reject(this.#failure());
+      this.#passing?.reject(this.#failure());
     });
-    worker.on("message", (_reply: FileChannelReply) => {
-      if (--this.#outstanding === 0) this.#waiting?.resolve();
+    worker.once("message", () => {
+      // Requests on their way to a disk cost no processor, so more of them are better at once.
+      if (this.#options.directIo) this.#startOther();
     });
+    worker.on("message", () => this.#look());
     this.#workers.push(worker);
     this.#exits.push(exited.promise);
+    if (this.#passing === undefined) return;
+    worker.ref();
+    post(worker, "pass");
   }
 
-  #post(kind: FileChannelCommand["kind"]): void {
-    for (const worker of this.#workers) {
-      worker.postMessage({ kind } satisfies FileChannelCommand);
-    }
+  #startOther(): void {
+    if (this.#workers.length < this.#channels && !this.#control.stopping) this.#startNext();
+  }
+
+  #startOthers(): void {
+    while (this.#workers.length < this.#channels && !this.#control.stopping) this.#startNext();
+  }
+
+  /** Ends the pass when all is done or nothing more will be. */
+  #look(): void {
+    // Stopped without an error means disposed: the channels have left their work undone.
+    if (this.#control.stopping) this.#passing?.reject(this.#failure());
+    else if (this.#round.finished === this.#windows) this.#passing?.resolve();
   }
 
   #notice(): void {
@@ -164,7 +182,7 @@ export class FileChannels implements AsyncDisposable {
   async #end(): Promise<void> {
     this.#options.signal?.removeEventListener("abort", this.#cancel);
     this.#control.finish();
-    this.#post("close");
+    for (const worker of this.#workers) post(worker, "close");
     const { promise: late, resolve } = Promise.withResolvers<"late">();
     const timer = setTimeout(() => resolve("late"), JOIN_LIMIT_MS);
     const outcome = await Promise.race([Promise.all(this.#exits), late]);
@@ -184,7 +202,12 @@ export class FileChannels implements AsyncDisposable {
 
   readonly #cancel = (): void => {
     this.#control.fail(cancelled(this.#options.signal));
+    this.#look();
   };
+}
+
+function post(worker: Worker, kind: FileChannelCommand["kind"]): void {
+  worker.postMessage({ kind } satisfies FileChannelCommand);
 }
 
 /** The error of a signal that was aborted. */

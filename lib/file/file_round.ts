@@ -63,6 +63,7 @@ export class FileBlock {
 }
 
 const CURSOR = 0; // next window over all blocks; channels take, the coordinator resets between passes
+const FINISHED = 16; // windows that are done; channels add, the coordinator resets between passes
 const DIRECT_REFUSED = 32; // errno of a refused O_DIRECT, 0 = none; first refusal wins
 
 /** The shared words of a pass. Each thread makes its own object over the same buffer. */
@@ -75,14 +76,26 @@ export class FileRound {
     this.#words = new Int32Array(buffer);
   }
 
-  /** Starts a new pass; only while no channel works. */
+  /** Starts a new pass; only when the one before is finished and what is pending is marked. */
   reset(): void {
+    Atomics.store(this.#words, FINISHED, 0);
+    // Last: a channel that is late from the pass before takes windows from here on.
     Atomics.store(this.#words, CURSOR, 0);
   }
 
   /** Takes the next window. */
   takeWindow(): number {
     return Atomics.add(this.#words, CURSOR, 1);
+  }
+
+  /** Counts a window as done; the channel touches its memory no more. */
+  finishWindow(): void {
+    Atomics.add(this.#words, FINISHED, 1); // pairs with the load in `finished`
+  }
+
+  /** Windows that are done in this pass. */
+  get finished(): number {
+    return Atomics.load(this.#words, FINISHED);
   }
 
   /** Remembers that the file system does not want O_DIRECT. */

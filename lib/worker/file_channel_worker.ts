@@ -9,7 +9,6 @@ import { StatisticsTable } from "../engine/statistics.ts";
 import { ChannelFile } from "../file/channel_file.ts";
 import { FileChannel, type PageFile } from "../file/file_channel.ts";
 import { FileBlock, FileRound } from "../file/file_round.ts";
-import { openSnapshotSource } from "../file/snapshot_source.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { FileChannelCommand, FileChannelJob, FileChannelReply } from "./messages.ts";
 
@@ -19,9 +18,9 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
   const control = new SessionControl(job.control);
   const port = parentPort!;
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
-  const attempt = (step: () => void): void => {
+  const attempt = async (step: () => Promise<void> | void): Promise<void> => {
     try {
-      step();
+      await step();
     } catch (error) {
       const side = mode === "read" ? "destination" : "source";
       control.fail(error, { side, channel, peer: path });
@@ -31,9 +30,9 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
   let file: PageFile | undefined;
   let worker: FileChannel | undefined;
   try {
-    attempt(() => {
+    await attempt(async () => {
       const round = new FileRound(job.round);
-      file = openPageFile(job, round);
+      file = await openPageFile(job, round);
       worker = new FileChannel({
         mode,
         detectZeroPages,
@@ -46,7 +45,7 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
     });
     port.on("message", (command: FileChannelCommand) => {
       if (command.kind === "close") close();
-      else attempt(() => worker?.run());
+      else void attempt(() => worker?.run());
     });
     await closed;
   } finally {
@@ -55,11 +54,13 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
   }
 }
 
-function openPageFile(job: FileChannelJob, round: FileRound): PageFile {
+async function openPageFile(job: FileChannelJob, round: FileRound): Promise<PageFile> {
   const { path, mode, compressed, direct } = job;
   if (!compressed) return new ChannelFile(path, mode, direct, round);
   // Frames lie at odd places, so the kernel would refuse to bypass its cache for them.
   if (direct) round.refuseDirect(Errno.EINVAL);
+  // Loaded only where it is needed: a thread that starts later finds less to do.
+  const { openSnapshotSource } = await import("../file/snapshot_source.ts");
   const source = openSnapshotSource(path);
   return {
     read: (address, bytes, offset) => source.read(address, bytes, offset),
