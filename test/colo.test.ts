@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { readdirSync } from "node:fs";
 import {
   ChannelError,
   capabilities,
@@ -309,6 +310,84 @@ describe("connectPrimary: checkpoints", () => {
       Array.from({ length: 4 }, () => ["request", "capture", "done", "resume"]).flat(),
     );
     expect((await secondary.ended()).epoch).toBe(4);
+  });
+});
+
+describe("connectPrimary: use", () => {
+  test("steps out of order are refused, and the pair goes on", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({ blocks: [block] });
+    const { primary } = pair;
+    expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(RangeError);
+    await primary.start();
+    expect(await failureOf(primary.start())).toBeInstanceOf(RangeError);
+    const first = primary.checkpoint(allDirty(block));
+    expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(RangeError);
+    const loop = { delayMs: LIMITS.idleMs, capture: () => ({ dirty: allDirty(block) }) };
+    expect(await failureOf(primary.run(loop))).toBeInstanceOf(RangeError);
+    expect((await first).epoch).toBe(1);
+    expect((await primary.checkpoint(allDirty(block))).epoch).toBe(2);
+  });
+
+  test("a capture that fails ends the pair at the last checkpoint", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({ blocks: [block] });
+    const { primary, secondary } = pair;
+    await primary.start();
+    let resumed = 0;
+    const failure = await failureOf(
+      primary.run({
+        delayMs: 0,
+        capture: () => {
+          if (primary.epoch === 2) throw new RangeError("cannot stop the writers");
+          return { dirty: allDirty(block) };
+        },
+        resume: () => void resumed++,
+      }),
+    );
+    expect((failure as Error).message).toBe("cannot stop the writers");
+    expect(resumed).toBe(3);
+    expect(await secondary.ended()).toMatchObject({
+      epoch: 2,
+      pending: { epoch: 3, applied: "no" },
+    });
+  });
+
+  test("a signal ends the pair and is named as the cause", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    const controller = new AbortController();
+    await using pair = await makePair({
+      blocks: [block],
+      destination: { signal: controller.signal },
+    });
+    await pair.primary.start();
+    await pair.primary.checkpoint(allDirty(block));
+    controller.abort(new Error("enough"));
+    const left = await pair.secondary.ended();
+    expect(left).toMatchObject({ epoch: 1, cause: { code: "ERR_MULTIFD_CANCELLED" } });
+  });
+
+  test("no descriptor and no thread is left behind", async () => {
+    const count = (kind: string): number => readdirSync(`/proc/self/${kind}`).length;
+    const block = RamBlock.allocate("pc.ram", MIB);
+    const makeOne = async (): Promise<void> => {
+      await using pair = await makePair({ blocks: [block] });
+      using tracker = await trackDirtyPages(block);
+      using compare = await trackDirtyPages(block, { method: "compare", threads: 2 });
+      await pair.primary.start();
+      const dirty = allDirty(block);
+      await compare.fetch(dirty);
+      await pair.primary.checkpoint(dirty);
+      await tracker.fetch(dirty);
+      await pair.secondary.takeOver();
+    };
+    await makeOne();
+    const [descriptors, threads] = [count("fd"), count("task")];
+    for (let turn = 0; turn < 3; turn++) await makeOne();
+    // Threads end a moment after they have said so.
+    for (let wait = 0; wait < 100 && count("task") > threads; wait++) await Bun.sleep(50);
+    expect(count("fd")).toBeLessThanOrEqual(descriptors);
+    expect(count("task")).toBeLessThanOrEqual(threads + 2);
   });
 });
 

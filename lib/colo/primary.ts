@@ -77,6 +77,8 @@ export class ColoPrimary implements AsyncDisposable {
   readonly #waiting: PromiseWithResolvers<PrimaryReply>[] = [];
   readonly #log = new CheckpointLog();
   readonly #closing = Promise.withResolvers<void>();
+  readonly #idleMs: number;
+  #busy = false;
   #disposed: Promise<void> | undefined;
 
   private constructor(options: PrimaryOptions) {
@@ -86,6 +88,7 @@ export class ColoPrimary implements AsyncDisposable {
     this.#blocks = options.blocks;
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
+    this.#idleMs = config.timeouts.idleMs;
     this.#table = new StatisticsTable(config.channels);
     this.#thread = new SessionThread(
       {
@@ -133,7 +136,9 @@ export class ColoPrimary implements AsyncDisposable {
         `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
       );
     }
-    await this.#command({ kind: "start", rounds, roundDelayMs });
+    await this.#exclusive("make the first copy", this.epoch < 0, async () => {
+      await this.#command({ kind: "start", rounds, roundDelayMs });
+    });
   }
 
   /**
@@ -147,9 +152,11 @@ export class ColoPrimary implements AsyncDisposable {
     deviceState: Uint8Array = NO_STATE,
   ): Promise<CheckpointStatistics> {
     this.#checkContent(dirty, deviceState);
-    const start = performance.now();
-    await this.#command({ kind: "request" });
-    return this.#commit({ dirty, deviceState }, start);
+    return this.#exclusive("make a checkpoint", this.epoch >= 0, async () => {
+      const start = performance.now();
+      await this.#command({ kind: "request" });
+      return this.#commit({ dirty, deviceState }, start);
+    });
   }
 
   /**
@@ -157,31 +164,23 @@ export class ColoPrimary implements AsyncDisposable {
    * `capture` stops the writers, and `resume` lets them go on when the checkpoint is in place.
    *
    * @returns What is left, with the cause if the secondary was lost.
-   * @throws What `capture` or `resume` throws; the pair goes on existing then.
+   * @throws What `capture` throws, which ends the pair, since the secondary waits for its checkpoint;
+   * what `resume` and `onCheckpoint` throw, which does not.
    */
   async run(loop: CheckpointLoop): Promise<FailOver> {
-    const { delayMs, capture, resume, onCheckpoint } = loop;
-    if (!(delayMs >= 0)) {
-      throw new RangeError(`Cannot wait ${delayMs} ms between checkpoints: must be 0 or more`);
+    const { delayMs } = loop;
+    if (!(delayMs >= 0 && delayMs < this.#idleMs)) {
+      throw new RangeError(
+        `Cannot wait ${delayMs} ms between checkpoints: must be 0 or more and below the idle limit of ${this.#idleMs} ms`,
+      );
     }
-    while (!this.#control.stopping) {
-      try {
-        await this.#command({ kind: "request" });
-      } catch {
-        break; // told by failOver
+    return this.#exclusive("make checkpoints", this.epoch >= 0, async () => {
+      while (!this.#control.stopping) {
+        await this.#runOnce(loop);
+        if (!this.#control.stopping) await this.#pause(delayMs);
       }
-      const start = performance.now();
-      try {
-        const content = await capture();
-        this.#checkContent(content.dirty, content.deviceState ?? NO_STATE);
-        const record = await this.#commit(content, start).catch(() => undefined);
-        if (record !== undefined) onCheckpoint?.(record);
-      } finally {
-        await resume?.();
-      }
-      await this.#pause(delayMs);
-    }
-    return this.failOver;
+      return this.failOver;
+    });
   }
 
   /** Number of the last checkpoint the secondary has put in place; -1 before the first copy. */
@@ -223,6 +222,33 @@ export class ColoPrimary implements AsyncDisposable {
     await this.#thread.end();
   }
 
+  async #runOnce({ capture, resume, onCheckpoint }: CheckpointLoop): Promise<void> {
+    try {
+      await this.#command({ kind: "request" });
+    } catch {
+      return; // told by failOver
+    }
+    const start = performance.now();
+    try {
+      const content = await this.#captured(capture);
+      const record = await this.#commit(content, start).catch(() => undefined);
+      if (record !== undefined) onCheckpoint?.(record);
+    } finally {
+      await resume?.();
+    }
+  }
+
+  async #captured(capture: CheckpointLoop["capture"]): Promise<CheckpointContent> {
+    try {
+      const content = await capture();
+      this.#checkContent(content.dirty, content.deviceState ?? NO_STATE);
+      return content;
+    } catch (error) {
+      this.#control.fail(error, { side: "source" });
+      throw error;
+    }
+  }
+
   async #commit(content: CheckpointContent, start: number): Promise<CheckpointStatistics> {
     const { dirty, deviceState = NO_STATE } = content;
     const before = this.statistics();
@@ -246,6 +272,26 @@ export class ColoPrimary implements AsyncDisposable {
     };
     this.#log.add(record);
     return record;
+  }
+
+  /** Runs a step that is no part of another one; the order of the protocol depends on it. */
+  async #exclusive<Result>(
+    action: string,
+    isPossible: boolean,
+    step: () => Promise<Result>,
+  ): Promise<Result> {
+    if (this.#busy || !isPossible) {
+      const reason = this.#busy
+        ? "another step is under way, must be over first"
+        : `the first copy is ${this.epoch < 0 ? "not complete" : "complete already"}`;
+      throw new RangeError(`Cannot ${action}: ${reason}`);
+    }
+    this.#busy = true;
+    try {
+      return await step();
+    } finally {
+      this.#busy = false;
+    }
   }
 
   async #command(command: PrimaryCommand): Promise<PrimaryReply> {
