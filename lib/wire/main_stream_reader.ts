@@ -70,7 +70,7 @@ export class MainStreamReader {
    */
   readAll(): void {
     let type = this.readHeader();
-    for (; type !== Section.EOF; type = this.#reader.u8()) {
+    for (; type !== Section.EOF; type = this.#sectionType()) {
       this.#section(type);
       if (this.#ramEnded && this.#handler.takeRest !== undefined) {
         return this.#handler.takeRest(this.#reader);
@@ -89,10 +89,16 @@ export class MainStreamReader {
    */
   readCheckpoint(): void {
     this.#ramEnded = false;
-    for (let type = this.#reader.u8(); type !== Section.EOF; type = this.#reader.u8()) {
+    for (let type = this.#sectionType(); type !== Section.EOF; type = this.#sectionType()) {
       this.#section(type);
     }
     if (!this.#ramEnded) throw streamError("SECTION", "it ends before the END section of RAM");
+  }
+
+  /** Between sections a source may take its time: for its next round, or to save its devices. */
+  #sectionType(): number {
+    this.#reader.awaitNext();
+    return this.#reader.u8();
   }
 
   /** Reads header and configuration; returns the type byte of the section that follows. */

@@ -48,6 +48,7 @@ export class RamSectionReader {
   /** Reads one section's records up to and including the end record. */
   read(kind: "start" | "part" | "end"): void {
     for (;;) {
+      this.#reader.awaitNext(); // pages on the channels may take long between two records here
       const record = this.#reader.u64();
       // Not `&`: the record has more than 32 bits.
       const flags = record % this.#pageSize;

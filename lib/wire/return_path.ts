@@ -47,6 +47,7 @@ export interface ReturnPathMessage {
  * @throws {StreamError} for an unknown type or a wrong length.
  */
 export function readReturnMessage(reader: ByteReader): ReturnPathMessage {
+  reader.awaitNext(); // the destination may have a last step that takes long
   const type = reader.u16();
   const length = reader.u16();
   if (length > RETURN_MESSAGE_BYTES_MAX || LENGTHS[type] !== length) {
