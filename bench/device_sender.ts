@@ -1,0 +1,77 @@
+/**
+ * The sending side of the device-state benchmark; started by device_state.ts.
+ *
+ * The library is imported late, so that what it needs counts as its own and not as Bun's.
+ */
+
+import { parseArgs } from "node:util";
+import { BenchSide } from "./bench_process.ts";
+import { fillState } from "./device_source.ts";
+
+const { values } = parseArgs({
+  options: {
+    endpoint: { type: "string", default: "" },
+    ram: { type: "string", default: "0" },
+    devices: { type: "string", default: "0" },
+    bytes: { type: "string", default: "0" },
+    channels: { type: "string", default: "2" },
+    /** Bytes a second each device gives; 0 for memory. */
+    rate: { type: "string", default: "0" },
+    /** All state by one thread, one device after the other, as one device. */
+    serial: { type: "boolean", default: false },
+    /** State is queued while RAM is sent, and not in the completion phase. */
+    beside: { type: "boolean", default: false },
+  },
+});
+
+const side = new BenchSide();
+const { connect, memoryDevice, RamBlock, ThreadPool } = await import("../mod.ts");
+const block = RamBlock.allocate("pc.ram", Number(values.ram), { prefault: true });
+for (const view of block.views()) fillState(view, 1000);
+const states = Array.from({ length: Number(values.devices) }, (_, index) => {
+  const buffer = new SharedArrayBuffer(Number(values.bytes));
+  fillState(new Uint8Array(buffer), index);
+  return buffer;
+});
+const rate = Number(values.rate);
+const module = new URL("./device_source.ts", import.meta.url).href;
+side.report({ ready: true });
+await side.word();
+
+side.startCounting(block.bytes + states.length * Number(values.bytes));
+const connectMs = performance.now();
+const { endpoint } = values;
+const channels = Number(values.channels);
+await using sender = await connect({ endpoint, channels, blocks: [block] });
+await using pool = new ThreadPool();
+if (values.serial) {
+  const save = { module, name: "saveOneByOne", data: { buffers: states, rate } };
+  await sender.registerDevice({ idstr: "bench", save });
+} else {
+  for (const [instanceId, buffer] of states.entries()) {
+    const memory = memoryDevice({ idstr: "bench", instanceId, buffer });
+    const hardware = { module, name: "saveHardware", data: { buffer, rate } };
+    const save = rate > 0 ? hardware : memory.save;
+    await sender.registerDevice({ ...memory, save: values.beside ? undefined : save });
+  }
+}
+if (values.beside) pool.prestart(states.length);
+side.endSetUp();
+const startMs = performance.now();
+if (values.beside) {
+  for (const [instanceId, buffer] of states.entries()) {
+    const data = { client: sender.deviceClient, instanceId, buffer };
+    pool.submit({ module, name: "queueBesideRam", data });
+  }
+}
+await sender.send();
+await pool.settled();
+const statistics = await sender.complete();
+const wholeMs = performance.now() - startMs;
+const [failed] = pool.errors;
+if (failed !== undefined) throw failed.error;
+// RAM takes the time of all its pages, devices that of the switchover.
+const timeOfRam = states.length === 0 || values.beside;
+const seconds = (timeOfRam ? wholeMs : statistics.switchoverMs) / 1000;
+const setUpSeconds = (startMs - connectMs) / 1000;
+side.report({ ...side.counts(), seconds, setUpSeconds, wireBytes: statistics.wireBytes });

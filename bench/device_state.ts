@@ -1,0 +1,218 @@
+/**
+ * Compares device state with RAM over the same channels, alone and together, and a switchover over
+ * many channels with one over a single one.
+ *
+ *     bun bench/device_state.ts --channels 4 --devices 4 --size 256M --runs 5
+ *
+ * `ram`            RAM alone, method none, as much as all devices together
+ * `devices`        devices alone, from memory: time from SWITCHOVER_START to the confirmation
+ * `together`       RAM and devices, whose state is queued while RAM is sent
+ * `one by one`     the same state over one channel, one device after the other on one thread
+ * `hardware`       devices that give their state at a rate of their own, all at once
+ * `hw one by one`  the same over one channel, one device after the other
+ *
+ * @module
+ */
+
+import { parseArgs } from "node:util";
+import { transferBetween } from "./bench_process.ts";
+import type { TransferRun } from "./contender.ts";
+import { fillState } from "./device_source.ts";
+import { machineDescription, waitIdle, warmGib, warmMemory } from "./idle_machine.ts";
+import { summarize, table, type Summary } from "./report.ts";
+
+const USAGE = `Usage: bun bench/device_state.ts [options]
+  --channels N     multifd channels (default: 4)
+  --devices N      devices (default: 4)
+  --size MIB       state of each in MiB (default: 256)
+  --rate MIB       what the hardware of one device gives in a second (default: 400)
+  --runs N         counted runs of each (default: 5)
+  --warm-gib N     memory touched before each run (default: four times what is sent)
+  --json           print one JSON object as the last line of stdout`;
+
+const MIB = 1_048_576;
+/** A RAM block there has to be; of one page it costs nothing. */
+const LEAST_RAM_BYTES = 4096;
+
+interface Scenario {
+  readonly name: string;
+  readonly ramBytes: number;
+  readonly devices: number;
+  readonly bytes: number;
+  readonly channels: number;
+  readonly rate: number;
+  /** One device stands for this many, which one thread saves one after the other. */
+  readonly serialParts: number;
+  readonly beside: boolean;
+}
+
+interface Settings {
+  readonly channels: number;
+  readonly devices: number;
+  readonly bytes: number;
+  readonly rate: number;
+  readonly runs: number;
+  readonly warmGib: number | undefined;
+  readonly json: boolean;
+}
+
+/** Wrong arguments: told with the usage, exit 2. */
+class UsageError extends Error {}
+
+function readSettings(args: string[]): Settings {
+  const { values } = parseArgs({
+    args,
+    options: {
+      channels: { type: "string", default: "4" },
+      devices: { type: "string", default: "4" },
+      size: { type: "string", default: "256" },
+      rate: { type: "string", default: "400" },
+      runs: { type: "string", default: "5" },
+      "warm-gib": { type: "string" },
+      json: { type: "boolean", default: false },
+      help: { type: "boolean", default: false },
+    },
+  });
+  if (values.help) {
+    console.log(USAGE);
+    process.exit(0);
+  }
+  const number = (name: Exclude<keyof typeof values, "json" | "help">, least: number): number => {
+    const value = Number(values[name]);
+    if (Number.isInteger(value) && value >= least) return value;
+    throw new UsageError(`Cannot use --${name} ${values[name]}: must be an integer from ${least}`);
+  };
+  return {
+    channels: number("channels", 1),
+    devices: number("devices", 1),
+    bytes: number("size", 1) * MIB,
+    rate: number("rate", 1) * MIB,
+    runs: number("runs", 1),
+    warmGib: values["warm-gib"] === undefined ? undefined : number("warm-gib", 0),
+    json: values.json,
+  };
+}
+
+function scenariosOf({ channels, devices, bytes, rate }: Settings): Scenario[] {
+  const state = { ramBytes: LEAST_RAM_BYTES, devices, bytes, channels, rate: 0 };
+  const all = devices * bytes;
+  const alone = { ...state, serialParts: 0, beside: false };
+  const oneByOne = { ...alone, devices: 1, bytes: all, channels: 1, serialParts: devices };
+  return [
+    { ...alone, name: "ram", ramBytes: all, devices: 0 },
+    { ...alone, name: "devices" },
+    { ...alone, name: "together", ramBytes: all, beside: true },
+    { ...oneByOne, name: "one by one" },
+    { ...alone, name: "hardware", rate },
+    { ...oneByOne, name: "hw one by one", rate },
+  ];
+}
+
+function sentBytes({ ramBytes, devices, bytes }: Scenario): number {
+  return (ramBytes === LEAST_RAM_BYTES ? 0 : ramBytes) + devices * bytes;
+}
+
+async function run(scenario: Scenario, verify: boolean): Promise<TransferRun> {
+  const { ramBytes, devices, bytes, channels, rate, serialParts, beside } = scenario;
+  const common = ["--ram", String(ramBytes), "--channels", String(channels)];
+  const received = ["--devices", String(devices), "--bytes", String(bytes)];
+  const parts = serialParts === 0 ? devices : serialParts;
+  const sent = ["--devices", String(parts), "--bytes", String((devices * bytes) / (parts || 1))];
+  const how = [...(serialParts > 0 ? ["--serial"] : []), ...(beside ? ["--beside"] : [])];
+  return transferBetween(
+    ["device_receiver.ts", ...common, ...received, ...(verify ? ["--verify"] : [])],
+    (endpoint) => {
+      const rates = ["--rate", String(rate), "--endpoint", endpoint];
+      return ["device_sender.ts", ...common, ...sent, ...rates, ...how];
+    },
+    verify,
+  );
+}
+
+/** What the receiver of a scenario must have in the end. */
+function digestOf({ ramBytes, devices, bytes, serialParts }: Scenario): string {
+  const hasher = new Bun.CryptoHasher("sha256");
+  const chunk = 8 * MIB; // as RamBlock.views() gives it, and as the sender fills it
+  for (let at = 0; at < ramBytes; at += chunk) {
+    const view = new Uint8Array(Math.min(chunk, ramBytes - at));
+    fillState(view, 1000);
+    hasher.update(view);
+  }
+  const parts = serialParts === 0 ? devices : serialParts;
+  for (let index = 0; index < parts; index++) {
+    const view = new Uint8Array((devices * bytes) / parts);
+    fillState(view, index);
+    hasher.update(view);
+  }
+  return hasher.digest("hex");
+}
+
+async function main(settings: Settings): Promise<void> {
+  const scenarios = scenariosOf(settings);
+  for (const scenario of scenarios) {
+    const { sha256 } = await run(scenario, true);
+    if (sha256 === digestOf(scenario)) continue;
+    throw new Error(`Cannot measure ${scenario.name}: what arrived is not what was sent`);
+  }
+  const runs = new Map<string, TransferRun[]>(scenarios.map(({ name }) => [name, []]));
+  for (let round = 0; round < settings.runs; round++) {
+    const order = [...scenarios];
+    order.push(...order.splice(0, round % order.length));
+    for (const scenario of order) {
+      const idle = await waitIdle();
+      await warmMemory(settings.warmGib ?? warmGib(2 * sentBytes(scenario)));
+      const result = await run(scenario, false);
+      runs.get(scenario.name)?.push(result);
+      const marks = [
+        result.disturbance.noisy ? "disturbed" : "",
+        idle ? "" : "machine was busy",
+      ].filter((mark) => mark !== "");
+      console.error(
+        `round ${round + 1}: ${scenario.name} ${result.seconds.toFixed(3)} s ${marks.join(", ")}`,
+      );
+    }
+  }
+  const summaries = new Map<string, Summary>(
+    scenarios.map((scenario) => [
+      scenario.name,
+      summarize(runs.get(scenario.name) ?? [], settings.runs, sentBytes(scenario)),
+    ]),
+  );
+  report(settings, summaries);
+}
+
+function report(settings: Settings, summaries: ReadonlyMap<string, Summary>): void {
+  const { channels, devices, bytes, rate } = settings;
+  const seconds = (name: string): number => summaries.get(name)?.seconds.median ?? NaN;
+  const ratios = {
+    // Bars: at least 0.9, at least 0.9, at least 1.8.
+    devicesToRam: seconds("ram") / seconds("devices"),
+    togetherToSum: (seconds("ram") + seconds("devices")) / seconds("together"),
+    oneByOneToAll: seconds("one by one") / seconds("devices"),
+    hardwareOneByOneToAll: seconds("hw one by one") / seconds("hardware"),
+  };
+  console.log(machineDescription());
+  console.log(
+    `${channels} channels, ${devices} devices of ${bytes / MIB} MiB, hardware at ${rate / MIB} MiB/s each`,
+  );
+  console.log(table(summaries));
+  console.log(`throughput of devices / RAM: ${ratios.devicesToRam.toFixed(2)}`);
+  console.log(`time of RAM and devices apart / together: ${ratios.togetherToSum.toFixed(2)}`);
+  console.log(`switchover over one channel / all: ${ratios.oneByOneToAll.toFixed(2)} from memory`);
+  console.log(
+    `switchover over one channel / all: ${ratios.hardwareOneByOneToAll.toFixed(2)} from hardware`,
+  );
+  if (!settings.json) return;
+  const contenders = Object.fromEntries(summaries);
+  console.log(JSON.stringify({ machine: machineDescription(), ...settings, contenders, ratios }));
+}
+
+try {
+  await main(readSettings(process.argv.slice(2)));
+} catch (error) {
+  const message = error instanceof Error ? error.message : String(error);
+  const code = error instanceof Error && "code" in error ? String(error.code) : "";
+  const misused = error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS");
+  console.error(misused ? `${message}\n${USAGE}` : message);
+  process.exit(misused ? 2 : 1);
+}
