@@ -78,6 +78,27 @@ export class PacketBuilder {
     );
   }
 
+  /**
+   * Builds a packet of the pages `pages`, the first `normal` of them normal and with their content at
+   * `address`, the others, `zero`, known to be zero.
+   */
+  buildStaged(
+    block: TableBlock,
+    pages: Uint32Array,
+    normal: number,
+    zero: number,
+    address: number,
+    packetNumber: number,
+  ): void {
+    this.#runs.assignRange(address, normal * this.#format.pageSize);
+    this.#begin();
+    const payloadBytes = normal === 0 ? 0 : this.#encoder.encode(this.#runs, this.iovecs);
+    this.normalPages = normal;
+    this.zeroPages = zero;
+    const { methodFlag } = this.#format;
+    this.#packet.encodePages(block, methodFlag, packetNumber, pages, normal, zero, payloadBytes);
+  }
+
   /** Builds a SYNC packet. */
   buildSync(packetNumber: number): void {
     this.#begin();

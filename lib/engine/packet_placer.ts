@@ -64,6 +64,11 @@ export class PacketPlacer {
     pagesArrived(blocks[blockIndex], pages, normalPages);
   }
 
+  /** The pages listed by `place()` are all there; called before the next header is looked at. */
+  delivered(): void {
+    // In place is where they stay.
+  }
+
   /** A first zero page of zeroed memory is only marked: touching it would cost a page fault. */
   #placeZeroPage(block: TableBlock, page: number): void {
     const first = block.received.set(page);

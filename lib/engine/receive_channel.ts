@@ -35,6 +35,8 @@ export interface ReceiveChannelParts {
   readonly counters: ChannelCounters;
   /** Where device state goes. */
   readonly devices: readonly DeviceQueue[];
+  /** Where pages go, if not into the blocks. */
+  readonly placer?: PacketPlacer | undefined;
   /** How long to stand at a sync point. */
   readonly idleMs: number;
 }
@@ -54,10 +56,12 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   /** @throws {MissingLibraryError} when the codec's library is not there. */
   constructor(parts: ReceiveChannelParts) {
     this.#parts = parts;
-    this.#placer = new PacketPlacer({
-      pageSize: parts.pageSize,
-      methodFlag: methodFlag(parts.compression.method),
-    });
+    this.#placer =
+      parts.placer ??
+      new PacketPlacer({
+        pageSize: parts.pageSize,
+        methodFlag: methodFlag(parts.compression.method),
+      });
     const { header, headerBytes } = this.#placer;
     const { devices, counters } = parts;
     this.#deviceReceiver = new DeviceReceiver(devices, counters, header, headerBytes);
@@ -87,7 +91,10 @@ export class ReceiveChannel implements Disposable, PayloadSource {
         this.#decoder.decode(runs, payloadBytes, this);
         this.#placer.placed(blocks.blocks);
       }
-      if (hasPages) counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
+      if (hasPages) {
+        counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
+        this.#placer.delivered();
+      }
       if (!sync) continue;
       // A sync point may come with pages (before QEMU 9.0), whose packet has been counted.
       counters.addSync(hasPages ? 0 : headerBytes);

@@ -105,6 +105,7 @@ export class SendChannel implements Disposable {
 
   #serve(connection: Connection, slot: Slot): void {
     if (slot.type === Payload.DEVICE_STATE) this.#sendDeviceState(connection, slot);
+    else if (slot.type === Payload.STAGED) this.#sendStaged(connection, slot);
     else this.#sendPages(connection, slot);
     slot.type = Payload.NONE;
     slot.pageCount = 0;
@@ -131,6 +132,27 @@ export class SendChannel implements Disposable {
     if (governor?.observe(encodeMs, sendMs) !== true) return;
     this.#encoder.setLevel?.(governor.level);
     this.#parts.counters.setCodec(this.#parts.compression.engine, governor.level);
+  }
+
+  /** A packet that a relay has received; it goes on with the same pages. */
+  #sendStaged(connection: Connection, slot: Slot): void {
+    const { blocks, state, counters } = this.#parts;
+    const start = performance.now();
+    // The relay learns its blocks when this thread is already running.
+    if (slot.blockIndex >= blocks.blocks.length) blocks.refresh();
+    const { pages, pageCount, stagedNormalPages: normal } = slot;
+    this.#builder.buildStaged(
+      blocks.blocks[slot.blockIndex],
+      pages,
+      normal,
+      pageCount - normal,
+      slot.staged,
+      state.takePacketNumber(),
+    );
+    const built = performance.now();
+    this.#sendPacket(connection);
+    counters.addEncode(built - start);
+    this.#adaptLevel(built - start, performance.now() - built);
   }
 
   /** The producer has encoded the packet: header and state lie ready in its slot's memory. */

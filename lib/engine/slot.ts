@@ -9,13 +9,15 @@ import { PACKETS_PER_JOB } from "../limits.ts";
 import { packetPages } from "../wire/packet.ts";
 
 /** What a slot holds. */
-export const Payload = { NONE: 0, RAM: 1, DEVICE_STATE: 2 } as const;
+export const Payload = { NONE: 0, RAM: 1, DEVICE_STATE: 2, STAGED: 3 } as const;
 
 /*
  * One slot, 32-bit words; all are written by the slot's owner only:
  *   0 payload type   1 block index   2 number of pages   16… page numbers
  *   3 bytes of device-state header   4 bytes of device state
  *   6 address of that header (64 bits)   8 address of the device state (64 bits)
+ * or, for a packet on its way through a relay,
+ *   4 normal pages, the first of all   8 address of their content, page by page (64 bits)
  */
 const TYPE_AT = 0;
 const BLOCK_AT = 1;
@@ -24,6 +26,8 @@ const DEVICE_HEADER_BYTES_AT = 3;
 const DEVICE_BYTES_AT = 4;
 const DEVICE_HEADER_AT = 6;
 const DEVICE_AT = 8;
+const STAGED_NORMAL_AT = 4;
+const STAGED_AT = 8;
 const HEADER_WORDS = 16;
 
 /** One slot as its owner sees it. Plain reads and writes: the hand-off orders them. */
@@ -85,6 +89,22 @@ export class Slot {
 
   get deviceStateBytes(): number {
     return this.#words[DEVICE_BYTES_AT];
+  }
+
+  /** Sets where the content of a relayed packet's normal pages lies. */
+  setStaged(address: number, normalPages: number): void {
+    this.#words[STAGED_NORMAL_AT] = normalPages;
+    this.#setAddress(STAGED_AT, address);
+  }
+
+  /** Address of the content of a relayed packet. */
+  get staged(): number {
+    return this.#address(STAGED_AT);
+  }
+
+  /** How many of a relayed packet's pages are normal; the others are zero. */
+  get stagedNormalPages(): number {
+    return this.#words[STAGED_NORMAL_AT];
   }
 
   #address(at: number): number {

@@ -72,6 +72,15 @@ export interface BlockTableHandle {
   readonly received: SharedArrayBuffer;
 }
 
+/**
+ * What the table keeps of a block. One without segments has no memory here, only a name and a length,
+ * which is all that a relay needs.
+ */
+export type TableEntry = Pick<
+  RamBlock,
+  "idstr" | "bytes" | "pages" | "pageSize" | "segments" | "segmentBytes" | "zeroed"
+>;
+
 /** See the module comment. */
 export class BlockTable {
   readonly handle: BlockTableHandle;
@@ -124,7 +133,7 @@ export class BlockTable {
    *
    * @throws {LimitError} when the table is full.
    */
-  add(block: RamBlock, twin?: RamBlock): TableBlock {
+  add(block: TableEntry, twin?: TableEntry): TableBlock {
     const index = this.#blocks.length;
     const segments = [...block.segments, ...(twin?.segments ?? [])];
     const bitmapBytes = PageBitmap.bytesFor(block.pages) * (twin === undefined ? 1 : 2);

@@ -22,6 +22,14 @@ export class PageRuns {
     this.lengths = new Uint32Array(pagesMax);
   }
 
+  /** Makes one run of contiguous memory. */
+  assignRange(address: number, bytes: number): void {
+    this.addresses[0] = address;
+    this.lengths[0] = bytes;
+    this.count = bytes === 0 ? 0 : 1;
+    this.bytes = bytes;
+  }
+
   /** Fills the runs with `count` pages of `block`, numbered in `pages` from `first` on. */
   assign(block: PageLayout, pages: Uint32Array, first: number, count: number): void {
     const { addresses, lengths } = this;

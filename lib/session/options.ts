@@ -211,7 +211,7 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     devices: (options.devices ?? []).map((device) => saveConfig(device, deviceTransport)),
     deviceTransport,
     uuid: options.uuid === undefined ? (state?.uuid ?? session.uuid) : session.uuid,
-    channels: channelCount(options.channels) ?? automaticChannels(),
+    channels: senderChannels(options.channels),
     blocks: blocks.map((block) => block.share()),
     zeroPageDetection: oneOf("zero-page detection", options.zeroPageDetection ?? "multifd", [
       "multifd",
@@ -259,7 +259,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
   return {
     ...session,
     devices: loadConfigs(options.devices ?? [], transportOf(options, session)),
-    channels: channelCount(options.channels),
+    channels: channelsOf(options.channels),
     blocks: blocks?.map(lend),
     ramBytesMax,
     prefault: options.prefault ?? false,
@@ -319,7 +319,8 @@ export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
   return resolved;
 }
 
-function sessionConfig(
+/** Checks what both sides have; the endpoint must be numeric or a Unix socket. */
+export function sessionConfig(
   options: SessionOptions,
   direction: CodecDirection,
   pageSize: number,
@@ -352,12 +353,18 @@ function commonPageSize(blocks: readonly RamBlock[]): number {
   return first.pageSize;
 }
 
-function channelCount(channels: number | "auto" = 2): number | undefined {
+/** Checks a number of channels; undefined for `auto`. */
+export function channelsOf(channels: number | "auto" = 2): number | undefined {
   if (channels === "auto") return undefined;
   if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
     throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX} or auto`);
   }
   return channels;
+}
+
+/** Number of channels of a sender. */
+export function senderChannels(channels: number | "auto" | undefined): number {
+  return channelsOf(channels) ?? automaticChannels();
 }
 
 function automaticChannels(): number {

@@ -126,6 +126,11 @@ export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
   }
 }
 
+/** Whether a stream can end with `bytes`: with a VM description, or with an end mark. */
+export function looksComplete(bytes: Uint8Array): boolean {
+  return quietTime(bytes) !== undefined;
+}
+
 /** How long silence must last for `bytes` to be everything; undefined when they can't be. */
 function quietTime(bytes: Uint8Array): number | undefined {
   if (findDescription(bytes) !== undefined) return STREAM_END_QUIET_MS.described;

@@ -4,9 +4,12 @@
  *
  * @module
  */
+import { methodFlag } from "../codec/registry.ts";
 import { DeviceQueue } from "../engine/device_queue.ts";
+import type { PacketPlacer } from "../engine/packet_placer.ts";
 import { ReceiveChannel } from "../engine/receive_channel.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
+import { RelayPlacer } from "../engine/relay_placer.ts";
 import { SendChannel } from "../engine/send_channel.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
@@ -69,6 +72,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
       devices: job.devices.map((device) => new DeviceQueue(device, control)),
+      placer: relayPlacer(job, control),
       idleMs: timeouts.idleMs,
     });
     warmUpReceiver(job.pageSize);
@@ -78,4 +82,20 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
   } catch (error) {
     control.fail(error, { side: "destination", channel });
   }
+}
+
+/** Where a relay's channel puts its packets; undefined for everybody else. */
+function relayPlacer(job: ReceiveChannelJob, control: SessionControl): PacketPlacer | undefined {
+  const { relay, channel, pageSize, compression, timeouts } = job;
+  if (relay === undefined) return undefined;
+  return new RelayPlacer(
+    { pageSize, methodFlag: methodFlag(compression.method) },
+    {
+      state: new SendState(relay.state, control),
+      control,
+      client: channel,
+      stage: relay.stage,
+      limitMs: timeouts.stallMs,
+    },
+  );
 }

@@ -27,6 +27,10 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./session_worker.ts")).runReceiver(job);
     case "pool":
       return (await import("./pool_worker.ts")).runPoolWorker(job);
+    case "relay":
+      return (await import("./relay_worker.ts")).runRelay(job);
+    case "relay-return":
+      return (await import("./relay_worker.ts")).runRelayReturn(job);
     case "analyzer":
       return (await import("./analysis_worker.ts")).runAnalyzer(job);
     case "page-worker":

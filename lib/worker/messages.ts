@@ -16,6 +16,7 @@ import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { ErrorRecord } from "../errors.ts";
 import type { Analysis } from "../qemu/analyze_file.ts";
+import type { RelayConfig } from "../relay/relay_config.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceiverConfig, SenderConfig, Timeouts } from "../session/options.ts";
 import type { WorkerFunction } from "./worker_function.ts";
@@ -115,6 +116,30 @@ export interface FileChannelJob {
   readonly blocks: readonly SharedFileBlock[];
 }
 
+/** The thread that runs a relay for a caller on the event loop. */
+export interface RelayJob {
+  readonly role: "relay";
+  readonly config: RelayConfig;
+  readonly control: SharedArrayBuffer;
+  readonly incoming: SharedArrayBuffer;
+  readonly outgoing: SharedArrayBuffer;
+}
+
+/** The thread that carries a relay's answers back. */
+export interface RelayReturnJob {
+  readonly role: "relay-return";
+  readonly timeouts: Timeouts;
+  readonly confirmation: SharedArrayBuffer;
+  readonly control: SharedArrayBuffer;
+  /** Address of the destination, for messages. */
+  readonly peer: string;
+}
+
+/** What a relay's thread reports. */
+export type RelayReport =
+  | { readonly kind: "listening"; readonly endpoint: Endpoint }
+  | { readonly kind: "connected"; readonly incoming: number; readonly outgoing: number };
+
 /** A thread that analyses one file and posts an {@linkcode AnalysisReport}. */
 export interface AnalyzerJob {
   readonly role: "analyzer";
@@ -138,6 +163,8 @@ export type WorkerJob =
   | PageWorkerJob
   | FileChannelJob
   | AnalyzerJob
+  | RelayJob
+  | RelayReturnJob
   | ColoPrimaryJob
   | ColoSecondaryJob;
 

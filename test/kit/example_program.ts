@@ -40,6 +40,11 @@ export class ExampleProgram implements AsyncDisposable {
     this.#reader = this.#read();
   }
 
+  /** Its process. */
+  get pid(): number {
+    return this.#child.pid;
+  }
+
   /** Sends a signal. */
   kill(signal: NodeJS.Signals): void {
     this.#child.kill(signal);

@@ -19,7 +19,7 @@ import {
 } from "./tiny_guest.ts";
 
 const MIB = 1 << 20;
-const UNLIMITED = 2 ** 40; // bytes/s
+const UNLIMITED = 2 ** 40; // bytes per second
 const UNHURRIED_MS = 100_000; // so that a guest that keeps writing ends after one round
 const SLOW_START_MS = 30_000; // the machine may be busy
 
@@ -161,6 +161,17 @@ export async function configure(vm: Qemu, side: Side): Promise<void> {
   });
 }
 
+/** Makes migrations of a running guest last for ever, so that there is time to disturb them. */
+export async function slowDown(source: Qemu): Promise<void> {
+  // Both: a source that thinks it can end within its downtime does so at full speed.
+  await source.setParameters({ "max-bandwidth": 8 * MIB, "downtime-limit": 1 });
+}
+
+/** Undoes {@link slowDown}. */
+export async function speedUp(source: Qemu): Promise<void> {
+  await source.setParameters({ "max-bandwidth": UNLIMITED, "downtime-limit": UNHURRIED_MS });
+}
+
 /** The URI QEMU understands for an endpoint of ours. */
 export function uriOf(endpoint: string): string {
   return endpoint.startsWith("unix:") ? endpoint : `tcp:${endpoint}`;
@@ -184,7 +195,7 @@ export async function migrateWithRounds(source: Qemu, uri: string, rounds: numbe
     if ((ram?.dirtySyncCount ?? 0) > rounds) break;
     await Bun.sleep(10);
   }
-  await source.setParameters({ "downtime-limit": UNHURRIED_MS, "max-bandwidth": UNLIMITED });
+  await speedUp(source);
 }
 
 /**

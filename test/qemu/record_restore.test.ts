@@ -17,10 +17,13 @@ import {
   GuestTest,
   migrateAgain,
   migrateWithRounds,
+  slowDown,
+  speedUp,
   uriOf,
   type GuestMachine,
   type Side,
 } from "./guest_migration.ts";
+import { LARGE_MACHINE } from "./large_machine.ts";
 import { qemuTest } from "./qemu_case.ts";
 
 const MIGRATION_LIMIT_MS = 30_000;
@@ -78,10 +81,6 @@ async function recordAndRestore(options: Case): Promise<void> {
   await guest.expectGoesOn(source, target);
 }
 
-const LARGE_MACHINE =
-  "-m 48M,maxmem=1G -object memory-backend-ram,id=more,size=256M " +
-  "-device virtio-mem-pci,memdev=more,id=vm0 -device VGA -device e1000";
-
 const SMOKE: readonly (readonly [name: string, options: Case])[] = [
   [
     "tcp/none/2 to zlib/1, q35",
@@ -138,7 +137,7 @@ const SMOKE: readonly (readonly [name: string, options: Case])[] = [
     {
       from: { channels: 2, compression: "zlib" },
       to: { channels: 2, compression: "zstd" },
-      extraArgs: LARGE_MACHINE.split(" "),
+      extraArgs: LARGE_MACHINE,
     },
   ],
 ];
@@ -235,7 +234,7 @@ qemuTest("record() and restore() notice a QEMU that is killed on the way", async
   const side: Side = { channels: 2, compression: "none" };
   {
     await using source = await guest.startSource(side);
-    await source.setParameters({ "max-bandwidth": 8 << 20 });
+    await slowDown(source);
     await using recorder = await record({ endpoint: "127.0.0.1:0", channels: 2, output });
     const complete = recorder.complete().catch((error: unknown) => error);
     await source.migrate(uriOf(recorder.endpoint));
@@ -270,7 +269,7 @@ qemuTest(
     const recordArguments = ["--listen", "127.0.0.1:0", "--compression", "zstd"];
     recordArguments.push("--output", output, "--json");
     {
-      await source.setParameters({ "max-bandwidth": 8 << 20 });
+      await slowDown(source);
       await using program = new ExampleProgram("qemu_record", recordArguments);
       await source.migrate(uriOf(await program.listening()));
       while (((await source.queryMigrate()).ram?.multifdBytes ?? 0) < 1 << 20) await Bun.sleep(5);
@@ -281,7 +280,7 @@ qemuTest(
       expect(await source.status()).toBe("running");
       expect(await readdir(guest.folder)).toEqual([]);
     }
-    await source.setParameters({ "max-bandwidth": 2 ** 40 });
+    await speedUp(source);
     await using program = new ExampleProgram("qemu_record", recordArguments);
     await migrateAgain(source, uriOf(await program.listening()));
     expect(await program.end()).toMatchObject({

@@ -1,0 +1,228 @@
+/**
+ * A relay whose calls block: takes the destination's place towards a source and the source's place
+ * towards a destination. The main connection runs on the calling thread, the way back and all channels
+ * on workers. The asynchronous `Relay` runs one of these on a worker of its own.
+ *
+ * Both sides are one session: whatever fails, both are shut down, and each QEMU sees its migration
+ * fail. The guest then goes on at the source.
+ *
+ * @module
+ */
+import { createStage } from "../engine/relay_placer.ts";
+import { SendState } from "../engine/send_state.ts";
+import type { MainCounters, StatisticsTable } from "../engine/statistics.ts";
+import { StreamError } from "../errors.ts";
+import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { BlockTable } from "../memory/block_table.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { ReceiveSide } from "../session/receive_side.ts";
+import { SendSide } from "../session/send_side.ts";
+import { SECOND_SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_control.ts";
+import { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter } from "../wire/byte_writer.ts";
+import { MainStreamReader } from "../wire/main_stream_reader.ts";
+import { WorkerGroup } from "../worker/worker_group.ts";
+import type { RelayConfig } from "./relay_config.ts";
+import { RelayStream, type RelayTarget } from "./relay_stream.ts";
+import { Confirmation } from "./return_path_relay.ts";
+
+/** Hooks of the thread that runs a relay. */
+export interface RelayHooks {
+  /** All connections are there, on both sides; so many channels on each. */
+  onConnected?: ((incoming: number, outgoing: number) => void) | undefined;
+}
+
+/** See the module comment. Used by one thread, for one migration. */
+export class BlockingRelay implements RelayTarget, Disposable {
+  readonly table: BlockTable = new BlockTable(RECEIVE_BYTES_DEFAULT);
+  readonly #config: RelayConfig;
+  readonly #control: SessionControl;
+  readonly #outgoing: StatisticsTable;
+  readonly #counters: readonly [incoming: MainCounters, outgoing: MainCounters];
+  readonly #hooks: RelayHooks;
+  readonly #state: SendState;
+  readonly #stage: SharedArrayBuffer;
+  readonly #receiveSide: ReceiveSide;
+  readonly #returnWorker: WorkerGroup;
+  readonly #confirmation = new Confirmation();
+  #sendSide: SendSide | undefined;
+  #out: ByteWriter | undefined;
+  #uuid: Uint8Array;
+  #answers = false;
+
+  /** Starts the incoming channels' threads if their number is known. */
+  constructor(
+    config: RelayConfig,
+    control: SessionControl,
+    incoming: StatisticsTable,
+    outgoing: StatisticsTable,
+    hooks: RelayHooks = {},
+  ) {
+    this.#config = config;
+    this.#control = control;
+    this.#outgoing = outgoing;
+    this.#counters = [incoming.main(), outgoing.main()];
+    this.#hooks = hooks;
+    this.#uuid = config.outgoing.uuid;
+    const channels = config.outgoingChannels;
+    const clients = config.incomingChannels ?? CHANNELS_MAX;
+    const { pageSize } = config.incoming;
+    this.#state = SendState.create({ channels, clients, pageSize }, control);
+    this.#stage = createStage(channels, clients);
+    this.#returnWorker = new WorkerGroup(control);
+    this.#receiveSide = new ReceiveSide({
+      config: config.incoming,
+      channels: config.incomingChannels,
+      anyUuid: true,
+      control,
+      statistics: incoming,
+      blocks: this.table.handle,
+      devices: [],
+      relay: { state: this.#state.handle, stage: this.#stage },
+    });
+  }
+
+  /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
+  listen(): Endpoint {
+    return this.#guarded("destination", () => {
+      this.#control.phase = "start";
+      return this.#receiveSide.listen();
+    });
+  }
+
+  /**
+   * Relays one migration; returns when the destination has confirmed it, or without a return path
+   * when the source has ended its stream and all of it is handed on.
+   */
+  run(): void {
+    const reader = this.#guarded("destination", () => {
+      this.#control.phase = "connect";
+      const { connection, uuid } = this.#receiveSide.accept();
+      if (this.#config.keepUuid) this.#uuid = uuid;
+      return new ByteReader(connection);
+    });
+    // The source has sent its first bytes and goes on; only now is the destination bothered.
+    this.#guarded("source", () => this.#connect());
+    this.#guarded("destination", () => {
+      this.#control.phase = "setup";
+      const stream = new RelayStream(this);
+      try {
+        new MainStreamReader(reader, stream, this.pageSize).readAll();
+        this.#control.throwIfFailed();
+        this.#checkEnd(stream);
+      } finally {
+        this.#counters[0].addBytes(reader.position);
+        this.#counters[1].addBytes(this.out.position);
+      }
+      this.#control.phase = "end";
+      for (const counters of this.#counters) counters.end();
+      this.#control.finish();
+      this[Symbol.dispose]();
+    });
+  }
+
+  get out(): ByteWriter {
+    return this.#out!;
+  }
+
+  get pageSize(): number {
+    return this.#config.incoming.pageSize;
+  }
+
+  get syncMode(): RelayConfig["syncMode"] {
+    return this.#config.syncMode;
+  }
+
+  get uuid(): Uint8Array {
+    return this.#uuid;
+  }
+
+  blocksKnown(): void {
+    const bytes = this.table.blocks.reduce((sum, { pages }) => sum + pages * this.pageSize, 0);
+    for (const counters of this.#counters) {
+      counters.setRamBytes(bytes);
+      counters.start();
+    }
+    this.#control.phase = "transfer";
+  }
+
+  openReturnPath(): void {
+    if (this.#answers) return; // sources may open it twice
+    this.#answers = true;
+    this.#returnWorker.start({
+      role: "relay-return",
+      timeouts: this.#config.outgoing.timeouts,
+      confirmation: this.#confirmation.buffer,
+      control: this.#control.buffer,
+      peer: formatEndpoint(this.#config.outgoing.endpoint),
+    });
+  }
+
+  countZeroPage(): void {
+    for (const counters of this.#counters) counters.addZeroPages(1);
+  }
+
+  synchronise(): void {
+    this.#receiveSide.awaitSyncPoint();
+    this.#sendSide!.syncChannels();
+  }
+
+  release(): void {
+    this.#receiveSide.releaseChannels();
+  }
+
+  completing(): void {
+    this.#control.phase = "complete";
+  }
+
+  /** Stops everything, joins all threads and closes all descriptors. Safe to call twice. */
+  [Symbol.dispose](): void {
+    this.#control.finish();
+    this.#receiveSide.join();
+    this.#sendSide?.join();
+    this.#returnWorker.join();
+    this.#control.closeDescriptors();
+  }
+
+  #connect(): void {
+    const { outgoing, outgoingChannels, maxBandwidth } = this.#config;
+    this.#sendSide = new SendSide({
+      config: { ...outgoing, uuid: this.#uuid },
+      channels: outgoingChannels,
+      detectZeroPages: false,
+      maxBandwidth,
+      control: this.#control,
+      statistics: this.#outgoing,
+      state: this.#state,
+      blocks: this.table.handle,
+      descriptors: SECOND_SIDE_DESCRIPTORS,
+    });
+    this.#out = new ByteWriter(this.#sendSide.connect());
+    this.#hooks.onConnected?.(this.#receiveSide.channels, outgoingChannels);
+  }
+
+  /** The source has ended its stream: as it should, or because it gave up. */
+  #checkEnd(stream: RelayStream): void {
+    if (this.#answers ? this.#confirmation.given : stream.isComplete) return;
+    throw new StreamError(
+      "ERR_MULTIFD_STREAM_ENDED",
+      this.#answers
+        ? "Cannot relay migration: the source ended it before the destination confirmed"
+        : "Cannot relay migration: the source ended it in the middle of the device state",
+    );
+  }
+
+  /** Runs a step; its failure becomes the session's first error unless there is one already. */
+  #guarded<Result>(side: "source" | "destination", step: () => Result): Result {
+    this.#control.throwIfFailed();
+    try {
+      return step();
+    } catch (error) {
+      const { endpoint } = this.#config.outgoing;
+      const peer = side === "source" ? formatEndpoint(endpoint) : this.#receiveSide.peer;
+      this.#control.fail(error, { side, peer });
+      for (const counters of this.#counters) counters.end();
+      throw this.#control.error ?? error;
+    }
+  }
+}

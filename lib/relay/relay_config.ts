@@ -1,0 +1,99 @@
+/**
+ * Options of a relay: what a user may set, and the checked form that travels to worker threads.
+ *
+ * @module
+ */
+import type { CompressionMethod } from "../codec/methods.ts";
+import type { CodecDirection, Compression } from "../codec/registry.ts";
+import {
+  channelsOf,
+  resolveEndpoint,
+  resolveTimeouts,
+  senderChannels,
+  sessionConfig,
+  type SessionConfig,
+  type Timeouts,
+} from "../session/options.ts";
+import { checkPageSize } from "../memory/ram_block.ts";
+import type { SyncMode } from "../wire/machine_type.ts";
+
+/** One end of a relay. */
+export interface RelayEnd {
+  /** `host:port`, `[v6]:port` or `unix:/path`. */
+  readonly endpoint: string;
+  /**
+   * Number of multifd channels, 1 to 255, equal to that of the QEMU at this end. `"auto"` takes what
+   * connects on the source's end, and twice the processors (2 to 16) on the other. Default 2.
+   */
+  readonly channels?: number | "auto" | undefined;
+  /** Compression method of the QEMU at this end; the level matters towards the destination only. */
+  readonly compression?: Compression | CompressionMethod | undefined;
+}
+
+/** Options of {@linkcode relay}. */
+export interface RelayOptions {
+  /** Where the source connects to. */
+  readonly listen: RelayEnd;
+  /** Where the destination waits. */
+  readonly connect: RelayEnd;
+  /** uuid that the destination has; absent: the source's own. */
+  readonly uuid?: string | undefined;
+  /** Page size of the guest in bytes. Default 4096. */
+  readonly pageSize?: number | undefined;
+  /** Sync mode of both QEMUs; `auto` (default) goes by the machine type. */
+  readonly syncMode?: SyncMode | "auto" | undefined;
+  /** Limit towards the destination in bytes per second, 0 (default) for none. */
+  readonly maxBandwidth?: number | undefined;
+  /** Time limits, the same at both ends. */
+  readonly timeouts?: Partial<Timeouts> | undefined;
+  /** Cancels the relay; both QEMUs see their migration fail, and the source keeps its guest. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Checked options of a relay; cloneable. */
+export interface RelayConfig {
+  readonly incoming: SessionConfig;
+  /** Undefined: as many as connect. */
+  readonly incomingChannels: number | undefined;
+  readonly outgoing: SessionConfig;
+  readonly outgoingChannels: number;
+  /** Whether the destination's uuid is the source's own. */
+  readonly keepUuid: boolean;
+  readonly syncMode: SyncMode | "auto";
+  readonly maxBandwidth: number;
+}
+
+/**
+ * Checks a relay's options and resolves its endpoints.
+ *
+ * @throws {RangeError | TypeError} for options that cannot work, {SystemError} for an unknown host.
+ */
+export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
+  const { listen, connect, uuid, pageSize = 4096, syncMode = "auto", maxBandwidth = 0 } = options;
+  checkPageSize(pageSize);
+  if (!["round", "section", "auto"].includes(syncMode)) {
+    throw new RangeError(`Cannot use sync mode ${syncMode}: must be one of round, section, auto`);
+  }
+  if (!(maxBandwidth >= 0)) {
+    throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
+  }
+  const timeouts = resolveTimeouts(options.timeouts);
+  const end = async (
+    { endpoint, compression }: RelayEnd,
+    direction: CodecDirection,
+    uuidText?: string,
+  ): Promise<SessionConfig> => {
+    const resolved = await resolveEndpoint(endpoint, timeouts.connectMs);
+    const session = { endpoint: resolved, compression, uuid: uuidText, timeouts };
+    return sessionConfig(session, direction, pageSize);
+  };
+  return {
+    incoming: await end(listen, "decode"),
+    incomingChannels: channelsOf(listen.channels),
+    outgoing: await end(connect, "encode", uuid),
+    outgoingChannels: senderChannels(connect.channels),
+    keepUuid: uuid === undefined,
+    syncMode,
+    maxBandwidth,
+  };
+}

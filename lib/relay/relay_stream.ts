@@ -1,0 +1,184 @@
+/**
+ * What a relay does with the main stream: everything goes on to the destination in the same order,
+ * section by section, and sync points are passed at both sides.
+ *
+ * The SYNC packets of the outgoing channels are written when all incoming channels stand at theirs,
+ * and those go on only afterwards. So no page of a later round can overtake one of an earlier round
+ * on its way through.
+ *
+ * @module
+ */
+import { StreamError } from "../errors.ts";
+import { DESCRIPTION_BYTES_MAX } from "../limits.ts";
+import type { BlockTable } from "../memory/block_table.ts";
+import type { ByteReader } from "../wire/byte_reader.ts";
+import type { ByteWriter } from "../wire/byte_writer.ts";
+import { machineSyncMode, type SyncMode } from "../wire/machine_type.ts";
+import {
+  Section,
+  type AnnouncedBlock,
+  type SectionHeader,
+  type StreamConfiguration,
+} from "../wire/main_stream.ts";
+import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
+import { encodeFullSection, MainStreamWriter } from "../wire/main_stream_writer.ts";
+import { looksComplete, readOpaqueSection } from "../wire/opaque_state.ts";
+
+/** The relay behind a stream. */
+export interface RelayTarget {
+  readonly out: ByteWriter;
+  readonly table: BlockTable;
+  /** Page size in bytes. */
+  readonly pageSize: number;
+  readonly syncMode: SyncMode | "auto";
+  /** uuid that the destination compares, if the stream names one. */
+  readonly uuid: Uint8Array;
+  /** The blocks are known and in the table. */
+  blocksKnown(): void;
+  /** The destination may answer now. */
+  openReturnPath(): void;
+  /** Counts a zero page. */
+  countZeroPage(): void;
+  /** Waits until all incoming channels stand at a sync point, and synchronises the outgoing ones. */
+  synchronise(): void;
+  /** Lets the incoming channels go on. */
+  release(): void;
+  /** The guest has stopped; what follows is the end. */
+  completing(): void;
+}
+
+const CHUNK_BYTES = 65_536;
+
+/** See the module comment. */
+export class RelayStream implements MainStreamHandler {
+  readonly #target: RelayTarget;
+  #writer: MainStreamWriter;
+  #syncMode: SyncMode | "auto";
+  #ramSectionId: number | undefined;
+  readonly #tail: Uint8Array[] = [];
+  #tailBytes = 0;
+
+  constructor(target: RelayTarget) {
+    this.#target = target;
+    this.#writer = new MainStreamWriter(target.out);
+    this.#syncMode = target.syncMode;
+  }
+
+  /** Whether what came last can be the end of a stream. */
+  get isComplete(): boolean {
+    return looksComplete(Buffer.concat(this.#tail));
+  }
+
+  configuration(configuration: StreamConfiguration): void {
+    const { machine, capabilities, pageBits = 12, uuid } = configuration;
+    const { pageSize } = this.#target;
+    if (2 ** pageBits !== pageSize) {
+      throw refused("PAGE_SIZE", `page size is ${2 ** pageBits}, must be ${pageSize}`);
+    }
+    if (capabilities.length > 0) {
+      throw refused("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
+    }
+    if (this.#syncMode === "auto") this.#syncMode = machineSyncMode(machine);
+    this.#writer.header({
+      ...configuration,
+      uuid: uuid === undefined ? undefined : this.#target.uuid,
+    });
+    this.#target.out.flush();
+  }
+
+  openReturnPath(): void {
+    this.#writer.openReturnPath();
+    this.#target.out.flush();
+    this.#target.openReturnPath();
+  }
+
+  ping(value: number): void {
+    this.#writer.ping(value);
+    this.#target.out.flush();
+  }
+
+  switchoverStart(): void {
+    this.#writer.switchoverStart();
+    this.#target.out.flush();
+    this.#target.completing();
+  }
+
+  element(type: number): void {
+    if (this.#ramSectionId === undefined) return;
+    if (type === Section.PART) this.#writer.beginRamSection("part");
+    if (type === Section.END) this.#writer.beginRamSection("end");
+  }
+
+  ramSection(sectionId: number): void {
+    this.#ramSectionId = sectionId;
+    this.#writer = new MainStreamWriter(this.#target.out, sectionId);
+    this.#writer.beginRamSection("start");
+  }
+
+  ramBlocks(blocks: readonly AnnouncedBlock[]): void {
+    const { table, pageSize } = this.#target;
+    for (const { idstr, bytes } of blocks) {
+      const pages = bytes / pageSize;
+      const nowhere = { segments: [], segmentBytes: bytes, zeroed: false };
+      table.add({ idstr, bytes, pages, pageSize, ...nowhere });
+    }
+    this.#writer.blockList(table.blocks);
+    this.#target.blocksKnown();
+  }
+
+  zeroPage(idstr: string, offset: number): void {
+    const block = this.#target.table.find(idstr)!; // the section reader knows only announced blocks
+    this.#writer.zeroPage(block, offset / block.pageSize);
+    this.#target.countZeroPage();
+  }
+
+  syncMarker(): void {
+    this.#target.synchronise();
+    this.#writer.syncMarker();
+    this.#target.out.flush();
+    this.#target.release();
+  }
+
+  ramSectionEnd(): void {
+    const synchronises = this.#syncMode === "section";
+    if (synchronises) this.#target.synchronise();
+    this.#writer.endRamSection();
+    this.#target.out.flush();
+    if (synchronises) this.#target.release();
+  }
+
+  fullSection(header: SectionHeader, reader: ByteReader): boolean {
+    const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
+    // The section's own footer is still to come, and is checked before anything follows here.
+    this.#writer.verbatim(encodeFullSection(header, data));
+    return true;
+  }
+
+  /** Device state goes through as it comes; the source's end of the connection is the end. */
+  takeRest(reader: ByteReader): void {
+    const { out } = this.#target;
+    this.#target.completing();
+    for (;;) {
+      const chunk = reader.some(CHUNK_BYTES);
+      if (chunk === undefined) return;
+      out.bytes(chunk);
+      out.flush();
+      this.#remember(chunk);
+    }
+  }
+
+  #remember(chunk: Uint8Array): void {
+    this.#tail.push(chunk);
+    this.#tailBytes += chunk.byteLength;
+    while (this.#tailBytes - this.#tail[0].byteLength >= TAIL_BYTES) {
+      this.#tailBytes -= this.#tail.shift()!.byteLength;
+    }
+  }
+}
+
+/** What the longest description needs, with the footer and the end mark in front of it. */
+const TAIL_BYTES = DESCRIPTION_BYTES_MAX + 16;
+
+function refused(part: string, reason: string): StreamError {
+  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot relay migration: ${reason}`);
+}

@@ -1,0 +1,72 @@
+/**
+ * The way back through a relay: forwards what the destination says to the source, message by message,
+ * on a thread of its own, since the thread of the main connection waits for the source meanwhile.
+ *
+ * @module
+ */
+import { PeerError } from "../errors.ts";
+import { Connection, type ConnectionLimits } from "../net/connection.ts";
+import {
+  MAIN_DESCRIPTOR,
+  SECOND_SIDE_DESCRIPTORS,
+  type SessionControl,
+} from "../sync/session_control.ts";
+import { ByteReader } from "../wire/byte_reader.ts";
+import { ByteWriter } from "../wire/byte_writer.ts";
+import { ReturnMessage } from "../wire/main_stream.ts";
+import { readReturnMessage } from "../wire/return_path.ts";
+
+/** Whether the destination has confirmed, in shared memory: 0 not yet, 1 yes. */
+export class Confirmation {
+  readonly buffer: SharedArrayBuffer;
+  readonly #word: Int32Array;
+
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(4)) {
+    this.buffer = buffer;
+    this.#word = new Int32Array(buffer);
+  }
+
+  /** Whether the destination has said that everything is in place. */
+  get given(): boolean {
+    return Atomics.load(this.#word, 0) !== 0;
+  }
+
+  /** Says so. Pairs with the load in `given`. */
+  give(): void {
+    Atomics.store(this.#word, 0, 1);
+  }
+}
+
+/**
+ * Forwards messages until the destination ends the migration.
+ *
+ * @throws {PeerError} when it ends with a failure, which the source has been told too.
+ * @throws {StreamError} for what is no message; nothing of it is forwarded.
+ */
+export function relayReturnPath(
+  control: SessionControl,
+  limits: ConnectionLimits,
+  confirmation: Confirmation,
+): void {
+  // The destination answers when it has something to say, which may take a whole migration.
+  const connection = (place: number): Connection =>
+    new Connection(control.descriptorAt(place), control, { ...limits, stallMs: limits.idleMs });
+  const reader = new ByteReader(connection(SECOND_SIDE_DESCRIPTORS + MAIN_DESCRIPTOR));
+  const out = new ByteWriter(connection(MAIN_DESCRIPTOR));
+  for (;;) {
+    const { type, value } = readReturnMessage(reader);
+    const ends = type === ReturnMessage.SHUT;
+    // Before the source hears of it: its next step may be to close the connection.
+    if (ends && value === 0) confirmation.give();
+    out.u16(type);
+    out.u16(type === ReturnMessage.SWITCHOVER_ACK ? 0 : 4);
+    if (type !== ReturnMessage.SWITCHOVER_ACK) out.u32(value);
+    out.flush();
+    if (!ends) continue;
+    if (value === 0) return;
+    throw new PeerError(
+      "ERR_MULTIFD_PEER",
+      `Cannot complete: the destination reported failure ${value}`,
+    );
+  }
+}
