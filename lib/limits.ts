@@ -144,6 +144,12 @@ export const JOIN_LIMIT_MS = 5000;
 /** How long a worker may take to load before the session is given up. */
 export const WORKER_START_LIMIT_MS = 30_000;
 
+/**
+ * How long connections stay open after a channel was refused. QEMU 10.0 may never get over losing a
+ * channel while it still connects the others: its migration fails, and no further one can start.
+ */
+export const REFUSAL_DELAY_MS = 300;
+
 /** Default time limits in milliseconds; all can be set per session. */
 export const TIMEOUTS_DEFAULT = {
   /** One connection attempt, and from the first to the last connection of a migration. */

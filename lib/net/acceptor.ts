@@ -150,7 +150,10 @@ export class Acceptor implements Disposable {
     const waitMs = this.#main !== undefined && this.#pending.length === 0 ? 1 : WAIT_TICK_MS;
     const ready = poll(this.#pollfds.address, fds.length, waitMs);
     if (ready < 0 || (ready === 0 && !fds.includes(-1))) return false;
-    this.#pending = this.#pending.filter((pending) => !this.#identify(pending));
+    // One by one: when the next one throws, what was handed over must not be closed here as well.
+    for (const pending of this.#pending) {
+      if (this.#identify(pending)) this.#pending = this.#pending.filter((one) => one !== pending);
+    }
     return this.#accept();
   }
 

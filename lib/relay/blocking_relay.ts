@@ -164,7 +164,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
 
   synchronise(): void {
     this.#receiveSide.awaitSyncPoint();
-    this.#sendSide!.syncChannels();
+    this.#guarded("source", () => this.#sendSide!.syncChannels());
   }
 
   release(): void {
@@ -197,7 +197,11 @@ export class BlockingRelay implements RelayTarget, Disposable {
       blocks: this.table.handle,
       descriptors: SECOND_SIDE_DESCRIPTORS,
     });
-    this.#out = new ByteWriter(this.#sendSide.connect());
+    const connection = this.#sendSide.connect();
+    // The steps that write here work for the incoming side, and an error must name the right one.
+    this.#out = new ByteWriter({
+      send: (address, bytes) => this.#guarded("source", () => connection.send(address, bytes)),
+    });
     this.#hooks.onConnected?.(this.#receiveSide.channels, outgoingChannels);
   }
 

@@ -8,8 +8,8 @@
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
-import { ChannelError, LimitError, TimeoutError } from "../errors.ts";
-import { CHANNELS_MAX } from "../limits.ts";
+import { ChannelError, HandshakeError, LimitError, TimeoutError } from "../errors.ts";
+import { CHANNELS_MAX, REFUSAL_DELAY_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
 import { Connection } from "../net/connection.ts";
@@ -96,7 +96,12 @@ export class ReceiveSide {
         control,
         (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
       );
-      accepted = acceptor.run();
+      try {
+        accepted = acceptor.run();
+      } catch (error) {
+        if (error instanceof HandshakeError) pause(REFUSAL_DELAY_MS, control);
+        throw error;
+      }
     }
     if (accepted === undefined) {
       throw new ChannelError(
@@ -187,4 +192,11 @@ export class ReceiveSide {
       relay,
     });
   }
+}
+
+/** Sleeps for `limitMs`, or until the session stops. */
+function pause(limitMs: number, control: SessionControl): void {
+  const words = new Int32Array(new SharedArrayBuffer(4));
+  const deadline = performance.now() + limitMs;
+  while (!control.stopping && performance.now() < deadline) Atomics.wait(words, 0, 0, WAIT_TICK_MS);
 }
