@@ -73,7 +73,7 @@ class IndexReader implements MainStreamHandler {
   readonly #early: Uint8Array[] = [];
   #configuration: StreamConfiguration | undefined;
   #ignoreShared = false;
-  #ramSectionId = 0;
+  #ramSectionId: number | undefined;
   #switchoverStart = false;
   #deviceStateOffset = 0;
 
@@ -89,7 +89,7 @@ class IndexReader implements MainStreamHandler {
       start,
       configuration: this.#configuration!,
       early: Buffer.concat(this.#early),
-      ramSectionId: this.#ramSectionId,
+      ramSectionId: this.#ramSectionId!,
       blocks: this.#blocks,
       sharedBlocks: this.#sharedBlocks,
       switchoverStart: this.#switchoverStart,
@@ -130,7 +130,7 @@ class IndexReader implements MainStreamHandler {
   }
 
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
-    const data = readOpaqueSection(reader, header.sectionId);
+    const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
     this.#early.push(encodeFullSection(header, data));
     return true;
   }

@@ -37,13 +37,15 @@ interface SaveCase {
   readonly live?: boolean;
   readonly directIo?: boolean;
   readonly offset?: number;
+  readonly extraArgs?: readonly string[];
 }
 
 /** Lets QEMU save a running or stopped guest; returns the guest's last round. */
 async function saveWithQemu(guest: TinyGuest, path: string, save: SaveCase): Promise<number> {
-  const { channels, live = false, directIo = false, offset = 0 } = save;
+  const { channels, live = false, directIo = false, offset = 0, extraArgs } = save;
   if (offset > 0) writeFileSync(path, new Uint8Array(offset).fill(MARKER));
-  await using vm = await Qemu.start({ name: "source", memoryMib: MEMORY_MIB, bios: guest.path });
+  const machine = { name: "source", memoryMib: MEMORY_MIB, bios: guest.path };
+  await using vm = await Qemu.start({ ...machine, extraArgs });
   await configureFile(vm, channels, directIo);
   await vm.waitSerial(/00000002\n/, 10_000);
   if (!live) await vm.stop();
@@ -77,10 +79,11 @@ async function restoreWithQemu(
   round: number,
   channels: number,
   directIo = false,
+  extraArgs?: readonly string[],
 ): Promise<Uint8Array> {
   using folder = new TemporaryFolder("/dev/shm");
   const ramFile = folder.file("pc.ram");
-  const options = { name: "target", memoryMib: MEMORY_MIB, bios: guest.path, ramFile };
+  const options = { name: "target", memoryMib: MEMORY_MIB, bios: guest.path, ramFile, extraArgs };
   await using vm = await Qemu.start({ ...options, paused: true, incoming: "defer" });
   await configureFile(vm, channels, directIo);
   await vm.migrateIncoming(uri);
@@ -238,4 +241,27 @@ qemuTest(
     await guest.expectGoesOn(source, target);
   },
   60_000,
+);
+
+qemuTest(
+  "multifd/file/mapped-ram keeps device sections in front of RAM, graphics memory and several blocks",
+  async () => {
+    using folder = new TemporaryFolder();
+    await using guest = await assembleTinyGuest({ noiseBytes: MIB });
+    const more = "-object memory-backend-ram,id=more,size=256M -device virtio-mem-pci,memdev=more";
+    const extraArgs = `-m ${MEMORY_MIB}M,maxmem=1G ${more},id=vm0 -device VGA`.split(" ");
+    const [original, copy] = [folder.file("original.snap"), folder.file("copy.snap")];
+    const round = await saveWithQemu(guest, original, { channels: 2, extraArgs });
+    using source = openMappedRamFile(original);
+    expect(source.index.early.byteLength).toBeGreaterThan(0);
+    const names = source.blocks.map(({ idstr }) => idstr);
+    expect(names).toContain("pc.ram");
+    expect(names.some((idstr) => idstr.endsWith("vga.vram"))).toBe(true);
+    const { blocks } = await source.load({ channels: 3 });
+    const guestState = source.guestState();
+    await using writer = await createMappedRamFile({ path: copy, blocks, guestState });
+    await writer.write();
+    await writer.complete();
+    await restoreWithQemu(guest, `file:${copy}`, round, 3, false, extraArgs);
+  },
 );
