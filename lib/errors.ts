@@ -91,9 +91,10 @@ export function toErrorRecord(error: unknown, context: ErrorContext = {}): Error
   ) as unknown as ErrorRecord;
 }
 
-/** Builds the error a record was made of. */
-export function fromErrorRecord(record: ErrorRecord): MultifdError {
-  const { code, message, ...context } = record;
+/** Builds the error a record was made of; `cause` is there only in the thread it happened in. */
+export function fromErrorRecord(record: ErrorRecord, cause?: unknown): MultifdError {
+  const { code, message, ...where } = record;
+  const context = { ...where, cause };
   if (code === "ERR_MULTIFD_LIBRARY") return new MissingLibraryError(message, context);
   if (code === "ERR_MULTIFD_SYSTEM") return new SystemError(message, context);
   const found = CLASSES.find(([prefix]) => code === prefix || code.startsWith(`${prefix}_`));

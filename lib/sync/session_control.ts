@@ -15,7 +15,7 @@ import {
   toErrorRecord,
   type ErrorContext,
   type ErrorRecord,
-  type MultifdError,
+  MultifdError,
 } from "../errors.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import type { Stoppable } from "./semaphore.ts";
@@ -63,6 +63,8 @@ export class SessionControl implements Stoppable {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #record: Uint8Array;
+  /** What is behind an error that was recorded through this object; it does not cross threads. */
+  #cause: unknown;
 
   constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(RECORD_AT + RECORD_BYTES_MAX)) {
     this.buffer = buffer;
@@ -91,6 +93,7 @@ export class SessionControl implements Stoppable {
   /** Records `error` if nothing ended the session before, and leaves stopping to another thread. */
   record(error: unknown, context: ErrorContext = {}): void {
     if (Atomics.compareExchange(this.#words, OUTCOME, OPEN, WRITING) === OPEN) {
+      this.#cause = error instanceof MultifdError ? error.cause : error;
       const record = toErrorRecord(error, { phase: this.phase, ...context });
       const { written } = encodeInto(JSON.stringify(record), this.#record);
       this.#words[RECORD_BYTES] = written;
@@ -109,7 +112,8 @@ export class SessionControl implements Stoppable {
     // Pairs with the store in `fail`: the record is complete before the outcome says so.
     if (Atomics.load(this.#words, OUTCOME) !== FAILED) return undefined;
     const bytes = this.#record.slice(0, this.#words[RECORD_BYTES]);
-    return fromErrorRecord(JSON.parse(new TextDecoder().decode(bytes)) as ErrorRecord);
+    const record = JSON.parse(new TextDecoder().decode(bytes)) as ErrorRecord;
+    return fromErrorRecord(record, this.#cause);
   }
 
   /** Throws the error that ended the session, if one did. */
