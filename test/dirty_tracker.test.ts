@@ -78,6 +78,22 @@ describe("trackDirtyPages: several threads write at random", () => {
   });
 });
 
+describe("trackDirtyPages: blocks of several pieces", () => {
+  for (const method of ["compare", "auto"] as const) {
+    test(`pages at all borders are found by ${method}`, async () => {
+      const pieces = Array.from({ length: 4 }, () => new SharedArrayBuffer(65_536));
+      const block = RamBlock.fromBuffer("pc.ram", pieces, { pageSize: 8192 });
+      using tracker = await trackDirtyPages(block, { method });
+      expect(tracker.method).toBe(method === "auto" && kernelTracks ? "write-protect" : "compare");
+      const written = [0, 7, 8, 15, 24, 31];
+      for (const page of written) block.view(page * 8192 + 8191, 1)[0] = 1;
+      const dirty = new PageBitmap(block.pages);
+      await tracker.fetch(dirty);
+      expect(pagesOf(dirty)).toEqual(written);
+    });
+  }
+});
+
 describe("trackDirtyPages: choice of the method", () => {
   test("write protection is taken where the kernel has it, else comparison with a reason", () => {
     using tracker = trackDirtyPagesBlocking(RamBlock.allocate("pc.ram", 8192));
