@@ -428,6 +428,29 @@ describe("listenSecondary: fail-over", () => {
     expect(primary.failOver).toMatchObject({ epoch: 1, pending: { epoch: 2, applied: "no" } });
   });
 
+  test("the primary takes over while the secondary stands still for a checkpoint", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({ blocks: [block] });
+    const { primary, secondary } = pair;
+    await primary.start();
+    const left = await primary.run({
+      delayMs: 0,
+      capture: () => {
+        bytesOf(block).fill(primary.epoch + 1);
+        // The fourth is captured and not sent any more.
+        if (primary.epoch === 3) void primary.takeOver();
+        return { dirty: allDirty(block) };
+      },
+    });
+    expect(left).toMatchObject({ epoch: 3, pending: { epoch: 4, applied: "no" } });
+    expect(await secondary.ended()).toMatchObject({
+      epoch: 3,
+      pending: { epoch: 4, applied: "no" },
+    });
+    expect(bytesOf(secondary.blocks[0]!).every((byte) => byte === 3)).toBe(true);
+    expect(bytesOf(block).every((byte) => byte === 4)).toBe(true);
+  });
+
   test("a connection that is lost while a checkpoint is applied leaves all of it in place", async () => {
     const block = RamBlock.allocate("pc.ram", 32 * MIB);
     await using pair = await makePair({ blocks: [block] });
