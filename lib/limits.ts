@@ -49,8 +49,8 @@ export const BLOCKS_MAX = 256;
 export const SEGMENTS_MAX = 4096;
 
 /**
- * Most bytes a block of a mapped-ram file may have, what `SEGMENTS_MAX` allocated segments hold. It
- * bounds the bitmaps that opening a file takes into memory, 128 MiB for one such block.
+ * Most bytes all blocks of a mapped-ram file may have together, what `SEGMENTS_MAX` allocated
+ * segments hold. It bounds the bitmaps that opening a file takes into memory, to 128 MiB.
  */
 export const MAPPED_RAM_BYTES_MAX = SEGMENTS_MAX * SEGMENT_BYTES;
 

@@ -79,7 +79,7 @@ test("readRegionHeader() rejects every field out of range with a code of its own
     expect([fields, error.code]).toEqual([fields, `ERR_MULTIFD_STREAM_${code}`]);
     expect(error.message).toMatch(/^Cannot read .*[^.]$/);
   }
-  const huge = { idstr: "huge", bytes: 2 ** 43 };
+  const huge = { idstr: "huge", bytes: 2 ** 45 };
   const error = thrownBy(() => readRegionHeader(readerOf(header({})), huge, context));
   expect(error.code).toBe("ERR_MULTIFD_LIMIT_BLOCKS");
 });

@@ -11,7 +11,7 @@
  * @module
  */
 import { LimitError, StreamError } from "../errors.ts";
-import { BLOCK_PAGES_MAX, MAPPED_RAM_BYTES_MAX, PAGE_SIZES } from "../limits.ts";
+import { BLOCK_PAGES_MAX, PAGE_SIZES } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
@@ -116,10 +116,10 @@ export function readRegionHeader(
   if (bytes % pageSize !== 0) {
     throw fileError("PAGE_SIZE", `block ${name} of ${bytes} bytes, must be whole pages`);
   }
-  if (bytes > MAPPED_RAM_BYTES_MAX || bytes / pageSize > BLOCK_PAGES_MAX) {
+  if (bytes / pageSize > BLOCK_PAGES_MAX) {
     throw new LimitError(
       "ERR_MULTIFD_LIMIT_BLOCKS",
-      `Cannot read mapped-ram file: block ${name} has ${bytes} bytes, at most ${MAPPED_RAM_BYTES_MAX}`,
+      `Cannot read mapped-ram file: block ${name} has ${bytes / pageSize} pages, at most ${BLOCK_PAGES_MAX}`,
     );
   }
   if (context.ignoreShared && bitmapOffset === 0 && pagesOffset === 0) return undefined;

@@ -8,6 +8,8 @@
  * @module
  */
 import { addressOf } from "../../ffi/arena.ts";
+import { LimitError } from "../errors.ts";
+import { MAPPED_RAM_BYTES_MAX } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
@@ -71,6 +73,7 @@ class IndexReader implements MainStreamHandler {
   readonly #blocks: MappedRamBlock[] = [];
   readonly #sharedBlocks: string[] = [];
   readonly #early: Uint8Array[] = [];
+  #ramBytes = 0;
   #configuration: StreamConfiguration | undefined;
   #ignoreShared = false;
   #ramSectionId: number | undefined;
@@ -122,6 +125,13 @@ class IndexReader implements MainStreamHandler {
     if (region === undefined) {
       this.#sharedBlocks.push(block.idstr);
       return;
+    }
+    this.#ramBytes += region.bytes;
+    if (this.#ramBytes > MAPPED_RAM_BYTES_MAX) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_RAM",
+        `Cannot read mapped-ram file: more than ${MAPPED_RAM_BYTES_MAX} bytes of RAM, the most allowed`,
+      );
     }
     const pages = region.bytes / region.pageSize;
     const present = readBitmap(this.#source, region, pages);

@@ -1,0 +1,164 @@
+import { expect, test } from "bun:test";
+import {
+  closeSync,
+  ftruncateSync,
+  lstatSync,
+  openSync,
+  readdirSync,
+  symlinkSync,
+  truncateSync,
+} from "node:fs";
+import { layOutRegion, writeRegionHeader } from "../lib/file/mapped_ram_format.ts";
+import { FileOutput } from "../lib/file/positioned_io.ts";
+import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
+import {
+  createMappedRamFile,
+  LimitError,
+  openMappedRamFile,
+  RamBlock,
+  type CreateMappedRamOptions,
+} from "../mod.ts";
+import { rejectionOf, thrownBy } from "./kit/errors.ts";
+import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
+
+const PAGE = 4096;
+const TIB = 2 ** 40;
+
+/** A file that announces blocks of those lengths, all of them holes. */
+function writeAnnouncement(path: string, lengths: readonly number[]): void {
+  const fd = openSync(path, "w");
+  try {
+    const output = new FileOutput(fd, 0);
+    const writer = new MainStreamWriter(output.writer);
+    const configuration = { machine: "none", capabilities: ["mapped-ram"] };
+    writer.header(configuration);
+    writer.beginRamSection("start");
+    output.writer.u64(lengths.reduce((sum, bytes) => sum + bytes, 0) + 4);
+    for (const [index, bytes] of lengths.entries()) {
+      const block = { idstr: `block${index}`, bytes };
+      output.writer.countedString(block.idstr);
+      output.writer.u64(bytes);
+      const region = layOutRegion(block, PAGE, output.flush());
+      writeRegionHeader(output.writer, region);
+      output.seek(region.pagesOffset + bytes);
+      ftruncateSync(fd, region.pagesOffset + bytes);
+    }
+    writer.endRamSection();
+    writer.beginRamSection("end");
+    writer.endRamSection();
+    writer.end({ devices: [] });
+    output.seal((seal) => {
+      seal.u32(0x5145_564d);
+      seal.u32(3);
+    });
+  } finally {
+    closeSync(fd);
+  }
+}
+
+function leftovers(): { readonly descriptors: number; readonly threads: number } {
+  return {
+    descriptors: readdirSync("/proc/self/fd").length,
+    threads: readdirSync("/proc/self/task").length,
+  };
+}
+
+async function save(options: CreateMappedRamOptions): Promise<void> {
+  await using writer = await createMappedRamFile({ sync: false, ...options });
+  await writer.write();
+  await writer.complete();
+}
+
+test("openMappedRamFile() and load() hold what a file announces to their limits", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("large.snap");
+  writeAnnouncement(path, [3 * TIB, 2 * TIB]);
+  const error = thrownBy(() => openMappedRamFile(path));
+  expect(error).toBeInstanceOf(LimitError);
+  expect(error.code).toBe("ERR_MULTIFD_LIMIT_RAM");
+
+  writeAnnouncement(path, [1 * TIB]);
+  using file = openMappedRamFile(path);
+  expect(file.block("block0").bytes).toBe(TIB);
+  expect(file.readPage("block0", 2 ** 28 - 1).every((byte) => byte === 0)).toBe(true);
+  expect(await rejectionOf(file.load())).toMatchObject({ code: "ERR_MULTIFD_LIMIT_RAM" });
+  expect(await rejectionOf(file.load({ ramBytesMax: TIB - 1 }))).toBeInstanceOf(LimitError);
+});
+
+test("load() checks the memory it is given, and loads a part of the blocks", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.snap");
+  const blocks = ["a", "b", "c"].map((idstr) => RamBlock.allocate(idstr, 20 * PAGE));
+  for (const [index, block] of blocks.entries()) fillBlock(block, index);
+  await save({ path, blocks });
+  using file = openMappedRamFile(path);
+  const target = RamBlock.allocate("b", 20 * PAGE);
+  const loaded = await file.load({ blocks: [target], zeroed: true, channels: 3 });
+  expect(loaded.blocks).toEqual([target]);
+  expect(differingPages(target, blocks[1]!)).toEqual([]);
+  for (const wrong of [
+    RamBlock.allocate("d", 20 * PAGE),
+    RamBlock.allocate("b", 19 * PAGE),
+    RamBlock.allocate("b", 20 * PAGE * 4, { pageSize: 16_384 }),
+  ]) {
+    await expect(file.load({ blocks: [wrong] })).rejects.toThrow(RangeError);
+  }
+  await expect(file.load({ channels: 0 })).rejects.toThrow(RangeError);
+});
+
+test("MappedRamWriter keeps a symbolic link, writes in place on request, and calls in order", async () => {
+  using folder = new TemporaryFolder();
+  const [path, link] = [folder.file("guest.snap"), folder.file("link.snap")];
+  const block = RamBlock.allocate("pc.ram", 600 * PAGE);
+  fillBlock(block, 1);
+  await save({ path, blocks: [block] });
+  symlinkSync("guest.snap", link);
+  fillBlock(block, 2);
+  await save({ path: link, blocks: [block] });
+  expect(lstatSync(link).isSymbolicLink()).toBe(true);
+
+  fillBlock(block, 3);
+  {
+    const options = { path, blocks: [block], inPlace: true, sync: false };
+    await using writer = await createMappedRamFile(options);
+    expect(readdirSync(folder.path).toSorted()).toEqual(["guest.snap", "link.snap"]);
+    // From here on the old file is gone and the new one is not there yet.
+    expect(thrownBy(() => openMappedRamFile(path)).code).toMatch(/_(MAGIC|TRUNCATED)$/);
+    const calls = [
+      writer.writeRange(block, 0, 300),
+      writer.writeRange(block, 300, 600),
+      writer.complete(),
+    ];
+    await Promise.all(calls);
+  }
+  using file = openMappedRamFile(link);
+  const { blocks } = await file.load();
+  expect(differingPages(block, blocks[0]!)).toEqual([]);
+});
+
+test("MappedRamWriter and load() leave no thread and no descriptor, failed or not", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.snap");
+  const block = RamBlock.allocate("pc.ram", 700 * PAGE);
+  fillBlock(block, 1);
+  const work = async (): Promise<void> => {
+    await save({ path, blocks: [block], channels: 4 });
+    using file = openMappedRamFile(path);
+    await file.load({ channels: 4 });
+    truncateSync(path, file.block("pc.ram").pagesOffset + 100 * PAGE);
+    await rejectionOf(file.load({ channels: 4 }));
+  };
+  await work(); // threads that the runtime keeps for itself are there from now on
+  await Bun.sleep(300);
+  const before = leftovers();
+  for (let round = 0; round < 5; round++) await work();
+  const deadline = performance.now() + 10_000;
+  const grown = (): boolean => {
+    const now = leftovers();
+    return now.descriptors > before.descriptors || now.threads > before.threads + 2;
+  };
+  while (grown() && performance.now() < deadline) await Bun.sleep(50);
+  expect(leftovers().descriptors).toBeLessThanOrEqual(before.descriptors);
+  expect(leftovers().threads).toBeLessThanOrEqual(before.threads + 2); // the runtime's own vary
+});
