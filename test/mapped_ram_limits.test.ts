@@ -7,6 +7,7 @@ import {
   readdirSync,
   symlinkSync,
   truncateSync,
+  unlinkSync,
 } from "node:fs";
 import { layOutRegion, writeRegionHeader } from "../lib/file/mapped_ram_format.ts";
 import { FileOutput } from "../lib/file/positioned_io.ts";
@@ -135,6 +136,25 @@ test("MappedRamWriter keeps a symbolic link, writes in place on request, and cal
   using file = openMappedRamFile(link);
   const { blocks } = await file.load();
   expect(differingPages(block, blocks[0]!)).toEqual([]);
+});
+
+test("createMappedRamFile() and openMappedRamFile() use a file that is only open, and has no name", async () => {
+  using folder = new TemporaryFolder();
+  const block = RamBlock.allocate("pc.ram", 400 * PAGE);
+  fillBlock(block, 5);
+  const fd = openSync(folder.file("nameless"), "w+");
+  try {
+    unlinkSync(folder.file("nameless"));
+    for (const path of [`/proc/self/fd/${fd}`, `/dev/fd/${fd}`]) {
+      await save({ path, blocks: [block], channels: 3, directIo: true, sync: true });
+      using file = openMappedRamFile(path);
+      const { blocks } = await file.load({ directIo: true });
+      expect(differingPages(block, blocks[0]!)).toEqual([]);
+    }
+    expect(readdirSync(folder.path)).toEqual([]);
+  } finally {
+    closeSync(fd);
+  }
 });
 
 test("MappedRamWriter and load() leave no thread and no descriptor, failed or not", async () => {

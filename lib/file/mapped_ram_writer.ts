@@ -35,7 +35,10 @@ import { FileOutput, writeWhole } from "./positioned_io.ts";
 
 /** How a file is made. */
 export interface CreateMappedRamOptions extends FileChannelOptions {
-  /** File to write; it appears when the writer is completed, unless it is written in place. */
+  /**
+   * File to write; it appears when the writer is completed, unless it is written in place. A file
+   * that is open already can be named as `/proc/self/fd/N`, and is written in place.
+   */
   readonly path: string;
   /** The RAM blocks, in the order they shall have; the caller keeps them alive. */
   readonly blocks: readonly RamBlock[];

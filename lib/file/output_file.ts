@@ -22,6 +22,9 @@ import { dirname } from "node:path";
 import { promisify } from "node:util";
 import { SystemError } from "../errors.ts";
 
+/** A file that the process has open already: it has no name that could be given to another one. */
+const DESCRIPTOR_PATH = /^\/(?:dev|proc\/self|proc\/\d+)\/fd\/\d+$/;
+
 const FILE_MODE = 0o600; // guest memory is nobody else's business
 
 /** See the module comment. */
@@ -39,7 +42,8 @@ export class OutputFile implements Disposable {
 
   /**
    * @param offset First byte to write; what is in front of it stays, what follows is cut off.
-   * @param inPlace Write to `path` itself; always so when `offset` is not 0.
+   * @param inPlace Write to `path` itself; always so when `offset` is not 0, and for descriptors
+   * that are open already (`/proc/self/fd/N`).
    * @throws {SystemError} when the file cannot be made.
    */
   constructor(path: string, offset: number, inPlace: boolean) {
@@ -47,7 +51,7 @@ export class OutputFile implements Disposable {
     this.#regular = existing?.regular ?? true;
     this.#target = existing?.path ?? path;
     this.#offset = offset;
-    this.#aside = !inPlace && offset === 0 && this.#regular;
+    this.#aside = !inPlace && offset === 0 && this.#regular && !DESCRIPTOR_PATH.test(path);
     this.path = this.#aside ? `${this.#target}.partial-${randomUUID().slice(0, 8)}` : path;
     this.fd = system(`Cannot create ${this.path}`, () => {
       const flags = constants.O_WRONLY | constants.O_CREAT | (this.#aside ? constants.O_EXCL : 0);
@@ -81,7 +85,7 @@ export class OutputFile implements Disposable {
       );
     }
     this.#committed = true;
-    if (!durable) return;
+    if (!durable || !this.#aside) return;
     system(`Cannot sync folder of ${this.#target}`, () => {
       const folder = openSync(dirname(this.#target), constants.O_RDONLY);
       try {
@@ -121,7 +125,8 @@ export class OutputFile implements Disposable {
 function existingFile(path: string): { path: string; regular: boolean } | undefined {
   const found = statSync(path, { throwIfNoEntry: false });
   if (found === undefined) return undefined;
-  return { path: found.isFile() ? realpathSync(path) : path, regular: found.isFile() };
+  const named = found.isFile() && !DESCRIPTOR_PATH.test(path);
+  return { path: named ? realpathSync(path) : path, regular: found.isFile() };
 }
 
 function system<Result>(action: string, call: () => Result): Result {

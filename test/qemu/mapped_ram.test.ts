@@ -3,7 +3,7 @@
  * those of QEMU's test suite.
  */
 import { expect } from "bun:test";
-import { existsSync, readFileSync, writeFileSync } from "node:fs";
+import { readFileSync, writeFileSync } from "node:fs";
 import {
   createMappedRamFile,
   openMappedRamFile,
@@ -134,6 +134,27 @@ for (const [path, save] of READ_CASES) {
   });
 }
 
+/**
+ * Checks that two files of the same guest differ in nothing but the number of empty RAM sections,
+ * which says how long saving took.
+ */
+function expectSameFile(original: string, copy: string): void {
+  const ends = [original, copy].map((path) => {
+    using file = openMappedRamFile(path);
+    const last = file.blocks.at(-1)!;
+    return { bytes: readFileSync(path), ramEnd: last.pagesOffset + last.bytes, index: file.index };
+  });
+  const [ours, theirs] = [ends[1]!, ends[0]!];
+  const setupEnd = theirs.ramEnd + 8 + 5; // end record and footer of the setup section
+  expect(ours.ramEnd).toBe(theirs.ramEnd);
+  expect(ours.bytes.subarray(0, setupEnd).equals(theirs.bytes.subarray(0, setupEnd))).toBe(true);
+  const finalBytes = 5 + 5 + 8 + 5; // command, then header, end record and footer of the section
+  const tails = [ours, theirs].map(({ bytes, index }) =>
+    bytes.subarray(index.deviceStateOffset - finalBytes),
+  );
+  expect(tails[0]!.equals(tails[1]!)).toBe(true);
+}
+
 type WriteOptions = Partial<CreateMappedRamOptions> & {
   readonly readers: number;
   readonly readDirect?: boolean;
@@ -165,7 +186,8 @@ qemuTest(
       await using writer = await createMappedRamFile({ ...options, path, blocks, guestState });
       await writer.write();
       await writer.complete();
-      expect([name, existsSync(path)]).toEqual([name, true]);
+      const comparable = offset === 0 && options.zeroPageDetection === undefined;
+      if (comparable) expectSameFile(original, path);
       const uri = offset > 0 ? `file:${path},offset=${offset}` : `file:${path}`;
       const restored = await restoreWithQemu(guest, uri, round, readers, readDirect);
       expect(Buffer.compare(restored, Buffer.concat([...(blocks[0]?.views() ?? [])]))).toBe(0);
