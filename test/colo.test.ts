@@ -549,7 +549,7 @@ describe("listenSecondary: fail-over", () => {
     expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(Error);
     expect(await secondary.ended()).toMatchObject({
       epoch: 0,
-      cause: { code: "ERR_MULTIFD_STREAM_COLO", side: "destination", phase: "end" },
+      cause: { code: "ERR_MULTIFD_STREAM_COLO", side: "destination", phase: "checkpoint" },
     });
   });
 

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { closeSync, openSync, readSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import {
@@ -75,6 +76,24 @@ describe("trackDirtyPages: several threads write at random", () => {
       tracker.fetchBlocking(dirty);
       expect([tracker.method, pagesOf(dirty)]).toEqual([tracker.method, written]);
     }
+  });
+});
+
+describe("trackDirtyPages: writes that are no store instruction", () => {
+  test("what a system call reads into the block has changed it", async () => {
+    const block = RamBlock.allocate("pc.ram", 64 * 4096);
+    using tracker = await trackDirtyPages(block);
+    const fd = openSync("/dev/urandom", "r");
+    try {
+      // Whole pages, and a few bytes across the border of two.
+      expect(readSync(fd, block.view(4 * 4096, 3 * 4096))).toBe(3 * 4096);
+      expect(readSync(fd, block.view(20 * 4096 - 8, 16))).toBe(16);
+    } finally {
+      closeSync(fd);
+    }
+    const dirty = new PageBitmap(block.pages);
+    await tracker.fetch(dirty);
+    expect(pagesOf(dirty)).toEqual([4, 5, 6, 19, 20]);
   });
 });
 

@@ -105,6 +105,7 @@ export class BlockingSecondary implements Disposable {
       ? new LocalWrites(this.#receiver.blocks, link.table, crew)
       : undefined;
     link.table.collecting = true;
+    this.#control.phase = "checkpoint";
     this.#progress.reach(0);
     this.#hooks.onReady();
     sendColoMessage(link.replies, ColoMessage.CHECKPOINT_READY);

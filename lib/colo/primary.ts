@@ -127,7 +127,8 @@ export class ColoPrimary implements AsyncDisposable {
   /**
    * Makes the first copy: sends everything, then further rounds of what changes meanwhile if asked.
    * Memory that is written to during the last round arrives as a mixture, which the first checkpoint
-   * puts right: whoever tracks changes starts before this call.
+   * puts right: whoever tracks changes starts before this call. Rounds find changes on their own, by
+   * comparison where a tracker of the caller's has the kernel's write protection already.
    */
   async start(options: SendOptions = {}): Promise<void> {
     const { rounds = 1, roundDelayMs = 0 } = options;
