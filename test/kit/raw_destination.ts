@@ -19,8 +19,13 @@ export interface RawDestinationOptions {
   readonly reading?: boolean;
   /** Answer the first PING, so that the sender goes on; default true. */
   readonly pong?: boolean;
-  /** Called with the connection's kind and all its bytes so far, after each piece. */
-  readonly onData?: (kind: "main" | "channel", bytes: number, socket: Socket) => void;
+  /** Called with the connection's kind, the number of its bytes so far, and each piece itself. */
+  readonly onData?: (
+    kind: "main" | "channel",
+    bytes: number,
+    socket: Socket,
+    piece: Buffer,
+  ) => void;
   /** Called with the main connection when it has ended its stream with a VM description. */
   readonly onEnd?: (main: Socket) => void;
 }
@@ -57,7 +62,7 @@ export class RawDestination implements AsyncDisposable {
         if (kind === "main" && bytes === 0 && pong) socket.write(PONG);
         bytes += chunk.byteLength;
         tail = Buffer.concat([tail, chunk]).subarray(-200);
-        onData?.(kind, bytes, socket);
+        onData?.(kind, bytes, socket, chunk);
         // The description of a sender of this library begins with its page size.
         if (kind === "main" && tail.includes('{"page_size"') && tail.at(-1) === 0x7d)
           onEnd?.(socket);
