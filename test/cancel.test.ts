@@ -1,5 +1,7 @@
 import { beforeAll, expect, test } from "bun:test";
-import { CancelledError, connect, listen, RamBlock } from "../mod.ts";
+import { close } from "../ffi/libc.ts";
+import { listenSocket } from "../lib/net/socket.ts";
+import { CancelledError, connect, formatEndpoint, listen, RamBlock } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RawDestination } from "./kit/raw_destination.ts";
@@ -86,6 +88,25 @@ const receiving =
   };
 
 const cases: readonly [string, Session][] = [
+  [
+    "a sender that waits to be let in",
+    async (signal, ready) => {
+      // Room for one connection, and nobody accepts it: the others wait for the kernel.
+      const listener = listenSocket({ kind: "tcp", host: "127.0.0.1", port: 0 }, 0);
+      setTimeout(ready, 300);
+      try {
+        await connect({
+          endpoint: formatEndpoint(listener.endpoint),
+          channels: 4,
+          blocks: [large],
+          timeouts: testTimeouts,
+          signal,
+        });
+      } finally {
+        close(listener.fd);
+      }
+    },
+  ],
   [
     "a sender that waits for the destination's answer",
     async (signal, ready) => {

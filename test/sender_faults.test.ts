@@ -1,6 +1,16 @@
 import { beforeAll, expect, test } from "bun:test";
 import { createServer } from "node:net";
-import { connect, RamBlock, type ConnectOptions, type MultifdError, type Sender } from "../mod.ts";
+import { close } from "../ffi/libc.ts";
+import { listenSocket } from "../lib/net/socket.ts";
+import {
+  connect,
+  formatEndpoint,
+  parseEndpoint,
+  RamBlock,
+  type ConnectOptions,
+  type MultifdError,
+  type Sender,
+} from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RawDestination, shut, type RawDestinationOptions } from "./kit/raw_destination.ts";
@@ -169,6 +179,39 @@ test("connect() rejects when nobody listens, with the reason and the address", a
   );
   expect(missing).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "ENOENT" });
   await expectReleased(before);
+});
+
+/** A listener that never accepts, with room for one connection, so that the next one has to wait. */
+function fullListener(endpoint: string): Disposable & { readonly endpoint: string } {
+  const listener = listenSocket(parseEndpoint(endpoint), 0);
+  return {
+    endpoint: formatEndpoint(listener.endpoint),
+    [Symbol.dispose]: () => {
+      close(listener.fd);
+      listener.removeFile();
+    },
+  };
+}
+
+test("connect() rejects when a listener lets nobody in within the limit", async () => {
+  using folder = temporaryFolder();
+  for (const endpoint of ["127.0.0.1:0", `unix:${folder.path}/socket`]) {
+    const before = resourcesNow();
+    {
+      using full = fullListener(endpoint);
+      const error = await rejectionOf(
+        connect({
+          endpoint: full.endpoint,
+          channels: 4,
+          blocks: [large],
+          timeouts: { ...timeouts, connectMs: 600 },
+        }),
+      );
+      expect(error).toMatchObject({ side: "source", phase: "connect", peer: full.endpoint });
+      expect(error.code).toStartWith("ERR_MULTIFD_TIMEOUT");
+    }
+    await expectReleased(before);
+  }
 });
 
 test("connect() rejects when the host has no address", async () => {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
 import {
+  DigestError,
   PageBitmap,
   RamBlock,
   type CompressionMethod,
@@ -234,10 +235,30 @@ test("multifd/queue sends single pages, ranges and a dirty bitmap, and clears it
   expect(result.sent).toMatchObject({ normalPages: 11, zeroPages: 0 });
 });
 
-test("multifd/verify compares digests, and both sides hear of a difference", async () => {
+test("multifd/verify compares the digests of all blocks", async () => {
   const blocks = oddBlocks();
   const result = await transfer({ sender: { blocks, verify: true } });
   expectEqual(result.blocks, blocks);
+});
+
+test("multifd/verify tells both sides when the memory is not what was sent", async () => {
+  const blocks = oddBlocks();
+  const failures: unknown[] = [];
+  await transfer({
+    sender: { blocks, verify: true },
+    send: async (sender, receiver) => {
+      await sender.send();
+      // Changed behind the sender's back: no round has this byte, the digest has.
+      blocks[2]!.view(5 * 4096, 4096)[77]! ^= 1;
+      const ends = await Promise.allSettled([sender.complete(), receiver.complete()]);
+      failures.push(...ends.map((end) => end.status === "rejected" && (end.reason as unknown)));
+    },
+  }).catch(() => {});
+  const [sending, receiving] = failures;
+  expect(receiving).toBeInstanceOf(DigestError);
+  expect(receiving).toMatchObject({ code: "ERR_MULTIFD_DIGEST", side: "destination" });
+  expect((receiving as Error).message).toContain("0000:00:02.0/vga.vram");
+  expect(sending).toMatchObject({ code: "ERR_MULTIFD_PEER", side: "source" });
 });
 
 test("multifd/max-bandwidth keeps to the limit within a factor of two", async () => {
