@@ -157,6 +157,26 @@ test("createMappedRamFile() and openMappedRamFile() use a file that is only open
   }
 });
 
+test("MappedRamWriter and load() work while channels still start, round after round", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.snap");
+  const block = RamBlock.allocate("pc.ram", 48 * 2 ** 20);
+  // With direct I/O each channel that is ready starts another one, in the middle of a pass.
+  const many = { channels: 24, directIo: true };
+  await using writer = await createMappedRamFile({ path, blocks: [block], sync: false, ...many });
+  for (let round = 1; round <= 4; round++) {
+    for (const view of block.views()) view.fill(round === 2 ? 0 : round);
+    await writer.write();
+  }
+  const { normalPages, zeroPages, channels } = await writer.complete();
+  expect([normalPages, zeroPages]).toEqual([3 * block.pages, block.pages]);
+  expect(channels).toHaveLength(24);
+  using file = openMappedRamFile(path);
+  const loaded = await file.load({ ...many, prefault: true });
+  expect(differingPages(block, loaded.blocks[0]!)).toEqual([]);
+  expect(loaded.statistics.normalPages).toBe(block.pages);
+});
+
 test("MappedRamWriter and load() leave no thread and no descriptor, failed or not", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");

@@ -44,6 +44,11 @@ export class FileChannel {
     let firstWindow = 0;
     while (!control.stopping) {
       const window = round.takeWindow();
+      if (window < firstWindow) {
+        // The next pass has begun before this channel saw the end of its own: it goes on with it.
+        index = 0;
+        firstWindow = 0;
+      }
       while (index < blocks.length && window >= firstWindow + blocks[index].windows) {
         firstWindow += blocks[index].windows;
         index++;
