@@ -179,6 +179,9 @@ async function runBoth(values: Arguments): Promise<void> {
 
 await runProgram(USAGE, async (signal) => {
   const values = parseProgramArguments(OPTIONS);
+  // Before any process is started.
+  byteCount("--table", values.table);
+  for (const name of ["delay", "kill-after"] as const) wholeNumber(`--${name}`, values[name]);
   switch (oneOf("--role", values.role, ["both", "primary", "secondary"])) {
     case "primary":
       return runPrimary(values, signal);

@@ -16,6 +16,7 @@ import {
   type CompressionMethod,
 } from "../mod.ts";
 import { ColoMessage } from "../lib/wire/colo_message.ts";
+import { runExample } from "./kit/example_program.ts";
 import { CutProxy } from "./kit/cut_proxy.ts";
 
 const KILLS = Number(process.env["MULTIFD_COLO_KILLS"] ?? 4);
@@ -121,5 +122,26 @@ describe("colo/kill: secondary", () => {
     const seal = await writer.pause();
     expect(seal.changes).toBeGreaterThan(last!.changes);
     expect(KeyValueTable.inspect(new Uint8Array(memory))?.sums).toEqual(seal.sums);
+  });
+});
+
+describe("examples/colo.ts", () => {
+  test("kills its primary and proves what the secondary holds", async () => {
+    const args = ["--json", "--table", "1M", "--delay", "20", "--kill-after", "300"];
+    const { status, stderr, result } = await runExample("colo", args);
+    expect([status, stderr]).toEqual([0, ""]);
+    expect(result).toMatchObject({ equal: true });
+    expect(result["wentOn"]).toBeGreaterThan(0);
+  });
+
+  test("refuses arguments that cannot work with status 2", async () => {
+    for (const args of [
+      ["--role", "third"],
+      ["--role", "primary"],
+      ["--table", "x"],
+      ["--delay", "-1"],
+    ]) {
+      expect((await runExample("colo", args)).status).toBe(2);
+    }
   });
 });
