@@ -39,7 +39,12 @@ const CONTENT_CHUNK_BYTES = 1_048_576;
 
 /** Same names in both processes. */
 function deviceOf(index: number, fd: number): DeviceDefinition {
-  return descriptorDevice({ idstr: "0000:00:05.0/vfio", instanceId: index, fd });
+  return descriptorDevice({
+    idstr: "0000:00:05.0/vfio",
+    instanceId: index,
+    fd,
+    waitWhenFull: true, // a disk may be slower than the connection
+  });
 }
 
 const stateFile = (directory: string, index: number): string => join(directory, `state${index}`);

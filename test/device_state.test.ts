@@ -18,6 +18,7 @@ import {
 } from "../mod.ts";
 import { chunkLengths, deviceBytes } from "./kit/device_content.ts";
 import { rejectionOf } from "./kit/errors.ts";
+import { fixtureResult } from "./kit/subprocess.ts";
 
 const MIB = 1_048_576;
 const module = new URL("./device_tasks.ts", import.meta.url).href;
@@ -346,6 +347,41 @@ test("multifd/device/pauses: silence between packets is no stall, on either side
   expect(words[0]).toBe(3000);
 });
 
+test("multifd/device/slow consumers: channels wait for room when the devices say so, memory is bounded", async () => {
+  const {
+    deviceBytes: moved,
+    extraBytes,
+    limitBytes,
+  } = (await fixtureResult("device_memory")) as {
+    readonly deviceBytes: number;
+    readonly extraBytes: number;
+    readonly limitBytes: number;
+  };
+  expect(moved).toBe(1024 * MIB);
+  // Queues, and (2 N + M) buffers of 1 MiB; the rest is for what threads themselves take.
+  expect(extraBytes).toBeLessThan(limitBytes + (2 * 2 + 4) * MIB + 96 * MIB);
+});
+
+test("multifd/device/waitWhenFull: every buffer in order under limits of a single one", async () => {
+  const [chunks, bytes] = [60, 40_000];
+  const total = chunkLengths(chunks, bytes).reduce((sum, length) => sum + length, 0);
+  for (const limits of [{ queuedBuffersMax: 1 }, { queuedBytesMax: 1 }]) {
+    const memory = new SharedArrayBuffer(total + 100);
+    const words = newWords();
+    const save = code("saveChunks", { seed: 3, chunks, bytes });
+    const load = code("loadChunks", { memory, words });
+    await migrate(
+      {
+        channels: 4,
+        devices: [{ idstr: "dev", save }],
+        receive: { devices: [{ idstr: "dev", waitWhenFull: true, ...limits, load }] },
+      },
+      complete,
+    );
+    expect(Buffer.compare(new Uint8Array(memory, 0, total), deviceBytes(3, 0, total))).toBe(0);
+  }
+});
+
 describe("multifd/device/failure", () => {
   const saved: DeviceDefinition = { idstr: "dev", load: code("loadNothing") };
 
@@ -455,6 +491,19 @@ describe("multifd/device/failure", () => {
         );
       },
     );
+  });
+
+  test("a consumer that stands still although channels may wait for it", async () => {
+    const wait = { waitWhenFull: true, queuedBytesMax: 95_000 };
+    const receive = {
+      timeouts: { ...timeouts, stallMs: 1000 },
+      devices: [{ idstr: "dev", ...wait, load: code("loadStuck", newWords()) }],
+    };
+    const devices = [{ idstr: "dev", save: code("saveForEver", newWords()) }];
+    await migrate({ devices, receive }, async (sender, receiver) => {
+      const { destination } = await failures(sender, receiver);
+      expect(destination.code).toBe("ERR_MULTIFD_LIMIT_DEVICE_BYTES");
+    });
   });
 
   test("a consumer so slow that the limit on buffers is passed", async () => {

@@ -159,3 +159,18 @@ export function saveSlowly(
     device.queue(new Uint8Array(1000));
   }
 }
+
+/** Queues so many bytes in full buffers, whatever is in them. */
+export function saveSameBuffer(device: SaveDevice, bytes: number): void {
+  for (let at = 0; at < bytes; at += 1_048_576) {
+    device.prepare().bytes.fill(at & 255);
+    device.finish(1_048_576);
+  }
+}
+
+/** Takes every buffer and looks at it. */
+export function countBytes(device: LoadDevice): void {
+  for (let next = device.next(); next !== undefined; next = device.next()) {
+    if (next.bytes[0] !== next.bytes.at(-1)) throw new Error("a buffer is spoilt");
+  }
+}

@@ -67,6 +67,12 @@ export interface DeviceDefinition {
   readonly queuedBytesMax?: number | undefined;
   /** Receiver: buffers that may wait for the load thread. Default 65,536. */
   readonly queuedBuffersMax?: number | undefined;
+  /**
+   * Receiver: at a limit, let the channels wait until the load thread has made room, RAM and other
+   * devices on them too, instead of failing. For loads that may be slower than the network; ends with
+   * the stall limit when the load stands still. Default false, as specified for QEMU's peers.
+   */
+  readonly waitWhenFull?: boolean | undefined;
 }
 
 /** How far a device is: what has been queued (sender) or loaded (receiver). */
@@ -191,6 +197,7 @@ function limits(device: DeviceDefinition): DeviceLimits {
   const {
     queuedBytesMax = DEVICE_QUEUED_BYTES_DEFAULT,
     queuedBuffersMax = DEVICE_QUEUED_BUFFERS_DEFAULT,
+    waitWhenFull = false,
   } = device;
   for (const [name, value, max] of [
     ["queuedBytesMax", queuedBytesMax, DEVICE_QUEUED_BYTES_MAX],
@@ -202,7 +209,7 @@ function limits(device: DeviceDefinition): DeviceLimits {
       );
     }
   }
-  return { queuedBytesMax, queuedBuffersMax };
+  return { queuedBytesMax, queuedBuffersMax, waitWhenFull };
 }
 
 function checkCode(what: string, code: DeviceCode): void {

@@ -45,8 +45,8 @@ export function memoryDevice(options: MemoryDeviceOptions): DeviceDefinition {
   }
   const code: MemoryState = { builtin: "memory", buffer, byteOffset, byteLength, chunkBytes };
   const { idstr, instanceId, format, config, configAfterRam } = options;
-  const { queuedBytesMax, queuedBuffersMax } = options;
-  const receiver = { configAfterRam, queuedBytesMax, queuedBuffersMax };
+  const { queuedBytesMax, queuedBuffersMax, waitWhenFull } = options;
+  const receiver = { configAfterRam, queuedBytesMax, queuedBuffersMax, waitWhenFull };
   return { idstr, instanceId, format, config, ...receiver, save: code, load: code };
 }
 

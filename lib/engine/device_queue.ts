@@ -2,14 +2,14 @@
  * Reassembly of one device's state at the destination: channel threads put buffers in, by index and
  * in any order; the device's load thread takes them out in order (engine description, section 4.3).
  *
- * Going above a limit is an error and not a wait: the buffer everybody waits for may be behind the
- * very channel that would be made to wait.
+ * Going above a limit is an error and not a wait, unless a device asks for it: the buffer everybody
+ * waits for may be behind the very channel that would be made to wait, which only a time limit ends.
  *
  * @module
  */
 import { addressOf } from "../../ffi/arena.ts";
 import { ChannelError, DeviceError, LimitError, TimeoutError } from "../errors.ts";
-import { CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
+import { CHANNELS_MAX, TIMEOUTS_DEFAULT, WAIT_TICK_MS } from "../limits.ts";
 import { Mutex } from "../sync/mutex.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { BuddyHeap } from "./buddy_heap.ts";
@@ -25,10 +25,12 @@ const CONFIG = 5; // index of the config, +1; 0 = not seen
 const ARRIVED = 6; // buffers read completely, config included
 const EXPECTED = 7; // buffers the sender says it has sent, +1; 0 = not said
 const RAM_LOADED = 8; // 1 once all RAM is in place
+const LOADING = 9; // 1 once the load thread takes buffers out
 // 64-bit floats, by float index:
 const QUEUED_BYTES = 8;
 const LOADED_BYTES = 9;
 const LOADED_BUFFERS = 10;
+const NEXT_IN_TURN = -1; // in place of an index: the one after the highest so far
 const RING_AT = 32; // words; entries of 4
 const ENTRY_WORDS = 4;
 
@@ -50,10 +52,12 @@ export interface DeviceLimits {
   readonly queuedBytesMax: number;
   /** Buffers that may wait for the load thread. */
   readonly queuedBuffersMax: number;
+  /** Whether channels wait for room while the device is being loaded, instead of failing. */
+  readonly waitWhenFull?: boolean;
 }
 
 /** The shared parts of a queue, to attach in another thread. */
-export interface DeviceQueueHandle extends DeviceIdentity, DeviceLimits {
+export interface DeviceQueueHandle extends DeviceIdentity, Required<DeviceLimits> {
   readonly words: SharedArrayBuffer;
   readonly heap: SharedArrayBuffer;
 }
@@ -70,12 +74,20 @@ export interface QueuedBuffer {
 
 /** Makes the shared parts of a queue. Nothing of the heap takes memory before it is used. */
 export function createDeviceQueue(device: DeviceIdentity & DeviceLimits): DeviceQueueHandle {
-  const { idstr, instanceId, format, queuedBytesMax, queuedBuffersMax } = device;
+  const {
+    idstr,
+    instanceId,
+    format,
+    queuedBytesMax,
+    queuedBuffersMax,
+    waitWhenFull = false,
+  } = device;
   // Blocks are powers of two: at worst twice the data, and small buffers take a smallest block.
   const heap = new BuddyHeap(2 * queuedBytesMax + queuedBuffersMax * 512);
   const ring = (queuedBuffersMax + RING_SLACK) * ENTRY_WORDS;
   const words = new SharedArrayBuffer((RING_AT + ring) * 4);
-  return { idstr, instanceId, format, queuedBytesMax, queuedBuffersMax, words, heap: heap.buffer };
+  const limits = { queuedBytesMax, queuedBuffersMax, waitWhenFull };
+  return { idstr, instanceId, format, ...limits, words, heap: heap.buffer };
 }
 
 /** See the module comment. Each thread makes its own object over the same handle. */
@@ -91,8 +103,15 @@ export class DeviceQueue {
   readonly #heapAddress: number;
   readonly #ring: number;
   readonly #session: Stoppable;
+  readonly #limitMs: number;
 
-  constructor(handle: DeviceQueueHandle, session: Stoppable) {
+  /** @param limitMs How long a channel waits for room while nothing is loaded. */
+  constructor(
+    handle: DeviceQueueHandle,
+    session: Stoppable,
+    limitMs: number = TIMEOUTS_DEFAULT.stallMs,
+  ) {
+    this.#limitMs = limitMs;
     this.handle = handle;
     this.idBytes = encodeIdstr(handle.idstr);
     this.instanceId = handle.instanceId;
@@ -112,27 +131,37 @@ export class DeviceQueue {
 
   /** Channel: makes room for the next buffer of a raw device; see {@linkcode reserve}. */
   reserveNext(bytes: number): number {
-    this.#lock();
-    try {
-      return this.#reserve(this.#words[SEEN] >>> 0, false, bytes);
-    } finally {
-      this.#mutex.unlock();
-    }
+    return this.reserve(NEXT_IN_TURN, false, bytes);
   }
 
   /**
-   * Channel: checks a buffer against all that has come before and makes room for it.
+   * Channel: checks a buffer against all that has come before and makes room for it, or waits until
+   * there is room if the device asked for that and is being loaded.
    *
    * @returns The index, for {@linkcode addressOf} and {@linkcode commit}.
    * @throws {DeviceError} for an index that cannot be.
    * @throws {LimitError} when more would wait than may.
    */
   reserve(idx: number, config: boolean, bytes: number): number {
-    this.#lock();
-    try {
-      return this.#reserve(idx, config, bytes);
-    } finally {
-      this.#mutex.unlock();
+    let next = -1;
+    let deadline = 0;
+    for (;;) {
+      const seen = Atomics.load(this.#words, CHANGES);
+      this.#lock();
+      try {
+        const place = idx === NEXT_IN_TURN ? this.#words[SEEN] >>> 0 : idx;
+        this.#checkIndex(place, config);
+        const excess = this.#reserve(place, config, bytes);
+        if (excess === undefined) return place;
+        // Whoever loads makes room; as long as it does so, there is reason to wait.
+        if (this.#words[NEXT] !== next) deadline = performance.now() + this.#limitMs;
+        next = this.#words[NEXT];
+        const waits = this.handle.waitWhenFull && this.#words[LOADING] !== 0;
+        if (!waits || performance.now() >= deadline) throw excess;
+      } finally {
+        this.#mutex.unlock();
+      }
+      Atomics.wait(this.#words, CHANGES, seen, WAIT_TICK_MS);
     }
   }
 
@@ -183,6 +212,7 @@ export class DeviceQueue {
    */
   take(limitMs: number): QueuedBuffer | undefined {
     const deadline = performance.now() + limitMs;
+    Atomics.store(this.#words, LOADING, 1);
     for (;;) {
       const seen = Atomics.load(this.#words, CHANGES);
       this.#lock();
@@ -232,6 +262,7 @@ export class DeviceQueue {
     this.#floats[LOADED_BYTES] += bytes;
     this.#floats[LOADED_BUFFERS]++;
     this.#mutex.unlock();
+    if (this.handle.waitWhenFull) this.#signal();
   }
 
   #look(): QueuedBuffer | undefined | "wait" {
@@ -253,22 +284,24 @@ export class DeviceQueue {
     );
   }
 
-  #reserve(idx: number, config: boolean, bytes: number): number {
-    this.#checkIndex(idx, config);
-    const { queuedBytesMax, queuedBuffersMax } = this.handle;
+  /** Makes room for a buffer; what speaks against it if there is none. */
+  #reserve(idx: number, config: boolean, bytes: number): LimitError | undefined {
+    const { queuedBytesMax, queuedBuffersMax, waitWhenFull } = this.handle;
     const words = this.#words;
     const distance = idx - (words[NEXT] >>> 0);
     const queued = words[QUEUED] + 1;
     const queuedBytes = this.#floats[QUEUED_BYTES] + bytes;
-    if (queued > queuedBuffersMax || distance >= this.#ring) {
-      throw new LimitError(
+    // The buffer that is needed next makes room itself: it must not wait for those behind it.
+    const needed = waitWhenFull && distance === 0;
+    if ((queued > queuedBuffersMax && !needed) || distance >= this.#ring) {
+      return new LimitError(
         "ERR_MULTIFD_LIMIT_DEVICE_BUFFERS",
         `Cannot queue buffer ${idx} of ${this.name}: it would be number ${queued} to wait and is ${distance} after the next to load, at most ${queuedBuffersMax} may wait`,
       );
     }
-    const offset = queuedBytes > queuedBytesMax ? -1 : this.#heap.take(bytes);
+    const offset = queuedBytes > queuedBytesMax && !needed ? -1 : this.#heap.take(bytes);
     if (offset < 0) {
-      throw new LimitError(
+      return new LimitError(
         "ERR_MULTIFD_LIMIT_DEVICE_BYTES",
         `Cannot queue buffer ${idx} of ${this.name}: ${queuedBytes} bytes would wait, at most ${queuedBytesMax} may`,
       );
@@ -281,7 +314,7 @@ export class DeviceQueue {
     this.#floats[QUEUED_BYTES] = queuedBytes;
     if (idx >= words[SEEN] >>> 0) words[SEEN] = idx + 1;
     if (config) words[CONFIG] = idx + 1;
-    return idx;
+    return undefined;
   }
 
   #checkIndex(idx: number, config: boolean): void {

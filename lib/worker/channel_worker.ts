@@ -71,7 +71,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       control,
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
-      devices: job.devices.map((device) => new DeviceQueue(device, control)),
+      devices: job.devices.map((device) => new DeviceQueue(device, control, timeouts.stallMs)),
       placer: relayPlacer(job, control),
       idleMs: timeouts.idleMs,
     });

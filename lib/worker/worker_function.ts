@@ -7,7 +7,10 @@
 
 /** See the module comment; the data must be cloneable (SharedArrayBuffers are shared, not copied). */
 export interface WorkerFunction {
-  /** Absolute URL of the module, for example `new URL("./device.ts", import.meta.url).href`. */
+  /**
+   * Absolute URL of the module, for example `new URL("./device.ts", import.meta.url).href`. The file
+   * must be there when the program runs, beside a bundle or a compiled binary too.
+   */
   readonly module: string;
   /** Name of the exported function. Default `default`. */
   readonly name?: string | undefined;
