@@ -1,6 +1,7 @@
-import { expect } from "bun:test";
+import { expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
 import {
+  capabilities,
   ChannelError,
   HandshakeError,
   MultifdError,
@@ -16,72 +17,19 @@ import {
   endpointOf,
   GuestTest,
   migrateAgain,
-  migrateWithRounds,
   slowDown,
   speedUp,
   uriOf,
-  type GuestMachine,
   type Side,
 } from "./guest_migration.ts";
+import { recordAndRestore, type InteropCase } from "./interop_case.ts";
 import { LARGE_MACHINE } from "./large_machine.ts";
 import { qemuTest } from "./qemu_case.ts";
 
 const MIGRATION_LIMIT_MS = 30_000;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 
-interface Case extends GuestMachine {
-  readonly from: Side;
-  readonly to: Side;
-  readonly transport?: "tcp" | "unix";
-  /** Rounds of dirty pages, 0 for a guest that is stopped before. */
-  readonly rounds?: number;
-}
-
-/** Records a guest, restores it into another QEMU, and proves that it goes on there. */
-async function recordAndRestore(options: Case): Promise<void> {
-  const { from, to, transport = "tcp", rounds = 1, ...machine } = options;
-  await using guest = await GuestTest.create(machine);
-  const output = guest.path("vm.rec");
-  await using source = await guest.startSource(from);
-  const recording: RecordOptions = {
-    endpoint: transport === "tcp" ? "127.0.0.1:0" : `unix:${guest.path("record")}`,
-    channels: from.channels,
-    compression: from.compression,
-    switchoverAck: from.switchoverAck,
-    output,
-  };
-  {
-    await using recorder = await record(recording);
-    if (rounds === 0) await source.stop();
-    if (rounds > 1) await migrateWithRounds(source, uriOf(recorder.endpoint), rounds);
-    else await source.migrate(uriOf(recorder.endpoint));
-    const metadata = await recorder.complete();
-    expect(metadata.uuid).toBe(options.uuid ?? "00000000-0000-0000-0000-000000000000");
-    expect(metadata.blocks.find(({ idstr }) => idstr === "pc.ram")?.bytes).toBe(guest.ramBytes);
-    expect(metadata.early.bytes > 0).toBe(options.extraArgs !== undefined);
-  }
-  await source.waitMigration(MIGRATION_LIMIT_MS);
-  const { ram } = await source.queryMigrate();
-  expect(ram?.dirtySyncCount).toBeGreaterThanOrEqual(rounds);
-
-  await using target = await guest.startTarget(to);
-  const uri = transport === "tcp" ? "tcp:127.0.0.1:0" : `unix:${guest.path("restore")}`;
-  const endpoint = endpointOf(await target.migrateIncoming(uri));
-  await using restorer = await restore({
-    input: output,
-    endpoint,
-    channels: to.channels,
-    compression: to.compression,
-    returnPath: to.returnPath,
-    switchoverAck: to.switchoverAck,
-    zeroPageDetection: to.zeroPageDetection,
-  });
-  await restorer.complete();
-  await target.waitMigration(MIGRATION_LIMIT_MS);
-  await guest.expectGoesOn(source, target);
-}
-
-const SMOKE: readonly (readonly [name: string, options: Case])[] = [
+const SMOKE: readonly (readonly [name: string, options: InteropCase])[] = [
   [
     "tcp/none/2 to zlib/1, q35",
     { from: { channels: 2, compression: "none" }, to: { channels: 1, compression: "zlib" } },
@@ -144,6 +92,17 @@ const SMOKE: readonly (readonly [name: string, options: Case])[] = [
 
 for (const [name, options] of SMOKE) {
   qemuTest(`record and restore: ${name}`, () => recordAndRestore(options));
+}
+
+for (const { method, engines } of capabilities().methods) {
+  if (method !== "zlib" && method !== "zstd") continue;
+  const side: Side = { channels: 2, compression: method };
+  for (const { engine, library, available } of engines) {
+    const name = `record and restore: ${method} by ${engine}, both ways`;
+    if (available) {
+      qemuTest(name, () => recordAndRestore({ from: side, to: side, engines: { engine } }));
+    } else test.skip(`${name} (needs ${library})`, () => {});
+  }
 }
 
 qemuTest(
