@@ -48,9 +48,8 @@ export function relayReturnPath(
   limits: ConnectionLimits,
   confirmation: Confirmation,
 ): void {
-  // The destination answers when it has something to say, which may take a whole migration.
   const connection = (place: number): Connection =>
-    new Connection(control.descriptorAt(place), control, { ...limits, stallMs: limits.idleMs });
+    new Connection(control.descriptorAt(place), control, limits);
   const reader = new ByteReader(connection(SECOND_SIDE_DESCRIPTORS + MAIN_DESCRIPTOR));
   const out = new ByteWriter(connection(MAIN_DESCRIPTOR));
   for (;;) {

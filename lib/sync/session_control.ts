@@ -17,7 +17,7 @@ import {
   type ErrorRecord,
   MultifdError,
 } from "../errors.ts";
-import { CHANNELS_MAX } from "../limits.ts";
+import { CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "./semaphore.ts";
 
 const STOP = 0; // 0 running, 1 stopping; set once by any thread, never cleared
@@ -98,6 +98,7 @@ export class SessionControl implements Stoppable {
       const { written } = encodeInto(JSON.stringify(record), this.#record);
       this.#words[RECORD_BYTES] = written;
       Atomics.store(this.#words, OUTCOME, FAILED); // pairs with the load in `error`
+      Atomics.notify(this.#words, OUTCOME);
     }
   }
 
@@ -109,7 +110,9 @@ export class SessionControl implements Stoppable {
 
   /** The error that ended the session, if one did. */
   get error(): MultifdError | undefined {
-    // Pairs with the store in `fail`: the record is complete before the outcome says so.
+    // Another thread has failed first and is about to say how; that is what counts.
+    Atomics.wait(this.#words, OUTCOME, WRITING, WAIT_TICK_MS);
+    // Pairs with the store in `record`: the record is complete before the outcome says so.
     if (Atomics.load(this.#words, OUTCOME) !== FAILED) return undefined;
     const bytes = this.#record.slice(0, this.#words[RECORD_BYTES]);
     const record = JSON.parse(new TextDecoder().decode(bytes)) as ErrorRecord;

@@ -159,7 +159,8 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
     await recorder.complete();
   }
   const side: Side = { channels: 4, compression: "zlib" };
-  const timeouts = { connectMs: 2000 };
+  // A QEMU that has met a wrong packet may just stay silent.
+  const timeouts = { connectMs: 2000, stallMs: 3000, idleMs: 3000 };
   const good = { input: output, channels: 4, compression: "zlib", timeouts } as const;
   const mismatches = [
     [{ channels: 2 }, "ERR_MULTIFD_TIMEOUT_ANSWER"],
