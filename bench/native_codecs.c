@@ -8,7 +8,7 @@
  *
  *   WAY PAYLOAD_BYTES ENCODE_SECONDS DECODE_SECONDS
  *
- * the seconds being those of the best pass. Levels are the library's own. Libraries are opened by
+ * the seconds being CPU time of the best pass, so that other work on the machine counts little. Levels are the library's own. Libraries are opened by
  * soname and the few declarations needed are below, so that nothing but a C compiler is required.
  * Pages are copied before they are compressed wherever they are in the product, since a running guest
  * may change them; what is decoded is compared outside the clock.
@@ -34,7 +34,7 @@
 static double now(void)
 {
     struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return t.tv_sec + t.tv_nsec * 1e-9;
 }
 
