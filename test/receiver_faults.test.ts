@@ -8,8 +8,10 @@ import { expectReleased, resourcesNow } from "./kit/resources.ts";
 import { temporaryFolder, transfer } from "./kit/transfer.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
 
-/** Short enough for a test, long enough for a busy machine. */
-const timeouts = { acceptMs: 8000, connectMs: 1500, idleMs: 1500, stallMs: 800 } as const;
+/** For failures that need no limit: a busy machine must not run into one before. */
+const timeouts = { acceptMs: 15_000, connectMs: 15_000, idleMs: 15_000, stallMs: 15_000 } as const;
+/** For those that are found by a limit. */
+const hasty = { ...timeouts, connectMs: 1000, stallMs: 1000 } as const;
 
 /** A whole transfer, to show that the process can go on. */
 async function transferOnce(): Promise<void> {
@@ -81,12 +83,7 @@ const cases: readonly [
   options?: Partial<ListenOptions>,
 ][] = [
   // Connecting.
-  [
-    "nobody connects",
-    "TIMEOUT_ACCEPT",
-    async () => {},
-    { timeouts: { ...timeouts, acceptMs: 300 } },
-  ],
+  ["nobody connects", "TIMEOUT_ACCEPT", async () => {}, { timeouts: { ...hasty, acceptMs: 300 } }],
   ["a connection says nothing", "TIMEOUT_CONNECT", (peer) => peer.open()],
   ["only the main connection comes", "TIMEOUT_CONNECT", (peer) => peer.open(mainStream("header"))],
   ["only a channel comes", "TIMEOUT_CONNECT", (peer) => peer.open(handshake(0))],
@@ -339,12 +336,18 @@ const cases: readonly [
     },
   ],
   [
-    "the main connection stalls in the middle",
+    "the main connection stalls in a section",
     "TIMEOUT_STALL",
     async (peer) => {
-      await peer.open(mainStream("part"));
+      await peer.open(mainStream("part").subarray(0, -2));
       await peer.open(join(begin(), packet(), syncPacket()));
     },
+  ],
+  [
+    "all connections fall silent between packets and sections",
+    "TIMEOUT_STALL",
+    (peer) => full(peer, packet()),
+    { timeouts: { ...timeouts, idleMs: 600 } },
   ],
   [
     "the main connection never reaches a sync point",
@@ -353,7 +356,7 @@ const cases: readonly [
       await peer.open(mainStream("setup"));
       await peer.open(join(begin(), packet(), syncPacket()));
     },
-    { timeouts: { ...timeouts, stallMs: 5000, idleMs: 600 } },
+    { timeouts: { ...timeouts, idleMs: 600 } },
   ],
   [
     "the sync mode is another one",
@@ -409,10 +412,10 @@ async function full(
 
 for (const [name, code, source, options] of cases) {
   test(`Receiver.complete() rejects when ${name}`, async () => {
-    const error = await failureOf(
-      async (peer, receiver) => void (await source(peer, receiver)),
-      options,
-    );
+    const error = await failureOf(async (peer, receiver) => void (await source(peer, receiver)), {
+      ...(code.startsWith("TIMEOUT") ? { timeouts: hasty } : {}),
+      ...options,
+    });
     expect(error.code).toStartWith(`ERR_MULTIFD_${code}`);
     if (code === "CODEC") expect(error).toBeInstanceOf(CodecError);
     expect(error.message).toMatch(/^Cannot [a-z]+/);
@@ -447,10 +450,6 @@ channelCuts.push(channelBytes.byteLength - 1);
 
 for (const cut of channelCuts) {
   test(`Receiver.complete() rejects when a channel ends after ${cut} bytes`, async () => {
-    const error = await failureOf(async (peer) => {
-      await peer.open(mainStream("whole"));
-      peer.end(await peer.open(channelBytes.subarray(0, cut)));
-    });
     // At the end of a packet it is a channel without its SYNC; before the first byte it is nobody.
     const packetEnds = [64, packetAt, packetAt + 1344 + 8192];
     const code =
@@ -461,6 +460,13 @@ for (const cut of channelCuts) {
           : packetEnds.includes(cut)
             ? "ERR_MULTIFD_TIMEOUT_SYNC"
             : "ERR_MULTIFD_CHANNEL_ENDED";
+    const error = await failureOf(
+      async (peer) => {
+        await peer.open(mainStream("whole"));
+        peer.end(await peer.open(channelBytes.subarray(0, cut)));
+      },
+      code.includes("TIMEOUT") ? { timeouts: hasty } : {},
+    );
     expect(error.code).toBe(code);
   });
 }
@@ -492,13 +498,13 @@ for (const cut of [
 }
 
 test("Receiver.complete() forgets connections that end before they say who they are", async () => {
-  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts });
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts: hasty });
   using peer = new RawSource(receiver.endpoint);
   const done = receiver.complete();
   for (let probe = 0; probe < 5; probe++) peer.end(await peer.open());
   peer.reset(await peer.open());
   // A probe must not start the clock for the migration's own connections.
-  await Bun.sleep(timeouts.connectMs + 300);
+  await Bun.sleep(hasty.connectMs + 300);
   await peer.open(mainStream());
   await peer.open(join(begin(), packet(), syncPacket()));
   expect((await done).normalPages).toBe(2);

@@ -17,7 +17,10 @@ import { RawDestination, shut, type RawDestinationOptions } from "./kit/raw_dest
 import { expectReleased, resourcesNow } from "./kit/resources.ts";
 import { temporaryFolder, transfer } from "./kit/transfer.ts";
 
-const timeouts = { connectMs: 1500, idleMs: 1500, stallMs: 800 } as const;
+/** For failures that need no limit: a busy machine must not run into one before. */
+const timeouts = { connectMs: 15_000, idleMs: 15_000, stallMs: 15_000 } as const;
+/** For those that are found by a limit. */
+const hasty = { ...timeouts, stallMs: 1000 } as const;
 
 /** More than any socket buffers, none of it compressible. */
 const large = RamBlock.allocate("pc.ram", 16 * 1_048_576);
@@ -83,8 +86,18 @@ const cases: readonly [
   destination: RawDestinationOptions,
   options?: Partial<ConnectOptions>,
 ][] = [
-  ["the destination never answers", /^ERR_MULTIFD_TIMEOUT_ANSWER$/, { pong: false }],
-  ["nothing is ever read", /^ERR_MULTIFD_TIMEOUT/, { reading: false }],
+  [
+    "the destination never answers",
+    /^ERR_MULTIFD_TIMEOUT_ANSWER$/,
+    { pong: false },
+    { timeouts: { ...timeouts, connectMs: 1000 } },
+  ],
+  [
+    "nothing is ever read",
+    /^ERR_MULTIFD_TIMEOUT/,
+    { reading: false },
+    { timeouts: { ...hasty, connectMs: 1000 } },
+  ],
   [
     "a channel is not read any more",
     /^ERR_MULTIFD_TIMEOUT_STALL$/,
@@ -147,7 +160,8 @@ const cases: readonly [
 
 for (const [name, code, destination, options] of cases) {
   test(`Sender rejects when ${name}`, async () => {
-    const error = await failureOf(destination, options);
+    const limits = code.source.includes("TIMEOUT") ? { timeouts: hasty } : {};
+    const error = await failureOf(destination, { ...limits, ...options });
     expect(error.code).toMatch(code);
   });
 }
