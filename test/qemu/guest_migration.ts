@@ -187,7 +187,8 @@ export function endpointOf(uri: string): string {
  * be stopped.
  */
 export async function migrateWithRounds(source: Qemu, uri: string, rounds: number): Promise<void> {
-  await source.setParameters({ "downtime-limit": 1, "max-bandwidth": 150 * MIB });
+  // Time for the guest to write to its pages again, even where it has to wait for a processor.
+  await source.setParameters({ "downtime-limit": 0, "max-bandwidth": 100 * MIB });
   await source.migrate(uri);
   for (;;) {
     const { status, ram } = await source.queryMigrate();
