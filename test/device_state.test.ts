@@ -99,6 +99,36 @@ test("multifd/device/memory: the state of eight devices arrives beside RAM, comp
   }
 });
 
+test("multifd/device/memory: buffers that are not as long as the receiver's chunks", async () => {
+  const bytes = 2 * MIB + 4321;
+  const buffer = new SharedArrayBuffer(bytes);
+  new Uint8Array(buffer).set(deviceBytes(1, 0, bytes));
+  for (const chunkBytes of [300_000, 100_001, MIB]) {
+    // Larger than the sender's, so that no place follows from an index; or cut by hand as well.
+    const copy = new SharedArrayBuffer(bytes + 100);
+    const target = memoryDevice({ idstr: "dev", buffer: copy, byteOffset: 100, chunkBytes: MIB });
+    await migrate({ channels: 4, receive: { devices: [target] } }, async (sender, receiver) => {
+      const memory = memoryDevice({ idstr: "dev", buffer, byteOffset: 7, chunkBytes });
+      await sender.registerDevice(memory);
+      await sender.queueDeviceState("dev", 0, deviceBytes(1, 0, 7));
+      await complete(sender, receiver);
+    });
+    expect(Buffer.compare(new Uint8Array(copy, 100), new Uint8Array(buffer))).toBe(0);
+  }
+});
+
+test("multifd/device/memory: buffers longer than the receiver's chunks are refused", async () => {
+  const device = (chunkBytes: number) =>
+    memoryDevice({ idstr: "dev", buffer: new SharedArrayBuffer(MIB), chunkBytes });
+  await migrate(
+    { devices: [device(100_001)], receive: { devices: [device(100_000)] } },
+    async (sender, receiver) => {
+      const { destination } = await failures(sender, receiver);
+      expect(destination.code).toBe("ERR_MULTIFD_DEVICE_CHUNK");
+    },
+  );
+});
+
 describe("multifd/device/descriptor", () => {
   const folder = join(tmpdir(), `multifd-device-${process.pid}`);
   const file = (name: string, content = new Uint8Array(0)): string => {

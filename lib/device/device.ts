@@ -147,7 +147,11 @@ export function loadConfigs(
     }
     checkCode("load", device.load);
     return {
-      queue: createDeviceQueue({ ...identity(device), ...limits(device) }),
+      queue: createDeviceQueue(
+        { ...identity(device), ...limits(device) },
+        // Numbers of a raw device are those of arrival, which say nothing about a place.
+        isMemory(device.load) && device.format !== "raw" ? device.load : undefined,
+      ),
       load: device.load,
       configAfterRam: device.configAfterRam ?? false,
     };
@@ -210,6 +214,10 @@ function limits(device: DeviceDefinition): DeviceLimits {
     }
   }
   return { queuedBytesMax, queuedBuffersMax, waitWhenFull };
+}
+
+function isMemory(code: DeviceCode): code is MemoryState {
+  return "builtin" in code && code.builtin === "memory";
 }
 
 function checkCode(what: string, code: DeviceCode): void {

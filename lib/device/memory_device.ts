@@ -1,11 +1,10 @@
 /**
  * A ready-made device: its state lies in a SharedArrayBuffer and is loaded into one. Channels send
- * straight from that memory; nothing is copied.
+ * straight from that memory and receive straight into it; nothing is copied.
  *
  * @module
  */
 import { addressOf } from "../../ffi/arena.ts";
-import { copyMemory } from "../../ffi/libc.ts";
 import { DeviceError } from "../errors.ts";
 import { DEVICE_BUFFER_BYTES } from "../limits.ts";
 import type { DeviceDefinition, MemoryState } from "./device.ts";
@@ -20,7 +19,7 @@ export interface MemoryDeviceOptions extends Omit<DeviceDefinition, "save" | "lo
   readonly byteOffset?: number | undefined;
   /** Bytes of the state. Default up to the end of the buffer. */
   readonly byteLength?: number | undefined;
-  /** Bytes of one buffer, 1 to 1 MiB. Default 1 MiB. */
+  /** Bytes of one buffer, 1 to 1 MiB, the receiver's at least the sender's. Default 1 MiB. */
   readonly chunkBytes?: number | undefined;
 }
 
@@ -63,12 +62,14 @@ export function saveMemory(device: SaveDevice, state: MemoryState): void {
 
 /** Puts every buffer behind the one before. */
 export function loadMemory(device: LoadDevice, state: MemoryState): void {
-  const { byteLength } = state;
-  const address = addressOf(state.buffer) + state.byteOffset;
+  const { buffer, byteOffset, byteLength } = state;
+  const address = addressOf(buffer) + byteOffset;
+  const target = new Uint8Array(buffer, byteOffset, byteLength);
   let at = 0;
   for (let next = device.next(); next !== undefined; next = device.next()) {
     const bytes = next.bytes.byteLength;
-    if (at + bytes <= byteLength) copyMemory(address + at, next.address, bytes);
+    // Usually it has been received where it belongs; else it may overlap that place.
+    if (next.address !== address + at && at + bytes <= byteLength) target.set(next.bytes, at);
     at += bytes;
   }
   if (at === byteLength) return;

@@ -14,6 +14,7 @@ import { Mutex } from "../sync/mutex.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { BuddyHeap } from "./buddy_heap.ts";
 import { encodeIdstr, type DeviceIdentity } from "./device_table.ts";
+import { isInPlace, type DeviceTarget } from "./device_target.ts";
 
 // Words of a queue, under the mutex unless said otherwise.
 const MUTEX = 0;
@@ -38,6 +39,7 @@ const ENTRY_WORDS = 4;
 const STATE = 0;
 const OFFSET = 1; // of the data in the heap
 const BYTES = 2;
+const IN_PLACE = 3; // 1 = the data is in the target, not in the heap
 
 const EMPTY = 0;
 const READING = 1;
@@ -60,6 +62,7 @@ export interface DeviceLimits {
 export interface DeviceQueueHandle extends DeviceIdentity, Required<DeviceLimits> {
   readonly words: SharedArrayBuffer;
   readonly heap: SharedArrayBuffer;
+  readonly target: DeviceTarget | undefined;
 }
 
 /** A buffer for the load thread, valid until `release()`. */
@@ -73,7 +76,10 @@ export interface QueuedBuffer {
 }
 
 /** Makes the shared parts of a queue. Nothing of the heap takes memory before it is used. */
-export function createDeviceQueue(device: DeviceIdentity & DeviceLimits): DeviceQueueHandle {
+export function createDeviceQueue(
+  device: DeviceIdentity & DeviceLimits,
+  target?: DeviceTarget,
+): DeviceQueueHandle {
   const {
     idstr,
     instanceId,
@@ -87,7 +93,7 @@ export function createDeviceQueue(device: DeviceIdentity & DeviceLimits): Device
   const ring = (queuedBuffersMax + RING_SLACK) * ENTRY_WORDS;
   const words = new SharedArrayBuffer((RING_AT + ring) * 4);
   const limits = { queuedBytesMax, queuedBuffersMax, waitWhenFull };
-  return { idstr, instanceId, format, ...limits, words, heap: heap.buffer };
+  return { idstr, instanceId, format, ...limits, words, heap: heap.buffer, target };
 }
 
 /** See the module comment. Each thread makes its own object over the same handle. */
@@ -101,6 +107,7 @@ export class DeviceQueue {
   readonly #mutex: Mutex;
   readonly #heap: BuddyHeap;
   readonly #heapAddress: number;
+  readonly #targetAddress: number;
   readonly #ring: number;
   readonly #session: Stoppable;
   readonly #limitMs: number;
@@ -121,6 +128,8 @@ export class DeviceQueue {
     this.#mutex = new Mutex(this.#words, MUTEX, session);
     this.#heap = new BuddyHeap(handle.heap);
     this.#heapAddress = addressOf(handle.heap);
+    const { target } = handle;
+    this.#targetAddress = target === undefined ? 0 : addressOf(target.buffer) + target.byteOffset;
     this.#ring = (this.#words.length - RING_AT) / ENTRY_WORDS;
   }
 
@@ -167,7 +176,11 @@ export class DeviceQueue {
 
   /** Channel: address of the room made for a buffer. */
   addressOf(idx: number): number {
-    return this.#heapAddress + (this.#words[this.#entry(idx) + OFFSET] >>> 0);
+    const entry = this.#entry(idx);
+    if (this.#words[entry + IN_PLACE] !== 0) {
+      return this.#targetAddress + idx * this.handle.target!.chunkBytes;
+    }
+    return this.#heapAddress + (this.#words[entry + OFFSET] >>> 0);
   }
 
   /** Channel: the buffer's data is complete. */
@@ -254,11 +267,13 @@ export class DeviceQueue {
     this.#lock();
     const entry = this.#entry(this.#words[NEXT] >>> 0);
     const bytes = this.#words[entry + BYTES];
-    this.#heap.release(this.#words[entry + OFFSET] >>> 0);
+    if (this.#words[entry + IN_PLACE] === 0) {
+      this.#heap.release(this.#words[entry + OFFSET] >>> 0);
+      this.#floats[QUEUED_BYTES] -= bytes;
+    }
     this.#words[entry + STATE] = EMPTY;
     this.#words[NEXT]++;
     this.#words[QUEUED]--;
-    this.#floats[QUEUED_BYTES] -= bytes;
     this.#floats[LOADED_BYTES] += bytes;
     this.#floats[LOADED_BUFFERS]++;
     this.#mutex.unlock();
@@ -270,10 +285,8 @@ export class DeviceQueue {
     const idx = words[NEXT] >>> 0;
     const entry = this.#entry(idx);
     if (words[entry + STATE] === READY) {
-      const offset = words[entry + OFFSET] >>> 0;
       const config = words[CONFIG] >>> 0 === idx + 1;
-      const bytes = new Uint8Array(this.handle.heap, offset, words[entry + BYTES]);
-      return { idx, config, bytes, address: this.#heapAddress + offset };
+      return { idx, config, bytes: this.#view(idx, entry), address: this.addressOf(idx) };
     }
     const expected = words[EXPECTED] >>> 0;
     if (expected === 0 || words[ARRIVED] >>> 0 < expected - 1) return "wait";
@@ -290,7 +303,8 @@ export class DeviceQueue {
     const words = this.#words;
     const distance = idx - (words[NEXT] >>> 0);
     const queued = words[QUEUED] + 1;
-    const queuedBytes = this.#floats[QUEUED_BYTES] + bytes;
+    const inPlace = isInPlace(this.handle.target, idx, config, bytes);
+    const queuedBytes = this.#floats[QUEUED_BYTES] + (inPlace ? 0 : bytes);
     // The buffer that is needed next makes room itself: it must not wait for those behind it.
     const needed = waitWhenFull && distance === 0;
     if ((queued > queuedBuffersMax && !needed) || distance >= this.#ring) {
@@ -299,7 +313,8 @@ export class DeviceQueue {
         `Cannot queue buffer ${idx} of ${this.name}: it would be number ${queued} to wait and is ${distance} after the next to load, at most ${queuedBuffersMax} may wait`,
       );
     }
-    const offset = queuedBytes > queuedBytesMax && !needed ? -1 : this.#heap.take(bytes);
+    let offset = 0;
+    if (!inPlace) offset = queuedBytes > queuedBytesMax && !needed ? -1 : this.#heap.take(bytes);
     if (offset < 0) {
       return new LimitError(
         "ERR_MULTIFD_LIMIT_DEVICE_BYTES",
@@ -310,11 +325,20 @@ export class DeviceQueue {
     words[entry + STATE] = READING;
     words[entry + OFFSET] = offset;
     words[entry + BYTES] = bytes;
+    words[entry + IN_PLACE] = inPlace ? 1 : 0;
     words[QUEUED] = queued;
     this.#floats[QUEUED_BYTES] = queuedBytes;
     if (idx >= words[SEEN] >>> 0) words[SEEN] = idx + 1;
     if (config) words[CONFIG] = idx + 1;
     return undefined;
+  }
+
+  #view(idx: number, entry: number): Uint8Array {
+    const bytes = this.#words[entry + BYTES];
+    const { heap, target } = this.handle;
+    return this.#words[entry + IN_PLACE] === 0
+      ? new Uint8Array(heap, this.#words[entry + OFFSET] >>> 0, bytes)
+      : new Uint8Array(target!.buffer, target!.byteOffset + idx * target!.chunkBytes, bytes);
   }
 
   #checkIndex(idx: number, config: boolean): void {
