@@ -188,6 +188,23 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
   await guest.expectGoesOn(source, target);
 });
 
+qemuTest(
+  "record() keeps nothing of a source that is killed right before the switch-over",
+  async () => {
+    await using guest = await GuestTest.create();
+    await using source = await guest.startSource({ channels: 2, compression: "none" });
+    await source.setCapabilities({ "pause-before-switchover": true });
+    const output = guest.path("vm.rec");
+    await using recorder = await record({ endpoint: "127.0.0.1:0", channels: 2, output });
+    const complete = recorder.complete().catch((error: unknown) => error);
+    await source.migrate(uriOf(recorder.endpoint));
+    while ((await source.queryMigrate()).status !== "pre-switchover") await Bun.sleep(5);
+    await source.kill();
+    expect(await complete).toMatchObject({ code: "ERR_MULTIFD_CHANNEL_ENDED" });
+    expect(await readdir(guest.folder)).toEqual([]);
+  },
+);
+
 qemuTest("record() and restore() notice a QEMU that is killed on the way", async () => {
   await using guest = await GuestTest.create();
   const output = guest.path("vm.rec");

@@ -168,6 +168,31 @@ qemuTest("relay() fails at the destination when the source is killed", async () 
   await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
 });
 
+qemuTest("relay() ends both sides when one is killed right before the switch-over", async () => {
+  for (const killed of ["source", "target"] as const) {
+    await using pair = await slowPair();
+    const { source, target, options } = pair;
+    await speedUp(source);
+    await source.setCapabilities({ "pause-before-switchover": true });
+    await using relaying = await relay(options);
+    const complete = relaying.complete().catch((error: unknown) => error);
+    await source.migrate(uriOf(relaying.endpoint));
+    while ((await source.queryMigrate()).status !== "pre-switchover") await Bun.sleep(5);
+    expect(await source.status()).not.toBe("running");
+    await pair[killed].kill();
+    expect(await complete).toBeInstanceOf(MultifdError);
+    if (killed === "source") {
+      await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+      continue;
+    }
+    // It notices when it goes on; the guest then runs again.
+    await source.execute("migrate-continue", { state: "pre-switchover" }).catch(() => {});
+    await source.setCapabilities({ "pause-before-switchover": false }).catch(() => {});
+    await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+    while ((await source.status()) !== "running") await Bun.sleep(5);
+  }
+});
+
 qemuTest("relay() gives the guest back when it is cancelled itself", async () => {
   await using pair = await slowPair();
   const { source, target, options } = pair;
