@@ -134,13 +134,14 @@ function nonZeroPages(path: string, bytesMax: number): SharedArrayBuffer {
   const pages = new Uint8Array(new SharedArrayBuffer(limit));
   const piece = Buffer.alloc(1 << 20);
   const pieces = Math.ceil(size / piece.length);
+  const leap = pieces % PIECE_LEAP === 0 ? 1 : PIECE_LEAP;
   const zero = Buffer.alloc(PAGE_BYTES);
   const file = openSync(path, "r");
   let filled = 0;
   try {
     for (let index = 0; index < pieces && filled < limit; index++) {
       // Images differ from place to place: in leaps, whose length is prime, through all of it.
-      const at = ((index * PIECE_LEAP) % pieces) * piece.length;
+      const at = ((index * leap) % pieces) * piece.length;
       const got = readSync(file, piece, 0, piece.length, at);
       for (let page = 0; page + PAGE_BYTES <= got && filled < limit; page += PAGE_BYTES) {
         const content = piece.subarray(page, page + PAGE_BYTES);
@@ -184,7 +185,7 @@ async function buildNative(
 /** The library's own level for one of the method, as documented in `docs/codecs.md`. */
 function nativeLevel({ method, engine, level }: Way): number {
   if (engine !== "isal") return level;
-  if (method === "zlib") return Math.min(level, 3);
+  if (method === "zlib" || method === "qatzip") return level === 0 ? 0 : level === 1 ? 2 : 3;
   return level <= 1 ? 0 : 1;
 }
 

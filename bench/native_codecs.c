@@ -133,8 +133,8 @@ static uint32_t (*isal_adler32)(uint32_t, const uint8_t *, uint64_t);
 static uint32_t (*crc32_gzip_refl)(uint32_t, const uint8_t *, uint64_t);
 static union { IsalDeflate head; uint8_t room[STATE]; } ic;
 static union { IsalInflate head; uint8_t room[STATE]; } id;
-static uint8_t isal_levels[348160];
-static const uint32_t isal_level_bytes[] = { 0, 282624, 331776, 348160 };
+static uint8_t isal_levels[151552];
+static const uint32_t isal_level_bytes[] = { 0, 86016, 135168, 151552 };
 
 static void isal_open(int stream, int bits)
 {

@@ -54,9 +54,17 @@ const ZLIB_ENGINES = ["isal", "libz"] as const;
 /** From this level on igzip's ratio falls behind zlib's by more than its speed is worth. */
 const ZLIB_RATIO_LEVEL = 4;
 
-const PAGE_ENGINES = ["isal", "libdeflate", "libz", "libqpl"] as const;
+const PAGE_ENGINES = ["isal", "libqpl", "libdeflate", "libz"] as const;
 /** From this level on the ratio decides, and libdeflate's is the best. */
 const PAGE_RATIO_LEVEL = 3;
+
+/** QPL makes up for its ratio by its speed at level 1 only. */
+function pageEncodeOrder(level: number): readonly EngineName[] {
+  if (level < 2) return PAGE_ENGINES;
+  return level < PAGE_RATIO_LEVEL
+    ? ["isal", "libdeflate", "libqpl", "libz"]
+    : ["libdeflate", "isal", "libqpl", "libz"];
+}
 
 const RANGE_ENGINES = ["isal", "libdeflate", "libz"] as const;
 const RANGE_DECODE_ORDER = ["libdeflate", "isal", "libz"] as const;
@@ -84,9 +92,8 @@ const ZSTD: Coding = {
 const QPL: Coding = {
   ...pagedCoding((): PageContainer => ({ method: "qpl" })),
   engines: PAGE_ENGINES,
-  encodeOrder: (level) =>
-    level >= PAGE_RATIO_LEVEL ? ["libdeflate", "isal", "libz", "libqpl"] : PAGE_ENGINES,
-  decodeOrder: [...RANGE_DECODE_ORDER, "libqpl"],
+  encodeOrder: pageEncodeOrder,
+  decodeOrder: ["libdeflate", "isal", "libqpl", "libz"],
 };
 
 const UADK: Coding = {
