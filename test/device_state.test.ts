@@ -16,6 +16,7 @@ import {
   type Receiver,
   type Sender,
 } from "../mod.ts";
+import { DeviceTable } from "../lib/engine/device_table.ts";
 import { chunkLengths, deviceBytes } from "./kit/device_content.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
@@ -494,6 +495,32 @@ describe("multifd/device/failure", () => {
       expect(destination.code).toBe("ERR_MULTIFD_PACKET_FLAGS");
     });
   });
+
+  for (const [what, step, wanted] of [
+    ["an index that is left out", 1, "DEVICE_GAP"],
+    ["an index that comes twice", 0xffff_ffff, "DEVICE_DUPLICATE"],
+  ] as const) {
+    test(`${what}: told at once, with device and index`, async () => {
+      const load = code("loadChunks", { memory: new SharedArrayBuffer(MIB), words: newWords() });
+      await migrate(
+        { receive: { devices: [{ idstr: "dev", load }] } },
+        async (sender, receiver) => {
+          await sender.registerDevice({ idstr: "dev" });
+          for (let buffer = 0; buffer < 5; buffer++) {
+            const { nextIdx } = new DeviceTable(sender.deviceClient.devices).devices[0]!;
+            if (buffer === 3) nextIdx.add(step);
+            await sender.queueDeviceState("dev", 0, new Uint8Array(1000));
+          }
+          const start = performance.now();
+          const { destination } = await failures(sender, receiver);
+          expect(destination.code).toBe(`ERR_MULTIFD_${wanted}`);
+          expect(destination.message).toMatch(/device dev instance 0/);
+          expect(destination.message).toContain(`buffer ${wanted === "DEVICE_GAP" ? 3 : 2} `);
+          expect(performance.now() - start).toBeLessThan(timeouts.idleMs / 2);
+        },
+      );
+    });
+  }
 
   test("a device that the sender does not have", async () => {
     const receive = { devices: [saved], timeouts: { ...timeouts, idleMs: 1500 } };
