@@ -3,9 +3,9 @@
  * sections 7.4 and 7.5). A page that does not get smaller travels raw, straight from and to guest
  * memory.
  *
- * Back-references never reach farther than 4 KiB, because the accelerators have no larger window; a
- * page may therefore not be compressed where it lies but only from a copy: it may change meanwhile,
- * and what is compressed twice differently is no deflate stream.
+ * Back-references never reach farther than 4 KiB, because the accelerators have no larger window. A
+ * page is compressed from a copy: it may change meanwhile, and a compressor that reads a byte twice
+ * and finds two values may write what is no deflate stream.
  *
  * @module
  */
