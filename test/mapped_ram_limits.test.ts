@@ -21,6 +21,7 @@ import {
 } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { RandomWriters } from "./kit/random_writers.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const PAGE = 4096;
@@ -175,6 +176,33 @@ test("MappedRamWriter and load() work while channels still start, round after ro
   const loaded = await file.load({ ...many, prefault: true });
   expect(differingPages(block, loaded.blocks[0]!)).toEqual([]);
   expect(loaded.statistics.normalPages).toBe(block.pages);
+});
+
+test("MappedRamWriter saves memory that changes all the while, once the last round is quiet", async () => {
+  for (const directIo of [false, true]) {
+    using folder = new TemporaryFolder();
+    const path = folder.file("live.snap");
+    await using writers = new RandomWriters({ bytes: 8 * 2 ** 20, clears: true });
+    const block = RamBlock.fromBuffer("pc.ram", writers.buffer);
+    const options = { path, blocks: [block], channels: 3, directIo, sync: false };
+    await using writer = await createMappedRamFile(options);
+    await writers.run();
+    await writer.write();
+    for (let round = 0; round < 4; round++) await writer.writeBitmap(block, writers.bitmap);
+    await writers.pause();
+    await writer.writeBitmap(block, writers.bitmap);
+    const { normalPages } = await writer.complete();
+    using file = openMappedRamFile(path);
+    const { present } = file.block("pc.ram");
+    expect(normalPages).toBeGreaterThan(present.count()); // pages were written more than once
+    const { blocks } = await file.load();
+    expect(differingPages(block, blocks[0]!)).toEqual([]);
+    // Pages that were cleared after they had been written have lost their bits again.
+    for (let page = 0; page < block.pages; page++) {
+      const isZero = block.view(page * PAGE, PAGE).every((byte) => byte === 0);
+      if (present.has(page) === isZero) expect([page, isZero]).toEqual([page, !isZero]);
+    }
+  }
 });
 
 test("MappedRamWriter and load() leave no thread and no descriptor, failed or not", async () => {
