@@ -15,8 +15,9 @@ test("ChannelFile with O_DIRECT goes on buffered after an access that is not ali
   arena.u8.fill(7);
   {
     using file = new ChannelFile(path, "write", true, round);
+    const refusedAtOnce = round.directRefused; // by file systems without O_DIRECT
     file.write(arena.address, 4096, 4096);
-    expect(round.directRefused).toBe(0); // file systems without O_DIRECT refuse it when opening
+    expect(round.directRefused).toBe(refusedAtOnce);
     file.write(arena.address + 1, 100, 8193);
     file.write(arena.address, 4096, 12_288);
   }

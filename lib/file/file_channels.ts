@@ -17,7 +17,10 @@ import { FileBlock, FileRound, type SharedFileBlock } from "./file_round.ts";
 
 /** Options that writing and reading a file have in common. */
 export interface FileChannelOptions {
-  /** Threads that work on the file, 1 to 255; a reader needs not have the writer's. Default 2. */
+  /**
+   * Threads that may work on the file, 1 to 255; a reader need not have as many as the writer. More
+   * than there are processors are started when they pay. Default 2.
+   */
   readonly channels?: number | undefined;
   /** Bypass the page cache where the file system allows it. Default false. */
   readonly directIo?: boolean | undefined;

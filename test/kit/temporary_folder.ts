@@ -1,5 +1,5 @@
 /** A folder of a test's own, removed with everything in it. */
-import { mkdtempSync, rmSync } from "node:fs";
+import { closeSync, constants, mkdtempSync, openSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
@@ -19,5 +19,17 @@ export class TemporaryFolder implements Disposable {
 
   [Symbol.dispose](): void {
     rmSync(this.path, { recursive: true, force: true });
+  }
+}
+
+/** Whether the file system of temporary folders has O_DIRECT; many in memory have not. */
+export function hasDirectIo(): boolean {
+  using folder = new TemporaryFolder();
+  try {
+    const { O_CREAT, O_WRONLY, O_DIRECT } = constants;
+    closeSync(openSync(folder.file("direct"), O_CREAT | O_WRONLY | O_DIRECT));
+    return true;
+  } catch {
+    return false;
   }
 }
