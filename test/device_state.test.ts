@@ -643,7 +643,11 @@ describe("multifd/device/abort", () => {
   test("while the destination loads and everything has been sent", async () => {
     const words = newWords();
     const save = code("saveChunks", { seed: 1, chunks: 5, bytes: 100 });
-    await cancelled({ idstr: "dev", save }, code("loadStuck", words), () => begun(words), words);
+    const sent = async (): Promise<void> => {
+      await begun(words);
+      await Bun.sleep(500); // the main stream has ended too, and both sides only wait
+    };
+    await cancelled({ idstr: "dev", save }, code("loadStuck", words), sent, words);
   });
 
   test("before the completion phase, with state queued by hand", async () => {

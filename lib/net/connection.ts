@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { Arena } from "../../ffi/arena.ts";
 import { Errno, errnoName, recv, recvmsg, send, sendmsg } from "../../ffi/libc.ts";
 import { MessageFlag } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
@@ -95,6 +96,13 @@ export class Connection {
   /** Whether a byte or the end of the connection is here within `waitMs`. */
   isReadable(waitMs: number): boolean {
     return isReadable(this.fd, waitMs);
+  }
+
+  /** Whether the peer has ended the connection and nothing is left to be read; takes no byte. */
+  hasEnded(): boolean {
+    const flags = MessageFlag.PEEK | MessageFlag.DONTWAIT;
+    const got = recv(this.fd, new Arena(1).address, 1, flags);
+    return got <= 0 && got !== -Errno.EAGAIN && got !== -Errno.EINTR;
   }
 
   /** True when `result` is a count; false when the call is to be repeated. */

@@ -125,7 +125,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       try {
         stream.readAll();
         this.#control.throwIfFailed();
-        this.#devices.finish();
+        this.#devices.finish(() => handler.requireSource(connection));
         handler.verify();
         this.#control.phase = "end";
         this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));

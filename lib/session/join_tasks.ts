@@ -5,6 +5,7 @@
  * @module
  */
 import { TimeoutError } from "../errors.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { ThreadPool } from "../worker/thread_pool.ts";
 
@@ -12,6 +13,7 @@ import type { ThreadPool } from "../worker/thread_pool.ts";
  * Blocks until all tasks of the pool have ended.
  *
  * @param idleMs Longest time without a change of `progress()`.
+ * @param check Called every tick; what it throws ends the wait.
  * @throws The first error of any task, {TimeoutError} when nothing moves any more.
  */
 export function joinTasks(
@@ -19,11 +21,16 @@ export function joinTasks(
   control: SessionControl,
   idleMs: number,
   progress: () => number,
+  check: () => void = () => {},
 ): void {
-  for (let before = -1; !pool.waitAll(idleMs);) {
+  let before = -1;
+  let changedMs = performance.now();
+  while (!pool.waitAll(WAIT_TICK_MS)) {
     control.throwIfFailed();
+    check();
     const now = progress();
-    if (now === before) {
+    if (now !== before) changedMs = performance.now();
+    else if (performance.now() - changedMs >= idleMs) {
       pool.abort();
       throw new TimeoutError(
         "ERR_MULTIFD_TIMEOUT_DEVICE",

@@ -52,9 +52,10 @@ export class ReceiverDevices implements Disposable {
   /**
    * All RAM is in place and the stream has ended: waits until every device is loaded.
    *
+   * @param check Called every tick; throws when there is no reason to wait any more.
    * @throws The first error of a load thread, {DeviceError} when loading never began.
    */
-  finish(): void {
+  finish(check: () => void): void {
     if (this.#queues.length === 0) return;
     if (!this.#started) {
       throw new DeviceError(
@@ -63,9 +64,9 @@ export class ReceiverDevices implements Disposable {
       );
     }
     for (const queue of this.#queues) queue.ramLoaded();
-    joinTasks(this.#pool, this.#control, this.#limitMs, () =>
-      this.#queues.reduce((sum, { loaded }) => sum + loaded.buffers, 0),
-    );
+    const progress = (): number =>
+      this.#queues.reduce((sum, { loaded }) => sum + loaded.buffers, 0);
+    joinTasks(this.#pool, this.#control, this.#limitMs, progress, check);
   }
 
   /** Aborts and joins the load threads. */

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { StreamError } from "../errors.ts";
+import { ChannelError, StreamError } from "../errors.ts";
+import type { Connection } from "../net/connection.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
@@ -143,6 +144,19 @@ export class ReceiverStream implements MainStreamHandler {
       switchoverStart: this.#switchoverStart,
       devices: this.#devices,
     };
+  }
+
+  /**
+   * Checks that the source still waits for the last word; without a return path it never does.
+   *
+   * @throws {ChannelError} when it has gone.
+   */
+  requireSource(connection: Connection): void {
+    if (!this.#returnPath || !connection.hasEnded()) return;
+    throw new ChannelError(
+      "ERR_MULTIFD_CHANNEL_ENDED",
+      "Cannot load devices: the source ended the connection before it was told that all is in place",
+    );
   }
 
   /** Tells the sender that everything is in place. */
