@@ -1,0 +1,226 @@
+import { expect, test } from "bun:test";
+import {
+  connect,
+  listen,
+  MultifdError,
+  PageBitmap,
+  RamBlock,
+  relay,
+  type CompressionMethod,
+  type ConnectOptions,
+  type ListenOptions,
+  type Receiver,
+  type RelayOptions,
+  type Sender,
+  type SyncMode,
+} from "../mod.ts";
+import { rejectionOf } from "./kit/errors.ts";
+import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
+import { RandomWriters } from "./kit/random_writers.ts";
+import { temporaryFolder, testTimeouts } from "./kit/transfer.ts";
+
+interface Chain {
+  readonly from?: { channels: number; compression: CompressionMethod };
+  readonly to?: { channels: number; compression: CompressionMethod };
+  readonly sender: Omit<ConnectOptions, "endpoint">;
+  readonly receiver?: Partial<ListenOptions>;
+  readonly relay?: Partial<RelayOptions>;
+  readonly send?: (sender: Sender) => Promise<void>;
+}
+
+const plain = { channels: 2, compression: "none" } as const;
+
+/** A sender, a relay and a receiver in this process, over real sockets. */
+async function through(chain: Chain): Promise<Receiver> {
+  const { from = plain, to = plain, send = (sender: Sender) => sender.send() } = chain;
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    timeouts: testTimeouts,
+    ...to,
+    ...chain.receiver,
+  });
+  await using relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0", ...from },
+    connect: { endpoint: receiver.endpoint, ...to },
+    timeouts: testTimeouts,
+    ...chain.relay,
+  });
+  await using sender = await connect({
+    timeouts: testTimeouts,
+    ...from,
+    ...chain.sender,
+    endpoint: relaying.endpoint,
+  });
+  await send(sender);
+  const [sent, { incoming, outgoing }, received] = await Promise.all([
+    sender.complete(),
+    relaying.complete(),
+    receiver.complete(),
+  ]);
+  expect(incoming.wireBytes).toBe(sent.wireBytes);
+  expect(outgoing.wireBytes).toBe(received.wireBytes);
+  expect([incoming.normalPages, incoming.zeroPages]).toEqual([sent.normalPages, sent.zeroPages]);
+  expect([outgoing.normalPages, outgoing.zeroPages]).toEqual([sent.normalPages, sent.zeroPages]);
+  return receiver;
+}
+
+function filled(idstr: string, pages: number, seed: number, pageSize = 4096): RamBlock {
+  const block = RamBlock.allocate(idstr, pages * pageSize, { pageSize });
+  fillBlock(block, seed);
+  return block;
+}
+
+const methods: readonly CompressionMethod[] = ["none", "zlib", "zstd", "qpl", "qatzip"];
+let turn = 0;
+for (const compression of methods) {
+  for (const toCompression of ["none", "zstd"] as const) {
+    const syncMode: SyncMode = turn % 3 === 1 ? "section" : "round";
+    const pageSize = [4096, 16_384, 65_536][turn % 3]!;
+    const zeroPageDetection = (["multifd", "legacy", "none"] as const)[(turn * 2) % 3]!;
+    const from = { compression, channels: [1, 4, 2][turn % 3]! };
+    const to = { compression: toCompression, channels: [3, 1, 5][turn % 3]! };
+    turn++;
+    const ends = `${compression}/${from.channels} to ${toCompression}/${to.channels}`;
+    test(`relay: ${ends}, ${syncMode}, pages of ${pageSize}, zero pages by ${zeroPageDetection}`, async () => {
+      const blocks = [
+        filled("pc.ram", 301, 1, pageSize),
+        filled("a", 1, 2, pageSize),
+        filled("vga", 129, 3, pageSize),
+      ];
+      const receiver = await through({
+        from,
+        to,
+        sender: { blocks, syncMode, zeroPageDetection, verify: true },
+        receiver: { pageSize, syncMode, verify: true },
+        relay: { pageSize, syncMode },
+      });
+      for (const [index, block] of blocks.entries()) {
+        expect(differingPages(block, receiver.blocks[index]!)).toEqual([]);
+      }
+    });
+  }
+}
+
+test("relay: no page of an earlier round comes after one of a later round", async () => {
+  for (const to of [
+    { channels: 4, compression: "zstd" },
+    { channels: 1, compression: "none" },
+  ] as const) {
+    const block = filled("pc.ram", 512, 7);
+    const dirty = new PageBitmap(block.pages);
+    const receiver = await through({
+      from: { channels: 4, compression: "none" },
+      to,
+      sender: { blocks: [block], verify: true },
+      receiver: { verify: true },
+      send: async (sender) => {
+        await sender.send();
+        for (let round = 0; round < 25; round++) {
+          for (let page = round % 3; page < block.pages; page += 3) {
+            fillPage(block.view(page * 4096, 4096), round % 5 === 0 ? "zero" : "late", round);
+            dirty.set(page);
+          }
+          await sender.queueBitmap(block, dirty);
+          await sender.sync();
+        }
+      },
+    });
+    expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
+  }
+});
+
+test("relay: memory that changes all the time arrives as it was in the last, quiet round", async () => {
+  await using writers = new RandomWriters({ bytes: 8 << 20, clears: true });
+  const block = RamBlock.fromBuffer("heap", writers.buffer);
+  const receiver = await through({
+    from: { channels: 2, compression: "zlib" },
+    to: { channels: 3, compression: "zstd" },
+    sender: { blocks: [block], verify: true },
+    receiver: { verify: true },
+    send: async (sender) => {
+      await writers.run();
+      await sender.send();
+      for (let round = 0; round < 5; round++) await sender.queueBitmap(block, writers.bitmap);
+      await writers.pause();
+      await sender.queueBitmap(block, writers.bitmap);
+    },
+  });
+  expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
+});
+
+test("relay: any number of channels, Unix sockets, no return path", async () => {
+  using folder = temporaryFolder();
+  const block = filled("pc.ram", 400, 9);
+  const receiver = await through({
+    from: { channels: 5, compression: "none" },
+    sender: { blocks: [block], returnPath: false },
+    receiver: { endpoint: `unix:${folder.path}/receiver` },
+    relay: { listen: { endpoint: `unix:${folder.path}/relay`, channels: "auto" } },
+  });
+  expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
+});
+
+test("relay() says which side does not fit, and both sides hear of it", async () => {
+  const block = filled("pc.ram", 64, 3);
+  const cases = [
+    [{ relay: { listen: { endpoint: "127.0.0.1:0", compression: "zlib" } } }, "PACKET_METHOD"],
+    [{ relay: { listen: { endpoint: "127.0.0.1:0", channels: 1 } } }, "HANDSHAKE_ID"],
+    [{ relay: { pageSize: 8192 } }, "STREAM_PAGE_SIZE"],
+    [{ receiver: { compression: "zstd" } }, "PEER|CHANNEL"],
+    [{ receiver: { uuid: "ffffffff-4455-6677-8899-aabbccddeeff" } }, "PEER|CHANNEL"],
+    [{ receiver: { machine: "pc-q35-10.0" } }, "PEER|CHANNEL"],
+  ] as const;
+  for (const [wrong, code] of cases) {
+    await using receiver = await listen({
+      endpoint: "127.0.0.1:0",
+      timeouts: testTimeouts,
+      ...plain,
+      ...("receiver" in wrong ? wrong.receiver : {}),
+    });
+    await using relaying = await relay({
+      listen: { endpoint: "127.0.0.1:0", ...plain },
+      connect: { endpoint: receiver.endpoint, ...plain },
+      timeouts: testTimeouts,
+      ...("relay" in wrong ? wrong.relay : {}),
+    });
+    const relayed = rejectionOf(relaying.complete());
+    const received = receiver.complete().catch((error: unknown) => error);
+    const sending = async (): Promise<void> => {
+      const options = { ...plain, endpoint: relaying.endpoint, timeouts: testTimeouts };
+      await using sender = await connect({ ...options, blocks: [block] });
+      await sender.send();
+      await sender.complete();
+    };
+    expect(await rejectionOf(sending())).toBeInstanceOf(MultifdError);
+    expect((await relayed).code).toMatch(new RegExp(`^ERR_MULTIFD_(${code})`));
+    // To a source that does not get that far the receiver is not even connected.
+    if (code === "HANDSHAKE_ID") await receiver[Symbol.asyncDispose]();
+    else expect(await received).toBeInstanceOf(MultifdError);
+  }
+});
+
+test("relay() can be cancelled while nobody is there, and refuses impossible options", async () => {
+  const connectTo = { endpoint: "127.0.0.1:9" };
+  const controller = new AbortController();
+  await using relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0" },
+    connect: connectTo,
+    signal: controller.signal,
+  });
+  const ended = rejectionOf(relaying.complete());
+  const start = performance.now();
+  controller.abort(new Error("not today"));
+  expect((await ended).code).toBe("ERR_MULTIFD_CANCELLED");
+  expect(performance.now() - start).toBeLessThan(1000);
+  for (const options of [
+    { listen: { endpoint: "nonsense" }, connect: connectTo },
+    { listen: { endpoint: "127.0.0.1:0", channels: 0 }, connect: connectTo },
+    { listen: { endpoint: "127.0.0.1:0" }, connect: { ...connectTo, channels: 256 } },
+    { listen: { endpoint: "127.0.0.1:0" }, connect: connectTo, pageSize: 1000 },
+    { listen: { endpoint: "127.0.0.1:0" }, connect: connectTo, maxBandwidth: -1 },
+    { listen: { endpoint: "127.0.0.1:0" }, connect: connectTo, uuid: "none" },
+  ]) {
+    const error = await relay(options).catch((reason: unknown) => reason);
+    expect(error instanceof RangeError || error instanceof TypeError).toBe(true);
+  }
+});
