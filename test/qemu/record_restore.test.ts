@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { readdir } from "node:fs/promises";
 import {
+  analyze,
   capabilities,
   ChannelError,
   HandshakeError,
@@ -89,6 +90,33 @@ const SMOKE: readonly (readonly [name: string, options: InteropCase])[] = [
     },
   ],
 ];
+
+for (const returnPath of [true, false]) {
+  const side: Side = { channels: 3, compression: "zstd", returnPath };
+  const how = returnPath ? "" : ", no return path";
+  qemuTest(`record and restore: a stream without VM description, any channels${how}`, async () => {
+    await using guest = await GuestTest.create({ machine: "q35,suppress-vmdesc=on" });
+    await using source = await guest.startSource(side);
+    const output = guest.path("vm.rec");
+    {
+      const anyChannels = { endpoint: "127.0.0.1:0", channels: "auto", output } as const;
+      await using recorder = await record({ ...anyChannels, compression: "zstd" });
+      await source.migrate(uriOf(recorder.endpoint));
+      expect((await recorder.complete()).source.channels).toBe(3);
+    }
+    await source.waitMigration(MIGRATION_LIMIT_MS);
+    const { hasDescription, devices } = await analyze(output);
+    expect(hasDescription).toBe(false);
+    expect(devices.map(({ name }) => name)).toContain("globalstate");
+    await using target = await guest.startTarget(side);
+    const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+    const to = { input: output, endpoint, channels: 3, compression: "zstd", returnPath } as const;
+    await using restorer = await restore(to);
+    await restorer.complete();
+    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await guest.expectGoesOn(source, target);
+  });
+}
 
 for (const [name, options] of SMOKE) {
   qemuTest(`record and restore: ${name}`, () => recordAndRestore(options));
