@@ -3,6 +3,7 @@ import * as fc from "fast-check";
 import { Arena, viewOfMemory } from "../ffi/arena.ts";
 import { copyMemory } from "../ffi/libc.ts";
 import { createDeviceQueue, DeviceQueue } from "../lib/engine/device_queue.ts";
+import type { DeviceTarget } from "../lib/engine/device_target.ts";
 import { ReceiveChannel } from "../lib/engine/receive_channel.ts";
 import { ReceiveState } from "../lib/engine/receive_state.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
@@ -18,7 +19,7 @@ import {
   VFIO_HEADER_BYTES,
 } from "../lib/wire/device_packet.ts";
 import { RamPacketEncoder, ramPacketBytes } from "../lib/wire/packet.ts";
-import { RamBlock } from "../mod.ts";
+import { MultifdError, RamBlock } from "../mod.ts";
 import { deviceBytes } from "./kit/device_content.ts";
 import { thrownBy } from "./kit/errors.ts";
 
@@ -80,13 +81,16 @@ class Fixture {
   readonly channel: ReceiveChannel;
   readonly counters = new StatisticsTable(1).channel(0);
 
-  constructor(format: "vfio" | "raw" = "vfio") {
+  constructor(format: "vfio" | "raw" = "vfio", target?: DeviceTarget) {
     const table = new BlockTable(this.block.bytes);
     table.add(this.block);
     const limits = { queuedBytesMax: 4_000_000, queuedBuffersMax: 100 };
     this.queues = IDSTRS.map(
       (idstr) =>
-        new DeviceQueue(createDeviceQueue({ idstr, instanceId: 0, format, ...limits }), control),
+        new DeviceQueue(
+          createDeviceQueue({ idstr, instanceId: 0, format, ...limits }, target),
+          control,
+        ),
     );
     this.channel = new ReceiveChannel({
       channel: 0,
@@ -225,4 +229,34 @@ test("ReceiveChannel notices the end of a connection at every byte of a device-s
     const connection = new ScriptedConnection(packet.subarray(0, length), [7]);
     expect(() => channel.run(connection)).toThrow("the stream ended in the middle");
   }
+});
+
+test("ReceiveChannel survives every mutation of device state, and writes nowhere else", () => {
+  const CHUNK = 500;
+  const LENGTH = 10 * CHUNK + 100;
+  const GUARD = 4096;
+  const mutations = fc.array(fc.tuple(fc.nat(4000), fc.nat(255)), { minLength: 1, maxLength: 8 });
+  fc.assert(
+    fc.property(mutations, steps, fc.constantFrom("vfio", "raw"), (list, cuts, format) => {
+      const buffer = new SharedArrayBuffer(GUARD + LENGTH + GUARD);
+      const all = new Uint8Array(buffer).fill(0xaa);
+      const place = { buffer, byteOffset: GUARD, byteLength: LENGTH, chunkBytes: CHUNK };
+      const { channel } = new Fixture(format, format === "raw" ? undefined : place);
+      const packets = [0, 1, 2, 3, 4].map((idx) =>
+        devicePacket("dev/a", idx, deviceBytes(idx, 0, CHUNK), format === "raw"),
+      );
+      const stream = Buffer.concat(packets);
+      for (const [at, value] of list) stream[at % stream.byteLength] = value;
+      try {
+        channel.run(new ScriptedConnection(stream, cuts));
+      } catch (error) {
+        const ended = error instanceof Error && error.message.startsWith("the stream ended");
+        if (!ended) expect(error).toBeInstanceOf(MultifdError);
+      }
+      for (const end of [all.subarray(0, GUARD), all.subarray(GUARD + LENGTH)]) {
+        expect(end.every((byte) => byte === 0xaa)).toBe(true);
+      }
+    }),
+    { numRuns: 400 },
+  );
 });
