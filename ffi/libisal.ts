@@ -182,11 +182,15 @@ export class IsalDeflateStream extends IsalCompressor implements Disposable {
   /** @param level igzip's own, 0 to {@linkcode ISAL_LEVEL_MAX}. */
   constructor(level: number) {
     super();
-    this.reset(level);
+    this.#start(level);
   }
 
   /** Forgets all history, as at a start; `level` holds from now on. */
   reset(level = this.#level): void {
+    this.#start(level);
+  }
+
+  #start(level: number): void {
     libisal().isal_deflate_init(this.state);
     this.#level = level;
     this.configure(level, SYNC_FLUSH, 0);

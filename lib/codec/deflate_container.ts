@@ -49,7 +49,8 @@ export function writeZlibHeader(output: Uint8Array, at: number, windowBits: numb
 
 /** @throws {CodecError} when the two bytes at `at` are no zlib header that we can serve. */
 export function checkZlibHeader(method: string, input: Uint8Array, at: number): void {
-  const [first, second] = [input[at], input[at + 1]];
+  const first = input[at];
+  const second = input[at + 1];
   if ((first & 0xf) !== DEFLATE_METHOD || ((first << 8) | second) % 31 !== 0) {
     throw codecError(method, "it does not start with a zlib header");
   }

@@ -3,7 +3,7 @@ import { randomFillSync } from "node:crypto";
 import { Worker } from "node:worker_threads";
 
 import { CodecError, PageStreamDecoder, PageStreamEncoder } from "../../mod.ts";
-import { waysHere } from "./codec_pages.ts";
+import { samplePages, waysHere } from "./codec_pages.ts";
 
 const pageSize = 4096;
 const memory = new SharedArrayBuffer(200 * pageSize);
@@ -82,6 +82,26 @@ for (const { method, engine } of waysHere()) {
     }
   });
 }
+
+test.skipIf(!waysHere().some(({ engine }) => engine === "isal"))(
+  "codec/zlib/isal: levels 0, 1 and 2 are three levels, and stay so behind random pages",
+  () => {
+    const sample = samplePages(pageSize, 300);
+    const all = Uint32Array.from({ length: 128 }, (_, page) => page);
+    const random = all.map((page) => 201 + (page % 99)); // its last third
+    const sizes = [0, 1, 2].map((level) => {
+      const compression = { method: "zlib", engine: "isal", level } as const;
+      using encoder = new PageStreamEncoder({ memory: sample, compression });
+      encoder.encode(random);
+      const first = encoder.encode(all).length;
+      encoder.encode(random);
+      expect(encoder.encode(all).length).toBe(first);
+      return first;
+    });
+    expect(sizes).toEqual(sizes.toSorted((left, right) => right - left));
+    expect(new Set(sizes).size).toBe(3);
+  },
+);
 
 test("PageStreamEncoder works in a worker, on memory that another thread fills", async () => {
   const code = `
