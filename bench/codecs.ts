@@ -202,7 +202,8 @@ async function measure(
   passes: number,
   native: ((way: Way) => Promise<Pass>) | undefined,
 ): Promise<Row> {
-  const payloads = new Uint8Array((memory.byteLength / PACKET_BYTES) * PAYLOAD_BYTES_MAX).fill(1);
+  const packets = memory.byteLength / PACKET_BYTES;
+  const payloads = new Uint8Array(new SharedArrayBuffer(packets * PAYLOAD_BYTES_MAX)).fill(1);
   ourPass(way, memory, payloads, true);
   const ours: Pass[] = [];
   const theirs: Pass[] = [];

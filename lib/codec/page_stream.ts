@@ -175,7 +175,7 @@ export class PageStreamDecoder implements Disposable {
 
   /**
    * Fills `pages` from a payload; writes nowhere else, whatever the payload is. After an error the
-   * decoder is of no more use.
+   * decoder is of no more use. A payload in a SharedArrayBuffer saves a copy.
    *
    * @throws {CodecError} when the payload does not decode to exactly these pages.
    * @throws {RangeError} for no pages, too many, or one outside the memory.
@@ -199,19 +199,29 @@ export class PageStreamDecoder implements Disposable {
   }
 }
 
-/** A payload that is in memory already. */
+/** A payload that is in memory already. One in shared memory is read where it lies. */
 class MemoryPayload implements PayloadSource {
-  readonly #bytes = new Arena(PAYLOAD_BYTES_MAX);
-  #at = 0;
+  readonly #copy = new Arena(PAYLOAD_BYTES_MAX);
+  #shared: SharedArrayBuffer = this.#copy.buffer;
+  #sharedAddress = this.#copy.address;
+  #next = 0;
 
   fill(payload: Uint8Array): void {
-    this.#bytes.u8.set(payload);
-    this.#at = 0;
+    const { buffer, byteOffset } = payload;
+    if (buffer instanceof SharedArrayBuffer) {
+      // Kept, so that it outlives the address.
+      if (buffer !== this.#shared) this.#sharedAddress = addressOf(buffer);
+      this.#shared = buffer;
+      this.#next = this.#sharedAddress + byteOffset;
+    } else {
+      this.#copy.u8.set(payload);
+      this.#next = this.#copy.address;
+    }
   }
 
   receive(address: number, bytes: number): void {
-    copyMemory(address, this.#bytes.address + this.#at, bytes);
-    this.#at += bytes;
+    copyMemory(address, this.#next, bytes);
+    this.#next += bytes;
   }
 
   receiveRuns(runs: PageRuns): void {
