@@ -24,8 +24,8 @@ test.skipIf(!existsSync(sharedFolder))(
     using from = sharedPath("from");
     using to = sharedPath("to");
     const program = `
-      const { RamBlock } = await import("./mod.ts");
-      const { fillBlock } = await import("./test/kit/page_content.ts");
+      const { RamBlock } = await import('./mod.ts');
+      const { fillBlock } = await import('./test/kit/page_content.ts');
       using block = RamBlock.map("pc.ram", ${JSON.stringify(from.path)}, { writable: true });
       fillBlock(block, 8);`;
     expect((await runCommand([bun, "-e", program])).code).toBe(0);
