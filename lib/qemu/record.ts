@@ -13,7 +13,10 @@ import { listen, type Receiver } from "../session/receiver.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 
 /** Options of {@linkcode record}. */
-export interface RecordOptions extends Omit<ListenOptions, "blocks" | "capture" | "finalize"> {
+export interface RecordOptions extends Omit<
+  ListenOptions,
+  "blocks" | "capture" | "finalize" | "verify" | "devices" | "deviceStateCompressed"
+> {
   /** File to write; it appears, or replaces an older one, when the recording is complete. */
   readonly output: string;
 }

@@ -10,7 +10,10 @@ import type { ConnectOptions } from "../session/options.ts";
 import { connect, type Sender } from "../session/sender.ts";
 
 /** Options of {@linkcode restore}. */
-export interface RestoreOptions extends Omit<ConnectOptions, "blocks" | "state" | "verify"> {
+export interface RestoreOptions extends Omit<
+  ConnectOptions,
+  "blocks" | "state" | "verify" | "devices" | "deviceStateCompressed"
+> {
   /** The recording. */
   readonly input: string;
 }

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { readdir } from "node:fs/promises";
+import { mkdir, readdir, rm } from "node:fs/promises";
 import {
   analyze,
   capabilities,
@@ -214,6 +214,29 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
   await restorer.complete();
   await target.waitMigration(MIGRATION_LIMIT_MS);
   await guest.expectGoesOn(source, target);
+});
+
+qemuTest("record() gives the guest back when the recording cannot be written", async () => {
+  await using guest = await GuestTest.create();
+  await using source = await guest.startSource({ channels: 2, compression: "zstd" });
+  const folder = guest.path("folder");
+  await mkdir(folder);
+  const options = { endpoint: "127.0.0.1:0", channels: 2, compression: "zstd" } as const;
+  {
+    await using recorder = await record({ ...options, output: `${folder}/vm.rec` });
+    const complete = recorder.complete().catch((error: unknown) => error);
+    await rm(folder, { recursive: true });
+    await source.migrate(uriOf(recorder.endpoint));
+    expect(await complete).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "ENOENT" });
+  }
+  await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+    status: "failed",
+  });
+  while ((await source.status()) !== "running") await Bun.sleep(5);
+  await using recorder = await record({ ...options, output: guest.path("vm.rec") });
+  await migrateAgain(source, uriOf(recorder.endpoint));
+  await recorder.complete();
+  await source.waitMigration(MIGRATION_LIMIT_MS);
 });
 
 qemuTest(
