@@ -170,7 +170,7 @@ qemuTest(
       expect(await source.status()).toBe("running");
       expect(await readdir(guest.folder)).toEqual([]);
     }
-    await using recorder = await record(good);
+    await using recorder = await record({ ...good, timeouts: {} });
     await migrateAgain(source, uriOf(recorder.endpoint));
     expect(await recorder.complete()).toMatchObject({ uuid: UUID });
     await source.waitMigration(MIGRATION_LIMIT_MS);
@@ -210,7 +210,7 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
   }
   await using target = await guest.startTarget(side);
   const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
-  await using restorer = await restore({ ...good, endpoint });
+  await using restorer = await restore({ ...good, timeouts: {}, endpoint });
   await restorer.complete();
   await target.waitMigration(MIGRATION_LIMIT_MS);
   await guest.expectGoesOn(source, target);
