@@ -108,6 +108,12 @@ export const DEVICE_FIELDS_MAX = 1_000_000;
 /** Structures inside structures in a device's state; QEMU's go six deep. */
 export const DEVICE_FIELDS_DEPTH_MAX = 32;
 
+/**
+ * Sections listed in an analysis. A migration writes one for each 50 ms at least, so this is more
+ * than half a day's, and the shortest ones would make a list many times as large as the file.
+ */
+export const ANALYZED_SECTIONS_MAX = 1_000_000;
+
 /** Metadata of a recording: some hundred bytes for each of at most `BLOCKS_MAX` blocks. */
 export const METADATA_BYTES_MAX = 1_048_576;
 

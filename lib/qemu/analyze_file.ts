@@ -10,7 +10,8 @@ import { OpenFlag } from "../../ffi/linux.ts";
 import { IGNORE_SHARED_CAPABILITY, MAPPED_RAM_CAPABILITY } from "../file/mapped_ram_format.ts";
 import { readMappedRamIndex } from "../file/mapped_ram_index.ts";
 import { fileSource, FileInput, type PositionedSource } from "../file/positioned_io.ts";
-import { DESCRIPTION_BYTES_MAX, DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import { LimitError } from "../errors.ts";
+import { ANALYZED_SECTIONS_MAX, DESCRIPTION_BYTES_MAX, DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import {
@@ -190,6 +191,12 @@ class StreamAnalyzer implements MainStreamHandler {
 
   element(type: number): void {
     this.#close(1);
+    if (this.#sections.length >= ANALYZED_SECTIONS_MAX) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_SECTIONS",
+        `Cannot analyze stream: more than ${ANALYZED_SECTIONS_MAX} sections, the most allowed`,
+      );
+    }
     const kinds: Readonly<Record<number, AnalyzedSection["kind"]>> = {
       [Section.COMMAND]: "command",
       [Section.START]: "start",

@@ -55,8 +55,9 @@ export class RelayStream implements MainStreamHandler {
   #writer: MainStreamWriter;
   #syncMode: SyncMode | "auto";
   #ramSectionId: number | undefined;
+  /** The end of what has gone through, in pieces of one length, the last one filled in part. */
   readonly #tail: Uint8Array[] = [];
-  #tailBytes = 0;
+  #tailRoom = 0;
 
   constructor(target: RelayTarget) {
     this.#target = target;
@@ -66,7 +67,8 @@ export class RelayStream implements MainStreamHandler {
 
   /** Whether what came last can be the end of a stream. */
   get isComplete(): boolean {
-    return looksComplete(Buffer.concat(this.#tail));
+    const bytes = Buffer.concat(this.#tail);
+    return looksComplete(bytes.subarray(0, bytes.byteLength - this.#tailRoom));
   }
 
   configuration(configuration: StreamConfiguration): void {
@@ -168,10 +170,17 @@ export class RelayStream implements MainStreamHandler {
   }
 
   #remember(chunk: Uint8Array): void {
-    this.#tail.push(chunk);
-    this.#tailBytes += chunk.byteLength;
-    while (this.#tailBytes - this.#tail[0].byteLength >= TAIL_BYTES) {
-      this.#tailBytes -= this.#tail.shift()!.byteLength;
+    for (let done = 0; done < chunk.byteLength;) {
+      if (this.#tailRoom === 0) {
+        this.#tail.push(new Uint8Array(CHUNK_BYTES));
+        this.#tailRoom = CHUNK_BYTES;
+        if ((this.#tail.length - 2) * CHUNK_BYTES >= TAIL_BYTES) this.#tail.shift();
+      }
+      const count = Math.min(this.#tailRoom, chunk.byteLength - done);
+      const at = CHUNK_BYTES - this.#tailRoom;
+      this.#tail.at(-1)!.set(chunk.subarray(done, done + count), at);
+      this.#tailRoom -= count;
+      done += count;
     }
   }
 }

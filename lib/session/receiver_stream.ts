@@ -6,13 +6,19 @@
  */
 import { ChannelError, StreamError } from "../errors.ts";
 import type { Connection } from "../net/connection.ts";
+import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { machineSyncMode } from "../wire/machine_type.ts";
 import { encodeFullSection, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
-import { readOpaqueSection, readToEnd, type GuestState } from "../wire/opaque_state.ts";
+import {
+  readOpaqueSection,
+  readToEnd,
+  StateCollector,
+  type GuestState,
+} from "../wire/opaque_state.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { DIGEST_SECTION, readDigests } from "./digests.ts";
 import { DEVICE_SUMMARY_SECTION, readDeviceSummary, type DeviceSummary } from "./device_summary.ts";
@@ -44,7 +50,7 @@ export class ReceiverStream implements MainStreamHandler {
   #switchoverStart = false;
   #configuration: StreamConfiguration | undefined;
   #ramSectionId: number | undefined;
-  readonly #early: Uint8Array[] = [];
+  readonly #early = new StateCollector(DEVICE_STATE_BYTES_MAX, "sections in front of the RAM");
   #devices: Uint8Array = new Uint8Array(0);
   #digests: ReadonlyMap<string, Uint8Array> | undefined;
 
@@ -109,7 +115,7 @@ export class ReceiverStream implements MainStreamHandler {
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
     if (this.#target.config.capture) {
       const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
-      this.#early.push(encodeFullSection(header, data));
+      this.#early.append(encodeFullSection(header, data));
       return true;
     }
     if (header.idstr === DEVICE_SUMMARY_SECTION.idstr && header.version === 1) {
@@ -140,7 +146,7 @@ export class ReceiverStream implements MainStreamHandler {
       uuid,
       validateUuid: validated !== undefined,
       ramSectionId: this.#ramSectionId ?? RAM_SECTION_ID,
-      early: Buffer.concat(this.#early),
+      early: this.#early.bytes.slice(),
       switchoverStart: this.#switchoverStart,
       devices: this.#devices,
     };

@@ -35,22 +35,28 @@ export interface GuestState {
   readonly devices: Uint8Array;
 }
 
-/** Bytes that grow. */
-class Collector {
+/**
+ * Bytes that grow, in one piece whatever pieces they come in: a list of them would cost a hostile
+ * peer a byte for each object here.
+ */
+export class StateCollector {
   #bytes = new Uint8Array(CHUNK_BYTES);
   #length = 0;
   readonly #bytesMax: number;
   readonly #what: string;
 
+  /** @param what Name of the whole, for messages. */
   constructor(bytesMax: number, what: string) {
     this.#bytesMax = bytesMax;
     this.#what = what;
   }
 
+  /** What there is; changes with the next call. */
   get bytes(): Uint8Array {
     return this.#bytes.subarray(0, this.#length);
   }
 
+  /** @throws {LimitError} above the limit. */
   append(part: Uint8Array): void {
     const length = this.#length + part.byteLength;
     if (length > this.#bytesMax) {
@@ -80,7 +86,7 @@ export function readOpaqueSection(
   sectionId: number,
   ramSectionId?: number,
 ): Uint8Array {
-  const collector = new Collector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
+  const collector = new StateCollector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
   let candidate = -1;
   for (;;) {
     const byte = reader.some(1);
@@ -114,7 +120,7 @@ export function readOpaqueSection(
  * everything arrived: then the end has to be recognised.
  */
 export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
-  const collector = new Collector(DEVICE_STATE_BYTES_MAX, "device state");
+  const collector = new StateCollector(DEVICE_STATE_BYTES_MAX, "device state");
   for (;;) {
     if (isOpen) {
       const quietMs = quietTime(collector.bytes);
