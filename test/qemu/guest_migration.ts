@@ -187,8 +187,9 @@ export function endpointOf(uri: string): string {
  * be stopped.
  */
 export async function migrateWithRounds(source: Qemu, uri: string, rounds: number): Promise<void> {
-  // Time for the guest to write to its pages again, even where it has to wait for a processor.
-  await source.setParameters({ "downtime-limit": 0, "max-bandwidth": 100 * MIB });
+  // Time for the guest to write to its pages again, even where it has to wait for a processor. Not a
+  // downtime of 0: QEMU would not look for dirty pages a second time.
+  await source.setParameters({ "downtime-limit": 1, "max-bandwidth": 100 * MIB });
   await source.migrate(uri);
   for (;;) {
     const { status, ram } = await source.queryMigrate();
