@@ -98,12 +98,9 @@ static void libz_unrange(const uint8_t *in, size_t bytes, uint8_t *out, size_t r
 static size_t libz_stream(const uint8_t *in, size_t bytes, uint8_t *out)
 {
     zc.next_out = out; zc.avail_out = PAYLOAD_MAX;
-    for (size_t at = 0; at < bytes; at += 65536) {
-        size_t piece = bytes - at < 65536 ? bytes - at : 65536;
-        memcpy(copy, in + at, piece);
-        zc.next_in = copy; zc.avail_in = piece;
-        if (deflate(&zc, at + piece == bytes ? 2 : 0) || zc.avail_in) die("deflate");
-    }
+    memcpy(copy, in, bytes);
+    zc.next_in = copy; zc.avail_in = bytes;
+    if (deflate(&zc, 2) || zc.avail_in) die("deflate");
     return PAYLOAD_MAX - zc.avail_out;
 }
 static void libz_unstream(const uint8_t *in, size_t bytes, uint8_t *out, size_t room)
@@ -163,12 +160,9 @@ static void isal_unrange(const uint8_t *in, size_t bytes, uint8_t *out, size_t r
 static size_t isal_stream(const uint8_t *in, size_t bytes, uint8_t *out)
 {
     ic.head.next_out = out; ic.head.avail_out = PAYLOAD_MAX;
-    for (size_t at = 0; at < bytes; at += 65536) {
-        size_t piece = bytes - at < 65536 ? bytes - at : 65536;
-        memcpy(copy, in + at, piece);
-        ic.head.next_in = copy; ic.head.avail_in = piece; ic.head.flush = at + piece == bytes;
-        if (isal_deflate(&ic) || ic.head.avail_in) die("isal_deflate");
-    }
+    memcpy(copy, in, bytes);
+    ic.head.next_in = copy; ic.head.avail_in = bytes; ic.head.flush = 1;
+    if (isal_deflate(&ic) || ic.head.avail_in) die("isal_deflate");
     return PAYLOAD_MAX - ic.head.avail_out;
 }
 static void isal_unstream(const uint8_t *in, size_t bytes, uint8_t *out, size_t room)

@@ -13,7 +13,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
-import { PAYLOAD_BYTES_MAX } from "../limits.ts";
+import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { IovecList } from "../net/iovec_list.ts";
 import {
@@ -34,8 +34,8 @@ import {
 import type { StreamCompressor, StreamDecompressor } from "./engine.ts";
 import { EntropySampler } from "./entropy_sampler.ts";
 
-/** Bytes copied at a time: large enough to make few calls, small enough to stay in the L2 cache. */
-const COPY_BYTES = 65_536;
+/** Bytes compressed by one call: all of a packet, since igzip saves and restores much for each call. */
+const COPY_BYTES = PACKET_PAYLOAD_BYTES;
 
 /** Bytes judged compressible or not at a time; a stored block can hold them. */
 const PIECE_BYTES = 32_768;

@@ -98,7 +98,6 @@ test.skipIf(!waysHere().some(({ engine }) => engine === "isal"))(
       expect(encoder.encode(all).length).toBe(first);
       return first;
     });
-    expect(sizes).toEqual(sizes.toSorted((left, right) => right - left));
     expect(new Set(sizes).size).toBe(3);
   },
 );
