@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { connect, listen, RamBlock } from "../mod.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
-import { expectReleased, resourcesNow } from "./kit/resources.ts";
+import { expectReleased, resourcesNow, settledResources } from "./kit/resources.ts";
 import { TestThread } from "./kit/threads.ts";
 
 test("connectBlocking() and listenBlocking() move a block between two workers", async () => {
@@ -32,7 +32,7 @@ test("connectBlocking() and listenBlocking() move a block between two workers", 
 
 test("listenBlocking() fails like listen(): the port is in use, and nothing is left", async () => {
   await using occupied = await listen({ endpoint: "127.0.0.1:0" });
-  const before = resourcesNow();
+  const before = await settledResources();
   const block = RamBlock.allocate("pc.ram", 4096);
   {
     await using second = new TestThread("blocking_thread", {

@@ -4,7 +4,8 @@ import type { MultifdError } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { handshake, mainStream, packet, RawSource, rawBlock, syncPacket } from "./kit/raw_peer.ts";
-import { expectReleased, resourcesNow } from "./kit/resources.ts";
+import { expectReleased, resourcesNow, settledResources } from "./kit/resources.ts";
+import { until } from "./kit/threads.ts";
 import { temporaryFolder, transfer } from "./kit/transfer.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
 
@@ -51,6 +52,7 @@ async function failureOf(
     });
     using peer = new RawSource(receiver.endpoint);
     const failure = rejectionOf(receiver.complete());
+    failure.catch(() => {}); // when the source itself fails, its error is the one to see
     await source(peer, receiver);
     error = await failure;
   }
@@ -72,8 +74,8 @@ test("a raw source that keeps to the protocol is received, with SYNC packets tha
   const [block] = receiver.blocks;
   const firstBytes = [0, 1, 2, 3, 9].map((page) => block?.view(page * 4096, 4096)[17]);
   expect(firstBytes).toEqual([0, 1, 2, 3, 0]);
-  await Bun.sleep(20);
-  expect(peer.answers[main]?.toString("hex")).toBe("00020004000000010001000400000000");
+  const shut = "00020004000000010001000400000000";
+  await until("PONG and SHUT have come", () => peer.answers[main]?.toString("hex") === shut);
 });
 
 const cases: readonly [
@@ -534,10 +536,10 @@ test("Receiver tells the source that its data could not be used", async () => {
   await failureOf(async (peer) => {
     const main = await peer.open(mainStream("part"));
     await peer.open(begin());
-    await Bun.sleep(300);
+    const answer = (): string | undefined => peer.answers[main]?.toString("hex");
+    await until("the PONG has come", () => answer() === "0002000400000001");
     peer.write(main, Uint8Array.of(0x42));
-    await Bun.sleep(300);
-    expect(peer.answers[main]?.toString("hex")).toBe("00020004000000010001000400000001");
+    await until("the failure has come", () => answer() === "00020004000000010001000400000001");
   });
 });
 
@@ -545,7 +547,7 @@ test("listen() fails at once on a port or socket that is in use, and the first o
   using folder = temporaryFolder();
   for (const endpoint of ["127.0.0.1:0", "[::1]:0", `unix:${folder.path}/socket`]) {
     await using receiver = await listen({ endpoint, channels: 1, timeouts });
-    const before = resourcesNow();
+    const before = await settledResources();
     const error = await rejectionOf(listen({ endpoint: receiver.endpoint, channels: 1 }));
     expect(error).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "EADDRINUSE" });
     await expectReleased(before);

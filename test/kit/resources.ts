@@ -24,6 +24,18 @@ export function resourcesNow(): Resources {
   return { workers: workerThreads(), sockets, descriptors: names.length };
 }
 
+/** What this process holds once that has not changed for a while: workers start and load in the dark. */
+export async function settledResources(): Promise<Resources> {
+  let last = resourcesNow();
+  for (let unchanged = 0; unchanged < 10;) {
+    await Bun.sleep(20);
+    const now = resourcesNow();
+    unchanged = Bun.deepEquals(now, last) ? unchanged + 1 : 0;
+    last = now;
+  }
+  return last;
+}
+
 /**
  * Waits until this process holds no more than `before`.
  *
