@@ -193,7 +193,7 @@ export async function migrateWithRounds(source: Qemu, uri: string, rounds: numbe
   await source.migrate(uri);
   for (;;) {
     const { status, ram } = await source.queryMigrate();
-    if (status !== "active" && status !== "setup") break; // failed, which the caller sees
+    if (["completed", "failed", "cancelled"].includes(status)) break; // the caller sees it
     if ((ram?.dirtySyncCount ?? 0) > rounds) break;
     await Bun.sleep(10);
   }

@@ -15,6 +15,8 @@ import {
 } from "./guest_migration.ts";
 
 const LIMIT_MS = 120_000;
+/** Pause of a guest that must have written to its pages again before a round is over. */
+const BUSY_PAUSE_MS = 1;
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
 
 /** A pair of QEMUs with a way between them. */
@@ -34,7 +36,7 @@ export interface InteropCase extends GuestMachine {
 /** Records a guest, restores it into another QEMU, and proves that it goes on there. */
 export async function recordAndRestore(options: InteropCase): Promise<void> {
   const { from, to, engines, transport = "tcp", rounds = 1, ...machine } = options;
-  await using guest = await GuestTest.create(machine);
+  await using guest = await GuestTest.create(machine, rounds > 1 ? BUSY_PAUSE_MS : undefined);
   const output = guest.path("vm.rec");
   await using source = await guest.startSource(from);
   {
@@ -77,7 +79,7 @@ export async function recordAndRestore(options: InteropCase): Promise<void> {
 /** Migrates a guest through a relay, and proves that it goes on at the destination. */
 export async function relayBetween(options: InteropCase): Promise<void> {
   const { from, to, transport = "tcp", rounds = 1, ...machine } = options;
-  await using guest = await GuestTest.create(machine);
+  await using guest = await GuestTest.create(machine, rounds > 1 ? BUSY_PAUSE_MS : undefined);
   await using source = await guest.startSource(from);
   await using target = await guest.startTarget(to);
   const uri = await target.migrateIncoming(
