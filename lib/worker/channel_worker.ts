@@ -14,7 +14,7 @@ import { SendChannel } from "../engine/send_channel.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { warmUpReceiver, warmUpSender } from "../engine/warm_up.ts";
-import { WAIT_TICK_MS } from "../limits.ts";
+import { REHEARSED_CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
@@ -39,7 +39,7 @@ export function runSendChannel(job: SendChannelJob): void {
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
     });
-    warmUpSender(job.state.pageSize);
+    if (channel < REHEARSED_CHANNELS_MAX) warmUpSender(job.state.pageSize);
     while (!state.connectGateOpen) {
       if (control.stopping) return;
       state.waitConnectGate(WAIT_TICK_MS);
@@ -75,7 +75,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       placer: relayPlacer(job, control),
       idleMs: timeouts.idleMs,
     });
-    warmUpReceiver(job.pageSize);
+    if (channel < REHEARSED_CHANNELS_MAX) warmUpReceiver(job.pageSize);
     if (state.connected(channel).take(Infinity) !== "taken") return;
     const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
     receiver.run(new Connection(fd, control, timeouts));
