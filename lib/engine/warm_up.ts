@@ -15,6 +15,7 @@ import { PACKET_PAYLOAD_BYTES, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { Connection } from "../net/connection.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { ReceiveChannel } from "./receive_channel.ts";
@@ -39,11 +40,11 @@ const IN_FLIGHT_BYTES = 98_304;
 /** Nobody stops a rehearsal; it ends by itself. */
 const rehearsalControl = new SessionControl();
 
-/** Rehearses a send channel: builds packets and writes them. */
-export function warmUpSender(pageSize: number): void {
+/** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
+export function warmUpSender(pageSize: number, session: Stoppable): void {
   const { builder, block, pages, scratch } = new Rehearsal(pageSize);
   using pair = new SocketPair();
-  for (let packet = 0; packet < PACKETS; packet++) {
+  for (let packet = 0; packet < PACKETS && !session.stopping; packet++) {
     builder.buildPages(block, pages, 0, pages.length, packet);
     const { bytes } = builder.iovecs;
     pair.near.sendList(builder.iovecs);
@@ -52,8 +53,11 @@ export function warmUpSender(pageSize: number): void {
   releaseScratch();
 }
 
-/** Rehearses a receive channel: reads packets and puts their pages in place. */
-export function warmUpReceiver(pageSize: number): void {
+/**
+ * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
+ * `session` stops.
+ */
+export function warmUpReceiver(pageSize: number, session: Stoppable): void {
   const { builder, block, pages, scratch, table, control } = new Rehearsal(pageSize);
   using channel = new ReceiveChannel({
     channel: 0,
@@ -69,7 +73,7 @@ export function warmUpReceiver(pageSize: number): void {
   builder.buildPages(block, pages, 0, pages.length, 0);
   const { bytes } = builder.iovecs;
   const packetsInFlight = Math.floor(IN_FLIGHT_BYTES / bytes);
-  for (let packet = 0; packet < PACKETS; packet += packetsInFlight) {
+  for (let packet = 0; packet < PACKETS && !session.stopping; packet += packetsInFlight) {
     using pair = new SocketPair();
     if (packet === 0) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
