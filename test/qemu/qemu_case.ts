@@ -8,12 +8,12 @@ import { test } from "bun:test";
 import { qemuAvailable } from "./qemu.ts";
 import { nasmAvailable } from "./tiny_guest.ts";
 
-const TIMEOUT_MS = 30_000;
+const TIMEOUT_MS = 120_000;
 
 /**
  * Declares a test that is skipped where QEMU or nasm is missing, with a name that says which.
  *
- * @param timeoutMs Limit of the test. Default 30 s.
+ * @param timeoutMs Limit of the test. Default 120 s: it only ends what hangs, and machines may be busy.
  */
 export function qemuTest(name: string, body: () => Promise<void>, timeoutMs = TIMEOUT_MS): void {
   const missing = qemuAvailable() ?? nasmAvailable();
