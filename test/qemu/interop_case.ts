@@ -48,7 +48,8 @@ export async function recordAndRestore(options: InteropCase): Promise<void> {
       output,
     });
     if (rounds === 0) await source.stop();
-    if (rounds > 1) await migrateWithRounds(source, uriOf(recorder.endpoint), rounds);
+    if (rounds > 1)
+      await migrateWithRounds(source, uriOf(recorder.endpoint), rounds, from.compression);
     else await source.migrate(uriOf(recorder.endpoint));
     const metadata = await recorder.complete();
     expect(metadata.uuid).toBe(options.uuid ?? NO_UUID);
@@ -98,7 +99,8 @@ export async function relayBetween(options: InteropCase): Promise<void> {
     },
   });
   if (rounds === 0) await source.stop();
-  if (rounds > 1) await migrateWithRounds(source, uriOf(relaying.endpoint), rounds);
+  if (rounds > 1)
+    await migrateWithRounds(source, uriOf(relaying.endpoint), rounds, from.compression);
   else await source.migrate(uriOf(relaying.endpoint));
   const { incoming, outgoing } = await relaying.complete();
   await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
