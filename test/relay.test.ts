@@ -140,7 +140,10 @@ test("relay: memory that changes all the time arrives as it was in the last, qui
     send: async (sender) => {
       await writers.run();
       await sender.send();
-      for (let round = 0; round < 5; round++) await sender.queueBitmap(block, writers.bitmap);
+      for (let round = 0; round < 5; round++) {
+        await sender.queueBitmap(block, writers.bitmap);
+        await sender.sync(); // else two channels may have the same page
+      }
       await writers.pause();
       await sender.queueBitmap(block, writers.bitmap);
     },
