@@ -26,7 +26,6 @@ const CONFIG = 5; // index of the config, +1; 0 = not seen
 const ARRIVED = 6; // buffers read completely, config included
 const EXPECTED = 7; // buffers the sender says it has sent, +1; 0 = not said
 const RAM_LOADED = 8; // 1 once all RAM is in place
-const LOADING = 9; // 1 once the load thread takes buffers out
 // 64-bit floats, by float index:
 const QUEUED_BYTES = 8;
 const LOADED_BYTES = 9;
@@ -165,8 +164,8 @@ export class DeviceQueue {
         // Whoever loads makes room; as long as it does so, there is reason to wait.
         if (this.#words[NEXT] !== next) deadline = performance.now() + this.#limitMs;
         next = this.#words[NEXT];
-        const waits = this.handle.waitWhenFull && this.#words[LOADING] !== 0;
-        if (!waits || performance.now() >= deadline) throw excess;
+        // Also before the load thread runs: buffers may be faster than its start.
+        if (!this.handle.waitWhenFull || performance.now() >= deadline) throw excess;
       } finally {
         this.#mutex.unlock();
       }
@@ -225,7 +224,6 @@ export class DeviceQueue {
    */
   take(limitMs: number): QueuedBuffer | undefined {
     const deadline = performance.now() + limitMs;
-    Atomics.store(this.#words, LOADING, 1);
     for (;;) {
       const seen = Atomics.load(this.#words, CHANGES);
       this.#lock();
