@@ -55,17 +55,23 @@ export function relayReturnPath(
   for (;;) {
     const { type, value } = readReturnMessage(reader);
     const ends = type === ReturnMessage.SHUT;
-    // Before the source hears of it: its next step may be to close the connection.
+    // Both before the source hears of it: its next step may be to close the connection, and then
+    // that would count as the first cause.
     if (ends && value === 0) confirmation.give();
+    if (ends && value !== 0) control.record(failure(value), { side: "source" });
     out.u16(type);
     out.u16(type === ReturnMessage.SWITCHOVER_ACK ? 0 : 4);
     if (type !== ReturnMessage.SWITCHOVER_ACK) out.u32(value);
     out.flush();
     if (!ends) continue;
     if (value === 0) return;
-    throw new PeerError(
-      "ERR_MULTIFD_PEER",
-      `Cannot complete: the destination reported failure ${value}`,
-    );
+    throw failure(value);
   }
+}
+
+function failure(value: number): PeerError {
+  return new PeerError(
+    "ERR_MULTIFD_PEER",
+    `Cannot complete: the destination reported failure ${value}`,
+  );
 }
