@@ -61,7 +61,8 @@ async function runTests(patterns: readonly string[]): Promise<[boolean, TestCoun
       "--no-orphans",
       ...patterns,
     ],
-    { cwd: repositoryRoot, stdin: "ignore", stdout: "inherit", stderr: "pipe" },
+    // Named, since what a step has set in it, the path of QPL, does not reach the child otherwise.
+    { cwd: repositoryRoot, env: process.env, stdin: "ignore", stdout: "inherit", stderr: "pipe" },
   );
   const timer = setTimeout(() => {
     console.error(
