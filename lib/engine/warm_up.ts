@@ -8,13 +8,14 @@
  */
 import { gc } from "bun";
 import { Arena } from "../../ffi/arena.ts";
-import { close, recv, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
-import { AddressFamily, MessageFlag, Shutdown, SocketType } from "../../ffi/linux.ts";
+import { close, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
+import { AddressFamily, Shutdown, SocketType } from "../../ffi/linux.ts";
 import { RawEncoder } from "../codec/none.ts";
 import { PACKET_PAYLOAD_BYTES, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { Connection } from "../net/connection.ts";
+import { configureSocket } from "../net/socket.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { PacketBuilder } from "./packet_builder.ts";
@@ -48,7 +49,7 @@ export function warmUpSender(pageSize: number, session: Stoppable): void {
     builder.buildPages(block, pages, 0, pages.length, packet);
     const { bytes } = builder.iovecs;
     pair.near.sendList(builder.iovecs);
-    unwrap("Cannot rehearse", recv(pair.far.fd, scratch.address, bytes, MessageFlag.WAITALL));
+    pair.far.receive(scratch.address, bytes);
   }
   releaseScratch();
 }
@@ -78,7 +79,7 @@ export function warmUpReceiver(pageSize: number, session: Stoppable): void {
     if (packet === 0) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
       pair.near.sendList(builder.iovecs);
-      unwrap("Cannot rehearse", recv(pair.far.fd, scratch.address, bytes, MessageFlag.WAITALL));
+      pair.far.receive(scratch.address, bytes);
     }
     for (let index = 0; index < packetsInFlight; index++) {
       pair.near.send(scratch.address, bytes);
@@ -129,6 +130,9 @@ class SocketPair implements Disposable {
     const type = SocketType.STREAM | SocketType.CLOEXEC;
     unwrap("Cannot rehearse", socketpair(AddressFamily.UNIX, type, 0, fds.address));
     const [near, far] = fds.u32;
+    // With the ticks of every other socket: what does not fit the pair ends in an error, not a hang.
+    configureSocket(near, false);
+    configureSocket(far, false);
     this.near = new Connection(near, rehearsalControl, TIMEOUTS_DEFAULT);
     this.far = new Connection(far, rehearsalControl, TIMEOUTS_DEFAULT);
   }
