@@ -87,7 +87,11 @@ export class Qmp implements AsyncDisposable {
     this.#greeting.promise.catch(() => {}); // reported by connect(), which may have given up already
     socket.setEncoding("utf8"); // a character may arrive in two pieces
     socket.on("data", (text: string) => this.#receive(text));
-    socket.on("error", (error) => this.#fail(error));
+    // A killed QEMU resets the connection when a command of ours is still unread.
+    socket.on("error", (cause) => {
+      const reason = `Cannot talk to ${name}: QMP was closed (${cause.message}), must stay open`;
+      this.#fail(new QmpError(reason, { cause }));
+    });
     socket.on("close", () => {
       this.#fail(new QmpError(`Cannot talk to ${name}: QMP was closed, must stay open`));
       this.#ended.resolve();
