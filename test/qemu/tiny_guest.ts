@@ -145,6 +145,21 @@ export function serialRounds(serial: string): number[] {
   );
 }
 
+/**
+ * Checks that the serial output of a guest goes on in another machine where it stopped in the first.
+ * A line may have been begun in the one and ended in the other.
+ *
+ * @returns How many rounds ended in the other machine.
+ * @throws {Error} Naming the rounds when one is missing, doubled or torn.
+ */
+export function checkSerialGoesOn(before: string, after: string): number {
+  const rounds = serialRounds(before + after);
+  if (rounds.some((round, index) => round !== index + 1)) {
+    throw new Error(`rounds do not go on: ${rounds.join(" ")}`);
+  }
+  return rounds.length - serialRounds(before).length;
+}
+
 /** What {@link checkCounters} found. */
 export interface CounterReport {
   /** The first page's counter: the number of the round under way, modulo 256. */
