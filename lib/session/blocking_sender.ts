@@ -193,12 +193,16 @@ export class BlockingSender implements Disposable {
    * place. No other thread may write to the blocks any more when digests are wanted.
    */
   complete(): Statistics {
+    this.awaitConfirmation();
+    this[Symbol.dispose]();
+    return this.statistics();
+  }
+
+  /** As `complete()`, but leaves it to the caller to release threads and connections afterwards. */
+  awaitConfirmation(): void {
     this.endMigration();
     this.#counters.end();
     this.#control.phase = "end";
-    this.#control.finish();
-    this[Symbol.dispose]();
-    return this.statistics();
   }
 
   /** Does what `complete()` does and leaves all connections open, for checkpoints. */

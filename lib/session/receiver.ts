@@ -28,6 +28,7 @@ export class Receiver implements AsyncDisposable {
   readonly #devices: readonly DeviceQueue[];
   readonly #listening = Promise.withResolvers<string>();
   readonly #announced = Promise.withResolvers<readonly RamBlock[]>();
+  readonly #allReceived = Promise.withResolvers<void>();
   #endpoint = "";
   #blocks: readonly RamBlock[] = [];
   #state: GuestState | undefined;
@@ -125,7 +126,8 @@ export class Receiver implements AsyncDisposable {
   }
 
   async #complete(): Promise<Statistics> {
-    await this.#thread.ended();
+    // The thread says so before it winds down; the end of a failed one comes without a word.
+    await Promise.race([this.#allReceived.promise, this.#thread.ended()]);
     const { error } = this.#control;
     if (error !== undefined) throw error;
     return this.statistics();
@@ -152,6 +154,9 @@ export class Receiver implements AsyncDisposable {
       case "loaded":
         this.#state = report.state;
         void this.#finalize();
+        return;
+      case "completed":
+        this.#allReceived.resolve();
     }
   }
 

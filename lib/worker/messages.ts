@@ -242,4 +242,5 @@ export type ReceiverReport =
       readonly blocks: readonly SharedRamBlock[];
       readonly channels: number;
     }
-  | { readonly kind: "loaded"; readonly state: GuestState | undefined };
+  | { readonly kind: "loaded"; readonly state: GuestState | undefined }
+  | { readonly kind: "completed" };

@@ -39,7 +39,10 @@ export async function runSender(job: SenderJob): Promise<void> {
     } catch (error) {
       control.fail(error, { side: "source" });
       reply(false, command.kind);
+      return;
     }
+    // Whoever waits for the confirmation need not wait for the end of the threads.
+    if (command.kind === "complete") sender[Symbol.dispose]();
   });
   await promise;
   port.close();
@@ -68,8 +71,7 @@ function runCommand(sender: BlockingSender, command: SenderCommand): void {
     case "sync":
       return sender.sync();
     case "complete":
-      sender.complete();
-      return;
+      return sender.awaitConfirmation();
     case "close":
       return;
   }
@@ -98,6 +100,7 @@ export function runReceiver(job: ReceiverJob): void {
   try {
     report({ kind: "listening", endpoint: receiver.listen() });
     receiver.complete();
+    report({ kind: "completed" });
   } catch (error) {
     control.fail(error, { side: "destination" });
   }
