@@ -52,6 +52,11 @@ export class PacketBuilder {
     this.#sorted = new Uint32Array(this.pagesMax);
   }
 
+  /** Address of the header of the packet built last. */
+  get headerAddress(): number {
+    return this.#header.address;
+  }
+
   /** Builds a packet of pages `pages[first]` up to, not including, `pages[first + count]`. */
   buildPages(
     block: TableBlock,

@@ -90,7 +90,7 @@ export class SendChannel implements Disposable {
         syncDeferred = syncPending;
         this.#workingSlot = this.#words.collect(this.#workingSlot);
         state.channelsReady.post();
-        this.#serve(connection, state.slots[this.#workingSlot]);
+        this.serve(connection, state.slots[this.#workingSlot]);
       } else {
         if (this.#words.takeSync() === SyncRequest.ALL) this.#sendSync(connection);
         syncDeferred = false;
@@ -99,16 +99,17 @@ export class SendChannel implements Disposable {
     }
   }
 
-  [Symbol.dispose](): void {
-    this.#encoder[Symbol.dispose]();
-  }
-
-  #serve(connection: Connection, slot: Slot): void {
+  /** Carries out the job in a slot. */
+  serve(connection: Connection, slot: Slot): void {
     if (slot.type === Payload.DEVICE_STATE) this.#sendDeviceState(connection, slot);
     else if (slot.type === Payload.STAGED) this.#sendStaged(connection, slot);
     else this.#sendPages(connection, slot);
     slot.type = Payload.NONE;
     slot.pageCount = 0;
+  }
+
+  [Symbol.dispose](): void {
+    this.#encoder[Symbol.dispose]();
   }
 
   #sendPages(connection: Connection, slot: Slot): void {

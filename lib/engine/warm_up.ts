@@ -8,29 +8,38 @@
  */
 import { gc } from "bun";
 import { Arena } from "../../ffi/arena.ts";
-import { close, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
+import { close, copyMemory, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
 import { AddressFamily, Shutdown, SocketType } from "../../ffi/linux.ts";
 import { RawEncoder } from "../codec/none.ts";
-import { PACKET_PAYLOAD_BYTES, TIMEOUTS_DEFAULT } from "../limits.ts";
+import { PACKETS_PER_JOB, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { Connection } from "../net/connection.ts";
 import { configureSocket } from "../net/socket.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import { ramPacketBytes } from "../wire/packet.ts";
+import { UUID_BYTES } from "../wire/uuid.ts";
 import { PacketBuilder } from "./packet_builder.ts";
+import { PacketPlacer } from "./packet_placer.ts";
 import { ReceiveChannel } from "./receive_channel.ts";
 import { ReceiveState } from "./receive_state.ts";
+import { SendChannel } from "./send_channel.ts";
+import { SendState } from "./send_state.ts";
+import { Payload } from "./slot.ts";
 import { StatisticsTable } from "./statistics.ts";
 
 /**
- * Packets to rehearse with. The last compiler takes a loop after some 100,000 rounds, so the pages
- * of this many packets are just above that.
+ * How often the loops over a packet's pages are rehearsed. The last compiler takes a loop after some
+ * 100,000 rounds; a packet has 128 and the slower tiers take their share first.
  */
-const PACKETS = 1000;
+const LOOPED_PACKETS = 2500;
 
-/** Every so many pages one is normal: both branches run, and few bytes have to be copied. */
-const NORMAL_PAGE_STEP = 32;
+/** Packets that go through a socket: what runs once per packet is soon compiled as far as it pays. */
+const SENT_PACKETS = 400;
+
+/** Every so many pages of a looped packet one is zero: both branches run, and few are cleared. */
+const ZERO_PAGE_STEP = 8;
 
 /**
  * Bytes in the socket pair at once. They fit its default buffer with what the kernel adds to them:
@@ -43,13 +52,33 @@ const rehearsalControl = new SessionControl();
 
 /** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
 export function warmUpSender(pageSize: number, session: Stoppable): void {
-  const { builder, block, pages, scratch } = new Rehearsal(pageSize);
+  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
+    new Rehearsal(pageSize);
+  for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
+    builder.buildPages(block, mixedPages, 0, mixedPages.length, packet);
+  }
+  const options = { channels: 1, clients: 1, pageSize };
+  const state = SendState.create(options, rehearsalControl);
+  using channel = new SendChannel({
+    channel: 0,
+    uuid: new Uint8Array(UUID_BYTES),
+    compression: RAW,
+    detectZeroPages: true,
+    bandwidth: 0,
+    state,
+    control: rehearsalControl,
+    blocks: table,
+    counters: new StatisticsTable(1).channel(0),
+  });
   using pair = new SocketPair();
-  for (let packet = 0; packet < PACKETS && !session.stopping; packet++) {
-    builder.buildPages(block, pages, 0, pages.length, packet);
-    const { bytes } = builder.iovecs;
-    pair.near.sendList(builder.iovecs);
-    pair.far.receive(scratch.address, bytes);
+  const slot = state.slots[state.workingSlot(0)];
+  const packets = Math.min(packetsInFlight, PACKETS_PER_JOB);
+  for (let job = 0; job < packets; job++) slot.pages.set(sparsePages, job * sparsePages.length);
+  for (let sent = 0; sent < SENT_PACKETS && !session.stopping; sent += packets) {
+    slot.type = Payload.RAM;
+    slot.pageCount = packets * sparsePages.length;
+    channel.serve(pair.near, slot);
+    pair.far.receive(scratch.address, packets * sparsePacketBytes(pageSize));
   }
   releaseScratch();
 }
@@ -59,22 +88,30 @@ export function warmUpSender(pageSize: number, session: Stoppable): void {
  * `session` stops.
  */
 export function warmUpReceiver(pageSize: number, session: Stoppable): void {
-  const { builder, block, pages, scratch, table, control } = new Rehearsal(pageSize);
+  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
+    new Rehearsal(pageSize);
+  const placer = new PacketPlacer({ pageSize, methodFlag: 0 });
   using channel = new ReceiveChannel({
     channel: 0,
     pageSize,
-    compression: { method: "none", level: 1 },
-    state: new ReceiveState(1, control),
-    control,
+    compression: RAW,
+    state: new ReceiveState(1, rehearsalControl),
+    control: rehearsalControl,
     blocks: table,
     counters: new StatisticsTable(1).channel(0),
     devices: [],
+    placer,
     idleMs: TIMEOUTS_DEFAULT.idleMs,
   });
-  builder.buildPages(block, pages, 0, pages.length, 0);
-  const { bytes } = builder.iovecs;
-  const packetsInFlight = Math.floor(IN_FLIGHT_BYTES / bytes);
-  for (let packet = 0; packet < PACKETS && !session.stopping; packet += packetsInFlight) {
+  builder.buildPages(block, mixedPages, 0, mixedPages.length, 0);
+  copyMemory(placer.header.address, builder.headerAddress, placer.headerBytes);
+  for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
+    placer.place(table.blocks);
+    placer.placed(table.blocks);
+  }
+  builder.buildPages(block, sparsePages, 0, sparsePages.length, 0);
+  const bytes = sparsePacketBytes(pageSize);
+  for (let packet = 0; packet < SENT_PACKETS && !session.stopping; packet += packetsInFlight) {
     using pair = new SocketPair();
     if (packet === 0) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
@@ -95,28 +132,43 @@ function releaseScratch(): void {
   gc(true);
 }
 
-/** A small block of scratch memory, mostly zero, and what it takes to send it. */
+const RAW = { method: "none", level: 1 } as const;
+
+/** Bytes of a packet of the pages {@linkcode Rehearsal.sparsePages}. */
+function sparsePacketBytes(pageSize: number): number {
+  return ramPacketBytes(pageSize) + pageSize;
+}
+
+/** A small block of scratch memory and what it takes to send it. */
 class Rehearsal {
-  readonly control = rehearsalControl;
   readonly table: BlockTable;
   readonly block: TableBlock;
   readonly builder: PacketBuilder;
-  readonly pages: Uint32Array;
-  /** Room for one packet. */
-  readonly scratch: Arena;
+  /** A packet's pages, most of them normal: it costs little to look at them. */
+  readonly mixedPages: Uint32Array;
+  /** A packet's pages, one of them normal: it costs little to send them. */
+  readonly sparsePages: Uint32Array;
+  /** Packets of sparse pages that may be on their way at once. */
+  readonly packetsInFlight: number;
+  /** Room for what is on its way. */
+  readonly scratch = new Arena(IN_FLIGHT_BYTES);
   readonly #memory: RamBlock;
 
   constructor(pageSize: number) {
     const format = { pageSize, methodFlag: 0, detectZeroPages: true };
     this.builder = new PacketBuilder(format, new RawEncoder());
     const { pagesMax } = this.builder;
-    this.pages = Uint32Array.from({ length: pagesMax }, (_, page) => page);
+    this.mixedPages = Uint32Array.from({ length: pagesMax }, (_, page) => page);
+    this.sparsePages = new Uint32Array(pagesMax); // page 0 is zero
+    this.sparsePages[0] = 1;
+    this.packetsInFlight = Math.floor(IN_FLIGHT_BYTES / sparsePacketBytes(pageSize));
     this.#memory = RamBlock.allocate("rehearsal", pagesMax * pageSize, { pageSize });
     const bytes = this.#memory.view(0, pagesMax * pageSize);
-    for (let page = 0; page < pagesMax; page += NORMAL_PAGE_STEP) bytes[page * pageSize] = 1;
+    for (let page = 0; page < pagesMax; page++) {
+      if (page % ZERO_PAGE_STEP > 0) bytes[page * pageSize] = 1;
+    }
     this.table = new BlockTable(this.#memory.bytes);
     this.block = this.table.add(this.#memory);
-    this.scratch = new Arena(PACKET_PAYLOAD_BYTES);
   }
 }
 
