@@ -42,19 +42,17 @@ side.startCounting(block.bytes + states.length * Number(values.bytes));
 const connectMs = performance.now();
 const { endpoint } = values;
 const channels = Number(values.channels);
-await using sender = await connect({ endpoint, channels, blocks: [block] });
+// Named at the start, so that the channels can rehearse device state before they connect.
+const devices = values.serial
+  ? [{ idstr: "bench", save: { module, name: "saveOneByOne", data: { buffers: states, rate } } }]
+  : states.map((buffer, instanceId) => {
+      const memory = memoryDevice({ idstr: "bench", instanceId, buffer });
+      const hardware = { module, name: "saveHardware", data: { buffer, rate } };
+      const save = rate > 0 ? hardware : memory.save;
+      return { ...memory, save: values.beside ? undefined : save };
+    });
+await using sender = await connect({ endpoint, channels, blocks: [block], devices });
 await using pool = new ThreadPool();
-if (values.serial) {
-  const save = { module, name: "saveOneByOne", data: { buffers: states, rate } };
-  await sender.registerDevice({ idstr: "bench", save });
-} else {
-  for (const [instanceId, buffer] of states.entries()) {
-    const memory = memoryDevice({ idstr: "bench", instanceId, buffer });
-    const hardware = { module, name: "saveHardware", data: { buffer, rate } };
-    const save = rate > 0 ? hardware : memory.save;
-    await sender.registerDevice({ ...memory, save: values.beside ? undefined : save });
-  }
-}
 if (values.beside) pool.prestart(states.length);
 side.endSetUp();
 const startMs = performance.now();

@@ -129,6 +129,7 @@ test("a send channel writes the job first when job and sync are pending at once"
     statistics: statistics.buffer,
     state: state.handle,
     blocks: table.handle,
+    devices: false,
     descriptors: MAIN_DESCRIPTOR,
   });
   // The gate is closed, so both are pending before the channel looks for the first time.

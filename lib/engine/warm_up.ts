@@ -8,18 +8,18 @@
  */
 import { gc } from "bun";
 import { Arena } from "../../ffi/arena.ts";
-import { close, copyMemory, shutdown, socketpair, unwrap } from "../../ffi/libc.ts";
-import { AddressFamily, Shutdown, SocketType } from "../../ffi/linux.ts";
+import { copyMemory, shutdown } from "../../ffi/libc.ts";
+import { Shutdown } from "../../ffi/linux.ts";
 import { RawEncoder } from "../codec/none.ts";
 import { PACKETS_PER_JOB, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
-import { Connection } from "../net/connection.ts";
-import { configureSocket } from "../net/socket.ts";
+import { SocketPair } from "../net/socket_pair.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
+import { rehearsalQueue, warmUpDeviceReceiving, warmUpDeviceSending } from "./device_warm_up.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { PacketPlacer } from "./packet_placer.ts";
 import { ReceiveChannel } from "./receive_channel.ts";
@@ -50,8 +50,12 @@ const IN_FLIGHT_BYTES = 98_304;
 /** Nobody stops a rehearsal; it ends by itself. */
 const rehearsalControl = new SessionControl();
 
-/** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
-export function warmUpSender(pageSize: number, session: Stoppable): void {
+/**
+ * Rehearses a send channel: builds packets and writes them. Ends early when `session` stops.
+ *
+ * @param devices Whether there will be device state too.
+ */
+export function warmUpSender(pageSize: number, devices: boolean, session: Stoppable): void {
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
     new Rehearsal(pageSize);
   for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
@@ -70,7 +74,7 @@ export function warmUpSender(pageSize: number, session: Stoppable): void {
     blocks: table,
     counters: new StatisticsTable(1).channel(0),
   });
-  using pair = new SocketPair();
+  using pair = makePair();
   const slot = state.slots[state.workingSlot(0)];
   const packets = Math.min(packetsInFlight, PACKETS_PER_JOB);
   for (let job = 0; job < packets; job++) slot.pages.set(sparsePages, job * sparsePages.length);
@@ -80,17 +84,21 @@ export function warmUpSender(pageSize: number, session: Stoppable): void {
     channel.serve(pair.near, slot);
     pair.far.receive(scratch.address, packets * sparsePacketBytes(pageSize));
   }
+  if (devices) warmUpDeviceSending(channel, slot, pair, session);
   releaseScratch();
 }
 
 /**
  * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
  * `session` stops.
+ *
+ * @param devices Whether there will be device state too.
  */
-export function warmUpReceiver(pageSize: number, session: Stoppable): void {
+export function warmUpReceiver(pageSize: number, devices: boolean, session: Stoppable): void {
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
     new Rehearsal(pageSize);
   const placer = new PacketPlacer({ pageSize, methodFlag: 0 });
+  const queue = devices ? rehearsalQueue() : undefined;
   using channel = new ReceiveChannel({
     channel: 0,
     pageSize,
@@ -99,7 +107,7 @@ export function warmUpReceiver(pageSize: number, session: Stoppable): void {
     control: rehearsalControl,
     blocks: table,
     counters: new StatisticsTable(1).channel(0),
-    devices: [],
+    devices: queue === undefined ? [] : [queue],
     placer,
     idleMs: TIMEOUTS_DEFAULT.idleMs,
   });
@@ -112,7 +120,7 @@ export function warmUpReceiver(pageSize: number, session: Stoppable): void {
   builder.buildPages(block, sparsePages, 0, sparsePages.length, 0);
   const bytes = sparsePacketBytes(pageSize);
   for (let packet = 0; packet < SENT_PACKETS && !session.stopping; packet += packetsInFlight) {
-    using pair = new SocketPair();
+    using pair = makePair();
     if (packet === 0) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
       pair.near.sendList(builder.iovecs);
@@ -124,7 +132,12 @@ export function warmUpReceiver(pageSize: number, session: Stoppable): void {
     shutdown(pair.near.fd, Shutdown.WRITE);
     channel.run(pair.far);
   }
+  if (queue !== undefined) warmUpDeviceReceiving(channel, queue, makePair, session);
   releaseScratch();
+}
+
+function makePair(): SocketPair {
+  return new SocketPair(rehearsalControl);
 }
 
 /** A young thread would not collect for a long time, and a megabyte a channel counts. */
@@ -169,28 +182,5 @@ class Rehearsal {
     }
     this.table = new BlockTable(this.#memory.bytes);
     this.block = this.table.add(this.#memory);
-  }
-}
-
-/** Two connected sockets of this thread. */
-class SocketPair implements Disposable {
-  readonly near: Connection;
-  readonly far: Connection;
-
-  constructor() {
-    const fds = new Arena(8);
-    const type = SocketType.STREAM | SocketType.CLOEXEC;
-    unwrap("Cannot rehearse", socketpair(AddressFamily.UNIX, type, 0, fds.address));
-    const [near, far] = fds.u32;
-    // With the ticks of every other socket: what does not fit the pair ends in an error, not a hang.
-    configureSocket(near, false);
-    configureSocket(far, false);
-    this.near = new Connection(near, rehearsalControl, TIMEOUTS_DEFAULT);
-    this.far = new Connection(far, rehearsalControl, TIMEOUTS_DEFAULT);
-  }
-
-  [Symbol.dispose](): void {
-    close(this.near.fd);
-    close(this.far.fd);
   }
 }

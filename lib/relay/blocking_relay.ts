@@ -195,6 +195,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       statistics: this.#outgoing,
       state: this.#state,
       blocks: this.table.handle,
+      devices: false,
       descriptors: SECOND_SIDE_DESCRIPTORS,
     });
     const connection = this.#sendSide.connect();

@@ -78,6 +78,7 @@ export class BlockingSender implements Disposable {
       statistics,
       state: this.#state,
       blocks: this.#table.handle,
+      devices: config.devices.length > 0,
       descriptors: 0,
     });
     for (const device of config.devices) this.#devices.register(device);

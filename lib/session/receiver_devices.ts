@@ -28,7 +28,7 @@ export class ReceiverDevices implements Disposable {
     this.#queues = configs.map(({ queue }) => new DeviceQueue(queue, control));
     this.#control = control;
     this.#limitMs = limitMs;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control);
+    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, "load");
     this.#pool.prestart(configs.length);
   }
 

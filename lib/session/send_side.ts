@@ -27,6 +27,8 @@ export interface SendSideParts {
   readonly statistics: StatisticsTable;
   readonly state: SendState;
   readonly blocks: BlockTableHandle;
+  /** Whether device state is known to come. */
+  readonly devices: boolean;
   /** First of this side's places for descriptors. */
   readonly descriptors: number;
 }
@@ -93,6 +95,7 @@ export class SendSide {
       statistics: statistics.buffer,
       state: state.handle,
       blocks,
+      devices: this.#parts.devices,
       descriptors,
     });
   }

@@ -31,7 +31,7 @@ export class SenderDevices implements Disposable {
     this.#state = state;
     this.#control = control;
     this.#timeouts = timeouts;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control);
+    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, "save");
   }
 
   /**

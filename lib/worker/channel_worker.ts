@@ -39,7 +39,9 @@ export function runSendChannel(job: SendChannelJob): void {
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
     });
-    if (channel < REHEARSED_CHANNELS_MAX) warmUpSender(job.state.pageSize, control);
+    if (channel < REHEARSED_CHANNELS_MAX) {
+      warmUpSender(job.state.pageSize, job.devices, control);
+    }
     while (!state.connectGateOpen) {
       if (control.stopping) return;
       state.waitConnectGate(WAIT_TICK_MS);
@@ -75,7 +77,9 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       placer: relayPlacer(job, control),
       idleMs: timeouts.idleMs,
     });
-    if (channel < REHEARSED_CHANNELS_MAX) warmUpReceiver(job.pageSize, control);
+    if (channel < REHEARSED_CHANNELS_MAX) {
+      warmUpReceiver(job.pageSize, job.devices.length > 0, control);
+    }
     if (state.connected(channel).take(Infinity) !== "taken") return;
     const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
     receiver.run(new Connection(fd, control, timeouts));

@@ -36,6 +36,8 @@ export interface SendChannelJob {
   readonly statistics: SharedArrayBuffer;
   readonly state: SendStateHandle;
   readonly blocks: BlockTableHandle;
+  /** Whether device state is known to come. */
+  readonly devices: boolean;
   /** First of this side's places for descriptors. */
   readonly descriptors: number;
 }
@@ -81,9 +83,14 @@ export interface ReceiverJob {
   readonly statistics: SharedArrayBuffer;
 }
 
+/** What the threads of a pool are for. */
+export type PoolPurpose = "save" | "load";
+
 /** A thread of a pool. */
 export interface PoolJob {
   readonly role: "pool";
+  /** What the thread is for, if that is known: it rehearses it before its first task. */
+  readonly purpose: PoolPurpose | undefined;
   /** Row of this thread in the pool's words. */
   readonly worker: number;
   readonly abortOnError: boolean;
@@ -186,7 +193,10 @@ export interface LoadTask {
 
 /** What a thread of a pool can do. */
 export type PoolTask =
-  { readonly kind: "call"; readonly function: WorkerFunction } | SaveTask | LoadTask;
+  | { readonly kind: "call"; readonly function: WorkerFunction }
+  | { readonly kind: "rehearse"; readonly purpose: PoolPurpose }
+  | SaveTask
+  | LoadTask;
 
 /** What the owner of a pool says to its threads; they answer in shared words. */
 export type PoolCommand =

@@ -4,6 +4,7 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
+import { rehearseLoad, rehearseSave } from "../device/device_rehearsal.ts";
 import { runLoad } from "../device/load_thread.ts";
 import { runSave } from "../device/save_thread.ts";
 import { MultifdError } from "../errors.ts";
@@ -29,6 +30,7 @@ export async function runPoolWorker(job: PoolJob): Promise<void> {
     if (command.kind === "close") return resolve();
     void serve(command.task);
   });
+  if (job.purpose !== undefined) await runTask({ kind: "rehearse", purpose: job.purpose }, state);
   await promise;
   port.close();
 }
@@ -63,8 +65,10 @@ async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
   }
 }
 
-function perform(task: PoolTask, context: TaskContext): Promise<void> {
+async function perform(task: PoolTask, context: TaskContext): Promise<void> {
   switch (task.kind) {
+    case "rehearse":
+      return task.purpose === "save" ? rehearseSave(context) : rehearseLoad(context);
     case "call":
       return callWorkerFunction(task.function, context);
     case "save":

@@ -12,7 +12,7 @@ import type { Worker } from "node:worker_threads";
 import { MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS, POOL_THREADS_MAX } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { PoolCommand, PoolTask } from "./messages.ts";
+import type { PoolCommand, PoolPurpose, PoolTask } from "./messages.ts";
 import { PoolState } from "./pool_state.ts";
 import { checkWorkerFunction, type WorkerFunction } from "./worker_function.ts";
 import { WorkerGroup } from "./worker_group.ts";
@@ -57,6 +57,7 @@ export class ThreadPool implements Disposable, AsyncDisposable {
   readonly #threadsMax: number;
   readonly #abortOnError: boolean;
   readonly #control: SessionControl;
+  readonly #purpose: PoolPurpose | undefined;
   readonly #state: PoolState;
   readonly #group: WorkerGroup;
   readonly #members: Member[] = [];
@@ -68,9 +69,14 @@ export class ThreadPool implements Disposable, AsyncDisposable {
 
   /**
    * @param control Session the pool belongs to: its stop ends all tasks. Default: one of its own.
+   * @param purpose What new threads are to rehearse.
    * @throws {RangeError} for a number of threads that cannot work.
    */
-  constructor(options: ThreadPoolOptions = {}, control = new SessionControl()) {
+  constructor(
+    options: ThreadPoolOptions = {},
+    control = new SessionControl(),
+    purpose?: PoolPurpose,
+  ) {
     const { threadsMax = POOL_THREADS_MAX, abortOnError = true } = options;
     if (!Number.isInteger(threadsMax) || threadsMax < 1 || threadsMax > POOL_THREADS_MAX) {
       throw new RangeError(
@@ -80,6 +86,7 @@ export class ThreadPool implements Disposable, AsyncDisposable {
     this.#threadsMax = threadsMax;
     this.#abortOnError = abortOnError;
     this.#control = control;
+    this.#purpose = purpose;
     this.#state = new PoolState(threadsMax, control);
     this.#group = new WorkerGroup(control);
   }
@@ -237,6 +244,7 @@ export class ThreadPool implements Disposable, AsyncDisposable {
     const index = this.#members.length;
     const worker = this.#group.start({
       role: "pool",
+      purpose: this.#purpose,
       worker: index,
       abortOnError: this.#abortOnError,
       pool: this.#state.buffer,
