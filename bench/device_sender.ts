@@ -53,15 +53,19 @@ const devices = values.serial
     });
 await using sender = await connect({ endpoint, channels, blocks: [block], devices });
 await using pool = new ThreadPool();
-if (values.beside) pool.prestart(states.length);
-side.endSetUp();
-const startMs = performance.now();
+const start = new Int32Array(new SharedArrayBuffer(8));
 if (values.beside) {
   for (const [instanceId, buffer] of states.entries()) {
-    const data = { client: sender.deviceClient, instanceId, buffer };
+    const data = { client: sender.deviceClient, instanceId, buffer, start: start.buffer };
     pool.submit({ module, name: "queueBesideRam", data });
   }
+  // Producers of state that is not the last are there before the migration.
+  while (Atomics.load(start, 0) < states.length) await Bun.sleep(1);
 }
+side.endSetUp();
+const startMs = performance.now();
+Atomics.store(start, 1, 1);
+Atomics.notify(start, 1);
 await sender.send();
 await pool.settled();
 const statistics = await sender.complete();

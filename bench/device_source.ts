@@ -4,7 +4,13 @@
  *
  * @module
  */
-import { DeviceClient, type DeviceClientHandle, type SaveDevice } from "../mod.ts";
+import {
+  DeviceClient,
+  type DeviceClientHandle,
+  type SaveDevice,
+  RamBlock,
+  type TaskContext,
+} from "../mod.ts";
 
 const CHUNK_BYTES = 1_048_576;
 
@@ -48,18 +54,24 @@ export function saveOneByOne(
   for (const buffer of buffers) saveHardware(device, { buffer, rate });
 }
 
+/** What a thread that produces state beside RAM is given. */
+export interface BesideRam {
+  readonly client: DeviceClientHandle;
+  readonly instanceId: number;
+  readonly buffer: SharedArrayBuffer;
+  /** Two words: threads that are ready, and 1 once they are to begin. */
+  readonly start: SharedArrayBuffer;
+}
+
 /** Queues a device's state from a pool's thread, for state that travels while RAM does. */
-export function queueBesideRam(
-  _: unknown,
-  data: {
-    readonly client: DeviceClientHandle;
-    readonly instanceId: number;
-    readonly buffer: SharedArrayBuffer;
-  },
-): void {
+export function queueBesideRam(task: TaskContext, data: BesideRam): void {
   const client = new DeviceClient(data.client);
-  const state = new Uint8Array(data.buffer);
-  for (let at = 0; at < state.byteLength; at += CHUNK_BYTES) {
-    client.queueDeviceState("bench", data.instanceId, state.subarray(at, at + CHUNK_BYTES));
+  const address = RamBlock.fromBuffer("bench", data.buffer).addressAt(0);
+  const start = new Int32Array(data.start);
+  Atomics.add(start, 0, 1);
+  while (Atomics.wait(start, 1, 0, 100) === "timed-out") task.throwIfAborted();
+  for (let at = 0; at < data.buffer.byteLength; at += CHUNK_BYTES) {
+    client.prepare("bench", data.instanceId);
+    client.finishWith(address + at, Math.min(CHUNK_BYTES, data.buffer.byteLength - at));
   }
 }
