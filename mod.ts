@@ -85,10 +85,10 @@ export { PageBitmap, type PageRun } from "./lib/memory/page_bitmap.ts";
 export {
   MappedRamFile,
   openMappedRamFile,
-  type LoadedRam,
   type LoadOptions,
   type OpenMappedRamOptions,
 } from "./lib/file/mapped_ram_file.ts";
+export { PreparedLoad, type LoadedRam } from "./lib/file/prepared_load.ts";
 export {
   createMappedRamFile,
   MappedRamWriter,
@@ -130,8 +130,7 @@ export {
   PageStreamEncoder,
   type PageStreamOptions,
 } from "./lib/codec/page_stream.ts";
-export type { EngineName } from "./lib/codec/engine.ts";
-export { ENGINE_NAMES } from "./lib/codec/engines.ts";
+export { ENGINE_NAMES, type EngineName } from "./lib/codec/engine.ts";
 export {
   capabilities,
   type Capabilities,

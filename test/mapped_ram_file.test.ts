@@ -10,6 +10,7 @@ import {
   writeFileSync,
   writeSync,
   truncateSync,
+  unlinkSync,
 } from "node:fs";
 import {
   createMappedRamFile,
@@ -326,6 +327,46 @@ test("MappedRamWriter and load() end within a second when cancelled, and leave n
   using file = openMappedRamFile(path);
   const load = file.load({ signal: AbortSignal.abort(new Error("no")) });
   expect(await rejectionOf(load)).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
+});
+
+test("prepareLoad() has memory and threads ready, and load() fills the memory", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.snap");
+  const block = RamBlock.allocate("pc.ram", 24 * MIB);
+  fillBlock(block, 3);
+  await save({ path, blocks: [block], sync: false });
+  for (const directIo of [false, true]) {
+    using file = openMappedRamFile(path);
+    await using prepared = await file.prepareLoad({ channels: 3, directIo, prefault: true });
+    const [memory] = prepared.blocks;
+    expect(memory!.view(0, PAGE).every((byte) => byte === 0)).toBe(true);
+    const { blocks, statistics } = await prepared.load();
+    expect(blocks).toEqual(prepared.blocks);
+    expect(differingPages(block, memory!)).toEqual([]);
+    expect(statistics.normalPages + statistics.zeroPages).toBe(block.pages);
+  }
+});
+
+test("prepareLoad() can be given up or cancelled, and says what is wrong with the file", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.snap");
+  const block = RamBlock.allocate("pc.ram", 4 * MIB);
+  fillBlock(block, 4);
+  await save({ path, blocks: [block], sync: false });
+  using file = openMappedRamFile(path);
+  const prepared = await file.prepareLoad({ channels: 2 });
+  await prepared[Symbol.asyncDispose]();
+  expect(await rejectionOf(prepared.load())).toMatchObject({ code: "ERR_MULTIFD_STOPPED" });
+
+  const abort = new AbortController();
+  await using cancelled = await file.prepareLoad({ channels: 2, signal: abort.signal });
+  abort.abort(new Error("enough"));
+  expect(await rejectionOf(cancelled.load())).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
+  const late = file.prepareLoad({ channels: 2, signal: abort.signal });
+  expect(await rejectionOf(late)).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
+
+  unlinkSync(path); // the file is open here, and its channels open it again
+  expect(await rejectionOf(file.prepareLoad({ channels: 2 }))).toMatchObject({ errno: "ENOENT" });
 });
 
 test("openMappedRamFile() refuses a file cut off anywhere, and load() never writes out of range", async () => {

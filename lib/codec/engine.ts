@@ -9,8 +9,10 @@ import { NativeCodecError } from "../../ffi/errors.ts";
 import type { LibrarySource } from "../../ffi/library.ts";
 import { PACKET_PAGES_MAX } from "../limits.ts";
 
-/** Name of a library as the engine of a method; `isal` is Intel's ISA-L (igzip). */
-export type EngineName = "libz" | "isal" | "libdeflate" | "libzstd" | "libqpl";
+/** All engines, in the order in which they are reported; `isal` is Intel's ISA-L (igzip). */
+export const ENGINE_NAMES = ["libz", "isal", "libdeflate", "libzstd", "libqpl"] as const;
+/** Name of a library as the engine of a method. */
+export type EngineName = (typeof ENGINE_NAMES)[number];
 
 /** Input and output of a stream; both must stay alive and unchanged until they are used up. */
 interface StreamBuffers extends Disposable {

@@ -10,7 +10,7 @@ import { LIBQPL_ENGINE } from "./engine_libqpl.ts";
 import { LIBZ_ENGINE } from "./engine_libz.ts";
 import { LIBZSTD_ENGINE } from "./engine_libzstd.ts";
 
-/** All engines, in the order in which they are reported. */
+/** All engines. */
 export const ENGINES: Readonly<Record<EngineName, Engine>> = {
   libz: LIBZ_ENGINE,
   isal: ISAL_ENGINE,
@@ -18,9 +18,6 @@ export const ENGINES: Readonly<Record<EngineName, Engine>> = {
   libzstd: LIBZSTD_ENGINE,
   libqpl: LIBQPL_ENGINE,
 };
-
-/** All engine names. */
-export const ENGINE_NAMES = Object.keys(ENGINES) as readonly EngineName[];
 
 /** Why an engine cannot be used here, or undefined when it can. */
 export function engineFailure(name: EngineName): unknown {

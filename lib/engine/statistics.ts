@@ -4,8 +4,7 @@
  *
  * @module
  */
-import type { EngineName } from "../codec/engine.ts";
-import { ENGINE_NAMES } from "../codec/engines.ts";
+import { ENGINE_NAMES, type EngineName } from "../codec/engine.ts";
 
 /** Fields of a channel's row, 64-bit floats: counts stay exact up to 2^53. */
 const Field = {

@@ -54,6 +54,8 @@ export class FileChannels implements AsyncDisposable {
   readonly #group = new WorkerGroup(this.#control);
   readonly #workers: Worker[] = [];
   readonly #exits: Promise<void>[] = [];
+  readonly #opened = Promise.withResolvers<void>();
+  #openedFiles = 0;
   #passing: PromiseWithResolvers<void> | undefined;
   #noticed = false;
   #disposed: Promise<void> | undefined;
@@ -76,8 +78,28 @@ export class FileChannels implements AsyncDisposable {
     this.#statistics = new StatisticsTable(channels);
     this.#statistics.main().setRamBytes(work.ramBytes);
     signal?.addEventListener("abort", this.#cancel, { once: true });
+    // Nobody may be waiting for it; a failure then shows up in `pass()`.
+    this.#opened.promise.catch(() => {});
     const atOnce = Math.min(channels, availableParallelism());
     for (let channel = 0; channel < atOnce; channel++) this.#startNext();
+  }
+
+  /**
+   * Waits until the threads that begin a pass have opened the file.
+   *
+   * @throws {MultifdError} the first error of any of them; all threads have ended then.
+   */
+  async ready(): Promise<void> {
+    for (const worker of this.#workers) worker.ref();
+    this.#look();
+    try {
+      await this.#opened.promise;
+    } catch (error) {
+      await this[Symbol.asyncDispose]();
+      throw error;
+    } finally {
+      for (const worker of this.#workers) worker.unref();
+    }
   }
 
   /**
@@ -145,11 +167,12 @@ export class FileChannels implements AsyncDisposable {
     const exited = Promise.withResolvers<void>();
     worker.once("exit", () => {
       exited.resolve();
-      this.#passing?.reject(this.#failure());
+      this.#reject();
     });
     worker.once("message", () => {
       // Requests on their way to a disk cost no processor, so more of them are better at once.
       if (this.#options.directIo) this.#startOther();
+      this.#openedFiles++;
     });
     worker.on("message", () => this.#look());
     this.#workers.push(worker);
@@ -170,8 +193,14 @@ export class FileChannels implements AsyncDisposable {
   /** Ends the pass when all is done or nothing more will be. */
   #look(): void {
     // Stopped without an error means disposed: the channels have left their work undone.
-    if (this.#control.stopping) this.#passing?.reject(this.#failure());
-    else if (this.#round.finished === this.#windows) this.#passing?.resolve();
+    if (this.#control.stopping) return this.#reject();
+    if (this.#openedFiles === this.#workers.length) this.#opened.resolve();
+    if (this.#round.finished === this.#windows) this.#passing?.resolve();
+  }
+
+  #reject(): void {
+    this.#opened.reject(this.#failure());
+    this.#passing?.reject(this.#failure());
   }
 
   #notice(): void {

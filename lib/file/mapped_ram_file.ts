@@ -19,6 +19,7 @@ import {
   type MappedRamBlock,
   type MappedRamIndex,
 } from "./mapped_ram_index.ts";
+import { PreparedLoad, type LoadedRam } from "./prepared_load.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
 import { openSnapshotSource } from "./snapshot_source.ts";
 
@@ -47,16 +48,6 @@ export interface LoadOptions extends FileChannelOptions {
   /** Called about four times a second with the counters so far. */
   readonly onProgress?: ((statistics: Statistics) => void) | undefined;
 }
-
-/** What was loaded. */
-export interface LoadedRam {
-  /** The blocks in the order of the file. */
-  readonly blocks: readonly RamBlock[];
-  readonly statistics: Statistics;
-}
-
-/** Milliseconds between two calls of `onProgress`. */
-export const PROGRESS_INTERVAL_MS = 250;
 
 /**
  * See the module comment. Made by {@linkcode openMappedRamFile}; dispose it to close the file.
@@ -187,27 +178,30 @@ export class MappedRamFile implements Disposable {
    * be filled in part then.
    */
   async load(options: LoadOptions = {}): Promise<LoadedRam> {
-    const targets = this.#targets(options);
-    const channels = new FileChannels(
-      {
-        mode: "read",
-        path: this.path,
-        compressed: this.compressed,
-        detectZeroPages: false,
-        blocks: targets.map(({ shared }) => shared),
-        pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
-        ramBytes: targets.reduce((sum, { ram }) => sum + ram.bytes, 0),
-      },
-      options,
-    );
+    const prepared = this.#startLoad(options);
     try {
-      await withProgress(channels, options.onProgress, () => channels.pass());
-    } catch (error) {
-      await channels[Symbol.asyncDispose]();
-      throw error;
+      return await prepared.load();
+    } finally {
+      void prepared[Symbol.asyncDispose](); // the memory is complete and the file may be removed
     }
-    void channels[Symbol.asyncDispose](); // the memory is complete and the file may be removed
-    return { blocks: targets.map(({ ram }) => ram), statistics: channels.statistics() };
+  }
+
+  /**
+   * Does all of {@linkcode load} that can be done before the time that counts: allocates memory,
+   * starts the threads and has them open the file.
+   *
+   * @throws As `load()`.
+   *
+   * @example
+   * ```ts
+   * await using prepared = await snapshot.prepareLoad({ channels: 4, prefault: true });
+   * const { blocks } = await prepared.load();
+   * ```
+   */
+  async prepareLoad(options: LoadOptions = {}): Promise<PreparedLoad> {
+    const prepared = this.#startLoad(options);
+    await prepared.ready();
+    return prepared;
   }
 
   /** Everything of the guest that is not memory, for a file or migration with other memory. */
@@ -246,6 +240,24 @@ export class MappedRamFile implements Disposable {
     this.#source[Symbol.dispose]();
   }
 
+  #startLoad(options: LoadOptions): PreparedLoad {
+    const targets = this.#targets(options);
+    const channels = new FileChannels(
+      {
+        mode: "read",
+        path: this.path,
+        compressed: this.compressed,
+        detectZeroPages: false,
+        blocks: targets.map(({ shared }) => shared),
+        pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
+        ramBytes: targets.reduce((sum, { ram }) => sum + ram.bytes, 0),
+      },
+      options,
+    );
+    const blocks = targets.map(({ ram }) => ram);
+    return new PreparedLoad(blocks, channels, options.onProgress);
+  }
+
   #targets(options: LoadOptions): { ram: RamBlock; shared: SharedFileBlock }[] {
     const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT, prefault } = options;
     const wanted = blocks?.map((ram) => ({ ram, block: this.block(ram.idstr) }));
@@ -266,22 +278,6 @@ export class MappedRamFile implements Disposable {
     const zeroed = wanted === undefined || (options.zeroed ?? false);
     return pairs.map(({ ram, block }) => ({ ram, shared: sharedForReading(ram, block, zeroed) }));
   }
-}
-
-/** Runs `work` and reports the channels' counters while it lasts and at its end. */
-export async function withProgress(
-  channels: FileChannels,
-  onProgress: ((statistics: Statistics) => void) | undefined,
-  work: () => Promise<void>,
-): Promise<void> {
-  if (onProgress === undefined) return work();
-  const timer = setInterval(() => onProgress(channels.statistics()), PROGRESS_INTERVAL_MS);
-  try {
-    await work();
-  } finally {
-    clearInterval(timer);
-  }
-  onProgress(channels.statistics());
 }
 
 function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean): SharedFileBlock {

@@ -29,7 +29,7 @@ import {
   writeRegionHeader,
   type MappedRamRegion,
 } from "./mapped_ram_format.ts";
-import { withProgress } from "./mapped_ram_file.ts";
+import { withProgress } from "./prepared_load.ts";
 import { OutputFile } from "./output_file.ts";
 import { FileOutput, writeWhole } from "./positioned_io.ts";
 
