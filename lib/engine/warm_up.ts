@@ -11,6 +11,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { copyMemory, shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import { RawEncoder } from "../codec/none.ts";
+import type { ResolvedCompression } from "../codec/registry.ts";
 import { PACKETS_PER_JOB, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -19,6 +20,7 @@ import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
+import { warmUpDecoder, warmUpEncoder } from "./codec_warm_up.ts";
 import { rehearsalQueue, warmUpDeviceReceiving, warmUpDeviceSending } from "./device_warm_up.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { PacketPlacer } from "./packet_placer.ts";
@@ -41,6 +43,9 @@ const SENT_PACKETS = 400;
 /** Every so many pages of a looped packet one is zero: both branches run, and few are cleared. */
 const ZERO_PAGE_STEP = 8;
 
+/** Every so many pages one does not compress, so that codecs go that way too. */
+const NOISE_PAGE_STEP = 8;
+
 /**
  * Bytes in the socket pair at once. They fit its default buffer with what the kernel adds to them:
  * sender and receiver are one thread here, which would wait for itself.
@@ -50,12 +55,17 @@ const IN_FLIGHT_BYTES = 98_304;
 /** Nobody stops a rehearsal; it ends by itself. */
 const rehearsalControl = new SessionControl();
 
-/**
- * Rehearses a send channel: builds packets and writes them. Ends early when `session` stops.
- *
- * @param devices Whether there will be device state too.
- */
-export function warmUpSender(pageSize: number, devices: boolean, session: Stoppable): void {
+/** What a channel is going to do. */
+export interface ChannelPlan {
+  readonly pageSize: number;
+  readonly compression: ResolvedCompression;
+  /** Whether there will be device state too. */
+  readonly devices: boolean;
+}
+
+/** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
+export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
+  const { pageSize, compression, devices } = plan;
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
     new Rehearsal(pageSize);
   for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
@@ -84,6 +94,7 @@ export function warmUpSender(pageSize: number, devices: boolean, session: Stoppa
     channel.serve(pair.near, slot);
     pair.far.receive(scratch.address, packets * sparsePacketBytes(pageSize));
   }
+  warmUpEncoder(compression, block, session);
   if (devices) warmUpDeviceSending(channel, slot, pair, session);
   releaseScratch();
 }
@@ -91,10 +102,9 @@ export function warmUpSender(pageSize: number, devices: boolean, session: Stoppa
 /**
  * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
  * `session` stops.
- *
- * @param devices Whether there will be device state too.
  */
-export function warmUpReceiver(pageSize: number, devices: boolean, session: Stoppable): void {
+export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
+  const { pageSize, compression, devices } = plan;
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
     new Rehearsal(pageSize);
   const placer = new PacketPlacer({ pageSize, methodFlag: 0 });
@@ -132,6 +142,7 @@ export function warmUpReceiver(pageSize: number, devices: boolean, session: Stop
     shutdown(pair.near.fd, Shutdown.WRITE);
     channel.run(pair.far);
   }
+  warmUpDecoder(compression, block, session);
   if (queue !== undefined) warmUpDeviceReceiving(channel, queue, makePair, session);
   releaseScratch();
 }
@@ -143,6 +154,15 @@ function makePair(): SocketPair {
 /** A young thread would not collect for a long time, and a megabyte a channel counts. */
 function releaseScratch(): void {
   gc(true);
+}
+
+function fillWithNoise(page: Uint8Array): void {
+  const words = new Uint32Array(page.buffer, page.byteOffset, page.byteLength >>> 2);
+  let state = 1;
+  for (let at = 0; at < words.length; at++) {
+    state = Math.imul(state, 1_664_525) + 1_013_904_223;
+    words[at] = state;
+  }
 }
 
 const RAW = { method: "none", level: 1 } as const;
@@ -179,6 +199,8 @@ class Rehearsal {
     const bytes = this.#memory.view(0, pagesMax * pageSize);
     for (let page = 0; page < pagesMax; page++) {
       if (page % ZERO_PAGE_STEP > 0) bytes[page * pageSize] = 1;
+      if (page % NOISE_PAGE_STEP === 1)
+        fillWithNoise(bytes.subarray(page * pageSize, (page + 1) * pageSize));
     }
     this.table = new BlockTable(this.#memory.bytes);
     this.block = this.table.add(this.#memory);

@@ -40,7 +40,8 @@ export function runSendChannel(job: SendChannelJob): void {
       counters: new StatisticsTable(job.statistics).channel(channel),
     });
     if (channel < REHEARSED_CHANNELS_MAX) {
-      warmUpSender(job.state.pageSize, job.devices, control);
+      const { compression, devices } = job;
+      warmUpSender({ pageSize: job.state.pageSize, compression, devices }, control);
     }
     while (!state.connectGateOpen) {
       if (control.stopping) return;
@@ -78,7 +79,8 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       idleMs: timeouts.idleMs,
     });
     if (channel < REHEARSED_CHANNELS_MAX) {
-      warmUpReceiver(job.pageSize, job.devices.length > 0, control);
+      const { pageSize, compression } = job;
+      warmUpReceiver({ pageSize, compression, devices: job.devices.length > 0 }, control);
     }
     if (state.connected(channel).take(Infinity) !== "taken") return;
     const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
