@@ -43,7 +43,8 @@ export type SideCommand = readonly [script: string, ...args: string[]];
 const KILL_TIMEOUT_MS = 5_000;
 const LOAD_TIMEOUT_MS = 120_000; // a large image on cold memory
 const TRANSFER_TIMEOUT_MS = 180_000;
-const SETTLE_MS = 300; // as long as QEMU gets
+/** How long both sides come to rest before the clock runs; as long as QEMU gets. */
+export const SETTLE_MS = 300;
 
 /**
  * Makes one transfer between two processes.

@@ -17,7 +17,7 @@ import {
   type ColoPrimary,
   type TrackingMethod,
 } from "../mod.ts";
-import { COMPRESSIONS } from "./contender.ts";
+import { COMPARABLE_METHODS } from "./contender.ts";
 import { machineDescription, waitIdle, watchMachine } from "./idle_machine.ts";
 import { libraryCompression } from "./ours_transfer.ts";
 
@@ -25,7 +25,7 @@ const USAGE = `Usage: bun bench/colo.ts [options]
   --mib N               memory of the primary (default: 1024, a power of two)
   --dirty LIST          percent of the pages that change (default: 1,10,50,100; 100 sends everything)
   --channels LIST       (default: 4,1)
-  --compression METHOD  ${COMPRESSIONS.join(", ")} (default: none)
+  --compression METHOD  ${COMPARABLE_METHODS.join(", ")} (default: none)
   --level N             of zlib and zstd (default: 1)
   --checkpoints N       of each kind, after two that do not count (default: 15)
   --json                print one JSON object as the last line of stdout`;

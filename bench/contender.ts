@@ -5,21 +5,21 @@
  * @module
  */
 
+import type { CompressionMethod, EngineName } from "../mod.ts";
 import type { Disturbance } from "./idle_machine.ts";
 
-/** The compression methods that can be compared. */
-export const COMPRESSIONS = ["none", "zlib", "zstd"] as const;
-
-/** One of {@link COMPRESSIONS}. */
-export type Compression = (typeof COMPRESSIONS)[number];
+/** The methods that others than this library have. */
+export const COMPARABLE_METHODS: readonly CompressionMethod[] = ["none", "zlib", "zstd"];
 
 /** One transfer of one image. */
 export interface TransferOptions {
   /** Raw RAM, as a file. */
   readonly image: string;
   readonly imageBytes: number;
-  readonly compression: Compression;
+  readonly compression: CompressionMethod;
   readonly level: number;
+  /** Library that this library compresses with; undefined for its own choice. */
+  readonly engine?: EngineName | undefined;
   /** Multifd channels; the naive script has one connection whatever this says. */
   readonly channels: number;
   /** Also digest what arrived, outside the clock. */

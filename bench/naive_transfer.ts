@@ -14,7 +14,8 @@
 import { parseArgs } from "node:util";
 import { deflateSync, inflateSync } from "node:zlib";
 import { BenchSide, transferBetween } from "./bench_process.ts";
-import type { Compression, TransferOptions, TransferRun } from "./contender.ts";
+import type { CompressionMethod } from "../mod.ts";
+import type { TransferOptions, TransferRun } from "./contender.ts";
 
 const CHUNK_BYTES = 512 * 1024;
 const HEADER_BYTES = 8;
@@ -41,16 +42,16 @@ export async function naiveTransfer(options: TransferOptions): Promise<TransferR
   );
 }
 
-function compress(compression: Compression, level: number, bytes: Uint8Array<ArrayBuffer>) {
+function compress(compression: CompressionMethod, level: number, bytes: Uint8Array<ArrayBuffer>) {
   if (compression === "zstd") return Bun.zstdCompressSync(bytes, { level });
   return compression === "zlib" ? deflateSync(bytes, { level }) : bytes;
 }
 
-function decompress(compression: Compression, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
+function decompress(compression: CompressionMethod, bytes: Uint8Array<ArrayBuffer>): Uint8Array {
   return compression === "zstd" ? Bun.zstdDecompressSync(bytes) : inflateSync(bytes);
 }
 
-async function send(file: string, port: number, compression: Compression, level: number) {
+async function send(file: string, port: number, compression: CompressionMethod, level: number) {
   const side = new BenchSide();
   const image = await Bun.file(file).bytes();
   side.report({ ready: true });
@@ -98,7 +99,7 @@ async function send(file: string, port: number, compression: Compression, level:
   process.exit(0);
 }
 
-async function receive(bytes: number, compression: Compression, verify: boolean) {
+async function receive(bytes: number, compression: CompressionMethod, verify: boolean) {
   const side = new BenchSide();
   const image = new Uint8Array(bytes);
   for (let at = 0; at < bytes; at += PAGE_BYTES) image[at] = 1; // resident, as the others' RAM is
@@ -165,7 +166,7 @@ if (import.meta.main) {
       verify: { type: "boolean", default: false },
     },
   });
-  const compression = values.compression as Compression;
+  const compression = values.compression as CompressionMethod;
   const level = Number(values.level);
   const { image, verify } = values;
   if (values.role === "sender") {

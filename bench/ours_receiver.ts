@@ -6,13 +6,13 @@
 
 import { parseArgs } from "node:util";
 import { BenchSide } from "./bench_process.ts";
-import { libraryCompression } from "./ours_transfer.ts";
 
 const { values } = parseArgs({
   options: {
     bytes: { type: "string", default: "0" },
     compression: { type: "string", default: "zstd" },
     level: { type: "string", default: "1" },
+    engine: { type: "string" },
     channels: { type: "string", default: "2" },
     verify: { type: "boolean", default: false },
   },
@@ -23,12 +23,13 @@ const SETTLE_MS = 1000;
 
 const side = new BenchSide();
 const library = await import("../mod.ts");
+const { libraryCompression } = await import("./ours_transfer.ts");
 const block = library.RamBlock.allocate("pc.ram", Number(values.bytes), { prefault: true });
 side.startCounting(block.bytes);
 await using receiver = await library.listen({
   endpoint: "127.0.0.1:0",
   channels: Number(values.channels),
-  compression: libraryCompression(values.compression, Number(values.level)),
+  compression: libraryCompression(values.compression, Number(values.level), values.engine),
   blocks: [block],
 });
 // As QEMU's destination does, it has been waiting for a while when the migration begins.

@@ -6,35 +6,38 @@
 
 import { open } from "node:fs/promises";
 import { parseArgs } from "node:util";
-import type { RamBlock } from "../mod.ts";
+import type { GuestState, RamBlock } from "../mod.ts";
 import { BenchSide } from "./bench_process.ts";
-import { libraryCompression } from "./ours_transfer.ts";
 
 const { values } = parseArgs({
   options: {
     image: { type: "string", default: "" },
+    /** In place of an image: a mapped-ram file, with the rest of its guest, for a QEMU. */
+    snapshot: { type: "string" },
     endpoint: { type: "string", default: "" },
     compression: { type: "string", default: "zstd" },
     level: { type: "string", default: "1" },
+    engine: { type: "string" },
     channels: { type: "string", default: "2" },
   },
 });
 
 const side = new BenchSide();
 const library = await import("../mod.ts");
-const { size } = Bun.file(values.image);
-const block = library.RamBlock.allocate("pc.ram", size, { prefault: true });
-await load(block, values.image);
+const { libraryCompression } = await import("./ours_transfer.ts");
+const { blocks, state } =
+  values.snapshot === undefined ? await loadImage(values.image) : await loadGuest(values.snapshot);
 side.report({ ready: true });
 await side.word();
 
-side.startCounting(block.bytes);
+side.startCounting(blocks.reduce((sum, { bytes }) => sum + bytes, 0));
 const connectMs = performance.now();
 await using sender = await library.connect({
   endpoint: values.endpoint,
   channels: Number(values.channels),
-  compression: libraryCompression(values.compression, Number(values.level)),
-  blocks: [block],
+  compression: libraryCompression(values.compression, Number(values.level), values.engine),
+  blocks,
+  state,
 });
 side.endSetUp();
 const startMs = performance.now();
@@ -43,6 +46,25 @@ const { wireBytes } = await sender.complete();
 const seconds = (performance.now() - startMs) / 1000;
 const setUpSeconds = (startMs - connectMs) / 1000;
 side.report({ ...side.counts(), seconds, setUpSeconds, wireBytes });
+
+/** What is sent: memory, and with a guest all that is not memory. */
+interface Content {
+  readonly blocks: readonly RamBlock[];
+  readonly state?: GuestState | undefined;
+}
+
+async function loadGuest(path: string): Promise<Content> {
+  using snapshot = library.openMappedRamFile(path);
+  const loaded = await snapshot.load({ prefault: true });
+  return { blocks: loaded.blocks, state: snapshot.guestState() };
+}
+
+async function loadImage(path: string): Promise<Content> {
+  const { size } = Bun.file(path);
+  const block = library.RamBlock.allocate("pc.ram", size, { prefault: true });
+  await load(block, path);
+  return { blocks: [block] };
+}
 
 async function load(target: RamBlock, path: string): Promise<void> {
   await using file = await open(path);

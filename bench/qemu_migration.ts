@@ -7,8 +7,9 @@
 
 import { rmSync } from "node:fs";
 import { parseArgs } from "node:util";
+import type { CompressionMethod } from "../mod.ts";
 import { Qemu, type QemuOptions } from "../test/qemu/qemu.ts";
-import type { Compression, SideMemory, TransferRun } from "./contender.ts";
+import type { SideMemory, TransferRun } from "./contender.ts";
 import { residentMemory, resetPeak } from "./cpu_time.ts";
 import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
 import { watchMachine } from "./idle_machine.ts";
@@ -19,7 +20,7 @@ export interface QemuMigrationOptions {
   readonly meta: GuestMeta;
   /** A mapped-ram migration file, made by guest_image.ts. */
   readonly snapshot: string;
-  readonly method: Compression;
+  readonly method: CompressionMethod;
   /** 0: the plain protocol of one stream, without multifd. */
   readonly channels: number;
   readonly level: number;
@@ -50,31 +51,49 @@ const NO_LIMIT = 2 ** 50; // bytes/s; 0 means the same, but QEMU 10 then compute
  * @throws {QemuMigrationError} If QEMU could not.
  */
 export async function qemuMigration(options: QemuMigrationOptions): Promise<QemuMigration> {
-  const { meta, verify = false } = options;
+  const { verify = false } = options;
   using ramFile = verify ? sharedRamFile() : undefined;
-  const machine: QemuOptions = {
-    name: "source",
+  await using source = await Qemu.start({ ...machineOf(options), name: "source" });
+  await using target = await startDestination(options, ramFile?.path);
+  await source.setCapabilities({ "mapped-ram": true });
+  await source.migrateIncoming(`file:${options.snapshot}`);
+  await source.waitMigration(LOAD_TIMEOUT_MS);
+  await source.setCapabilities({ "mapped-ram": false });
+  await configure(source, options);
+  const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
+  await Bun.sleep(SETTLE_MS);
+  return { ...(await measure(source, target, uri)), sha256: await ramFile?.sha256() };
+}
+
+/** Starts a QEMU that only has to be told where to listen. */
+export async function startDestination(
+  options: QemuMigrationOptions,
+  ramFile: string | undefined,
+): Promise<Qemu> {
+  const prealloc = options.prealloc ?? true;
+  const target = await Qemu.start({
+    ...machineOf(options),
+    name: "destination",
+    ramFile,
+    prealloc,
+  });
+  try {
+    await configure(target, options);
+    return target;
+  } catch (error) {
+    await target[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+function machineOf({ meta }: QemuMigrationOptions): Omit<QemuOptions, "name"> {
+  return {
     machine: meta.machine,
     memoryMib: meta.mib,
     incoming: "defer",
     paused: true,
     extraArgs: meta.boot_args,
   };
-  await using source = await Qemu.start(machine);
-  await using target = await Qemu.start({
-    ...machine,
-    name: "destination",
-    ramFile: ramFile?.path,
-    prealloc: options.prealloc ?? true,
-  });
-  await source.setCapabilities({ "mapped-ram": true });
-  await source.migrateIncoming(`file:${options.snapshot}`);
-  await source.waitMigration(LOAD_TIMEOUT_MS);
-  await source.setCapabilities({ "mapped-ram": false });
-  for (const vm of [source, target]) await configure(vm, options);
-  const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
-  await Bun.sleep(SETTLE_MS);
-  return { ...(await measure(source, target, uri)), sha256: await ramFile?.sha256() };
 }
 
 async function configure(vm: Qemu, options: QemuMigrationOptions): Promise<void> {
@@ -91,19 +110,13 @@ async function configure(vm: Qemu, options: QemuMigrationOptions): Promise<void>
 }
 
 async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMigration> {
-  const before = [source, target].map((vm) => {
-    resetPeak(vm.pid);
-    return { cpuSeconds: vm.cpuSeconds(), rssBytes: residentMemory(vm.pid).rssBytes };
-  });
+  const measures = [measureSide(source), measureSide(target)];
   const watch = watchMachine();
   const startMs = performance.now();
   await source.migrate(uri);
   await Promise.all([source, target].map(async (vm) => vm.waitMigration(MIGRATION_TIMEOUT_MS)));
   const confirmedSeconds = (performance.now() - startMs) / 1000;
-  const [sender, receiver] = [source, target].map((vm, side) => ({
-    cpuSeconds: vm.cpuSeconds() - (before[side]?.cpuSeconds ?? 0),
-    memory: grownMemory(vm, before[side]?.rssBytes ?? 0),
-  }));
+  const [sender, receiver] = measures.map((measured) => measured());
   const cpuSeconds = (sender?.cpuSeconds ?? 0) + (receiver?.cpuSeconds ?? 0);
   const disturbance = watch(cpuSeconds);
   const { totalTimeMs, ram } = await source.queryMigrate();
@@ -124,18 +137,31 @@ async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMig
   };
 }
 
+/** Starts to count what a QEMU uses; the result tells CPU seconds and memory since then. */
+export function measureSide(vm: Qemu): () => { cpuSeconds: number; memory: SideMemory } {
+  resetPeak(vm.pid);
+  const cpuSeconds = vm.cpuSeconds();
+  const { rssBytes } = residentMemory(vm.pid);
+  return () => ({
+    cpuSeconds: vm.cpuSeconds() - cpuSeconds,
+    memory: grownMemory(vm, rssBytes),
+  });
+}
+
 /** QEMU's resident RAM is not a round number: untouched pages are not there. Only growth is clear. */
 function grownMemory(vm: Qemu, rssBeforeBytes: number): SideMemory {
   const { peakRssBytes } = residentMemory(vm.pid);
   return { peakRssBytes, extraBytes: peakRssBytes - rssBeforeBytes };
 }
 
-interface SharedRamFile extends Disposable {
+/** See {@link sharedRamFile}. */
+export interface SharedRamFile extends Disposable {
   readonly path: string;
   sha256(): Promise<string>;
 }
 
-function sharedRamFile(): SharedRamFile {
+/** A place for a guest's RAM that can be digested; removed when disposed. */
+export function sharedRamFile(): SharedRamFile {
   const path = `/dev/shm/multifd-bench-${process.pid}-${Date.now()}.ram`;
   return {
     path,
@@ -158,7 +184,7 @@ if (import.meta.main) {
   const migration = await qemuMigration({
     meta: await readGuestMeta(values.meta),
     snapshot: values.snapshot,
-    method: values.compression as Compression,
+    method: values.compression as CompressionMethod,
     channels: Number(values.channels),
     level: Number(values.level),
     verify: values.verify,

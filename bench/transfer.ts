@@ -15,7 +15,13 @@
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
-import { COMPRESSIONS, type Compression, type Contender, type TransferRun } from "./contender.ts";
+import {
+  COMPRESSION_METHODS,
+  ENGINE_NAMES,
+  type CompressionMethod,
+  type EngineName,
+} from "../mod.ts";
+import { COMPARABLE_METHODS, type Contender, type TransferRun } from "./contender.ts";
 import { cacheFolder, imageName } from "./guest_image.ts";
 import { readGuestMeta } from "./guest_meta.ts";
 import { machineDescription, waitIdle, warmGib, warmMemory } from "./idle_machine.ts";
@@ -23,29 +29,33 @@ import { imageFacts, type ImageFacts } from "./image_facts.ts";
 import { naiveTransfer } from "./naive_transfer.ts";
 import { oursTransfer } from "./ours_transfer.ts";
 import { qemuMigration } from "./qemu_migration.ts";
+import { transferToQemu } from "./to_qemu_transfer.ts";
 import { compare, summarize, table, type Ratio, type Summary } from "./report.ts";
+
+const NAMES = ["ours", "to-qemu", "qemu", "naive"] as const;
+type Name = (typeof NAMES)[number];
 
 const USAGE = `Usage: bun bench/transfer.ts [options]
   --image FILE          raw RAM (default: the one bench/guest_image.ts made)
   --snapshot FILE       mapped-ram migration file of the same guest, for QEMU (default: FILE.snap)
   --meta FILE           how that guest was booted (default: FILE.json)
-  --compression METHOD  ${COMPRESSIONS.join(", ")} (default: zstd)
+  --compression METHOD  ${COMPRESSION_METHODS.join(", ")} (default: zstd)
   --level N             of zlib and zstd (default: 1)
+  --engine NAME         library for it here, of ${ENGINE_NAMES.join(", ")} (default: the fastest)
   --channels N          (default: 2)
   --runs N              counted runs of each (default: 5)
   --extra N             at most this many further rounds in place of disturbed runs (default: 4)
-  --against LIST        of ours,qemu,naive (default: all that are possible here)
+  --against LIST        of ${NAMES.join(",")} (default: all that are possible here);
+                        to-qemu sends from here to a QEMU
   --warm-gib N          memory touched before each run (default: four times the image)
   --json                print one JSON object as the last line of stdout`;
-
-const NAMES = ["ours", "qemu", "naive"] as const;
-type Name = (typeof NAMES)[number];
 
 interface Settings {
   readonly image: string;
   readonly snapshot: string;
   readonly meta: string;
-  readonly compression: Compression;
+  readonly compression: CompressionMethod;
+  readonly engine: EngineName | undefined;
   readonly level: number;
   readonly channels: number;
   readonly runs: number;
@@ -67,6 +77,7 @@ function readSettings(args: string[]): Settings {
       meta: { type: "string" },
       compression: { type: "string", default: "zstd" },
       level: { type: "string", default: "1" },
+      engine: { type: "string" },
       channels: { type: "string", default: "2" },
       runs: { type: "string", default: "5" },
       extra: { type: "string", default: "4" },
@@ -91,8 +102,9 @@ function readSettings(args: string[]): Settings {
     image,
     snapshot: values.snapshot ?? `${beside}.snap`,
     meta: values.meta ?? `${beside}.json`,
-    compression: oneOf(COMPRESSIONS, values.compression, "compression"),
+    compression: oneOf(COMPRESSION_METHODS, values.compression, "compression"),
     level: number("level", 0),
+    engine: values.engine === undefined ? undefined : oneOf(ENGINE_NAMES, values.engine, "engine"),
     channels: number("channels", 1),
     runs: number("runs", 1),
     extra: number("extra", 0),
@@ -111,23 +123,27 @@ function oneOf<T extends string>(allowed: readonly T[], value: string, option: s
 /** The contenders that can run here; what is missing is said once. */
 async function contenders(settings: Settings): Promise<Map<Name, Contender>> {
   const found = new Map<Name, Contender>();
-  for (const name of settings.names) {
+  const { names, compression, snapshot } = settings;
+  const isComparable = COMPARABLE_METHODS.includes(compression);
+  for (const name of names) {
     if (name === "ours") found.set(name, oursTransfer);
-    if (name === "naive") found.set(name, naiveTransfer);
-    if (name !== "qemu") continue;
-    const { snapshot } = settings;
-    const missing =
-      qemuAvailable() ?? ((await Bun.file(snapshot).exists()) ? null : `no ${snapshot}`);
-    if (missing !== null) {
-      console.error(`QEMU left out: ${missing}`);
-      continue;
+    else if (!isComparable) console.error(`${name} left out: it has no ${compression}`);
+    else if (name === "naive") found.set(name, naiveTransfer);
+    else {
+      const missing =
+        qemuAvailable() ?? ((await Bun.file(snapshot).exists()) ? null : `no ${snapshot}`);
+      if (missing === null) found.set(name, await withQemu(name, settings));
+      else console.error(`${name} left out: ${missing}`);
     }
-    const meta = await readGuestMeta(settings.meta);
-    found.set(name, async (options) =>
-      qemuMigration({ ...options, meta, snapshot, method: options.compression }),
-    );
   }
   return found;
+}
+
+async function withQemu(name: "qemu" | "to-qemu", settings: Settings): Promise<Contender> {
+  const { snapshot } = settings;
+  const meta = await readGuestMeta(settings.meta);
+  const contend = name === "qemu" ? qemuMigration : transferToQemu;
+  return async (options) => contend({ ...options, meta, snapshot, method: options.compression });
 }
 
 /** Runs all contenders in turn, each round from another first one, until there are enough runs. */
@@ -137,8 +153,8 @@ async function runRounds(
   field: ReadonlyMap<Name, Contender>,
 ): Promise<Map<Name, TransferRun[]>> {
   const runs = new Map<Name, TransferRun[]>([...field.keys()].map((name) => [name, []]));
-  const { image, compression, level, channels } = settings;
-  const options = { image, imageBytes: facts.bytes, compression, level, channels };
+  const { image, compression, level, engine, channels } = settings;
+  const options = { image, imageBytes: facts.bytes, compression, level, engine, channels };
   const warm = settings.warmGib ?? warmGib(facts.bytes);
   for (const [name, contend] of field) {
     const { sha256 } = await contend({ ...options, verify: true });
@@ -180,10 +196,10 @@ async function main(settings: Settings): Promise<void> {
   for (const [name, list] of runs) summaries.set(name, summarize(list, settings.runs, facts.bytes));
 
   const zeroPercent = ((facts.zeroPages * 4096) / facts.bytes) * 100;
-  const { compression, level, channels } = settings;
+  const { compression, level, engine, channels } = settings;
   console.log(machineDescription());
   console.log(
-    `${compression}${compression === "none" ? "" : ` level ${level}`}, ${channels} channels, ` +
+    `${compression}${compression === "none" ? "" : ` level ${level}`}${engine === undefined ? "" : ` by ${engine}`}, ${channels} channels, ` +
       `${(facts.bytes / 2 ** 20).toFixed(0)} MiB, ${zeroPercent.toFixed(0)} % of the pages zero`,
   );
   console.log(table(summaries));
@@ -196,6 +212,11 @@ async function main(settings: Settings): Promise<void> {
     const words = `${ratio.ratio.toFixed(2)}, with set-up ${ratio.withSetUp.toFixed(2)}`;
     console.log(`ratio of medians ours/${name}: ${words}`);
   }
+  const [toQemu, qemu] = [summaries.get("to-qemu"), summaries.get("qemu")];
+  if (toQemu !== undefined && qemu !== undefined) {
+    const { ratio } = compare(toQemu, qemu);
+    console.log(`ratio of medians to-qemu/qemu: ${ratio.toFixed(2)}`);
+  }
   if (!settings.json) return;
   const { image, runs: runsWanted } = settings;
   console.log(
@@ -204,6 +225,7 @@ async function main(settings: Settings): Promise<void> {
       image: { path: image, ...facts },
       compression,
       level,
+      engine,
       channels,
       runs: runsWanted,
       contenders: Object.fromEntries(summaries),
