@@ -138,6 +138,14 @@ test("examples/snapshot convert goes through every format and back without a cha
   ];
   await convert(...images, "--to", "mapped-ram", "--output", path("d.snap"));
   expect(readFileSync(path("d.snap")).equals(original)).toBe(true);
+
+  for (const source of [images, [path("a.rec")]]) {
+    const { result } = await convert(...source, "--to", "compressed", "--output", path("e.zst"));
+    expect(result).toMatchObject({ to: "compressed", output: path("e.zst") });
+    await convert(path("e.zst"), "--to", "mapped-ram", "--output", path("e.snap"));
+    expect(readFileSync(path("e.snap")).equals(original)).toBe(true);
+  }
+  expect(readdirSync(folder.path).filter((name) => name.startsWith("."))).toEqual([]);
 });
 
 test("examples/snapshot ends with one line and status 1 for bad files, 2 with usage for bad arguments", async () => {

@@ -4,12 +4,14 @@
  * @module
  */
 import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
-import { join } from "node:path";
+import { mkdtemp, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
 import {
   compressMappedRamFile,
   copyMappedRamFile,
   createMappedRamFile,
   extractBlock,
+  openMappedRamFile,
   RamBlock,
   Recording,
   writeRecording,
@@ -56,7 +58,8 @@ export const convertCommand: SnapshotCommand = {
   summary: "to and from compressed files, recordings and raw images",
   usage: `\
 Usage: bun examples/snapshot.ts convert FILE[,offset=N] --to FORMAT --output PATH [options]
-       bun examples/snapshot.ts convert --block IDSTR=IMAGE... --to mapped-ram --output PATH [options]
+       bun examples/snapshot.ts convert --block IDSTR=IMAGE... --to mapped-ram|compressed
+                                        --output PATH [options]
 
 FILE is a mapped-ram file, plain or compressed, or a recording; which one it is shows in its content.
 
@@ -92,16 +95,16 @@ FILE is a mapped-ram file, plain or compressed, or a recording; which one it is 
       signal,
     };
     if (hasImages) return fromImages(job, values.block ?? [], values["page-size"]);
-    return isRecording(fileArgument(files[0]).path)
-      ? fromRecording(job, fileArgument(files[0]).path)
-      : fromMappedRam(job, files[0]);
+    const { path } = fileArgument(files[0]);
+    if (isRecording(path)) return fromRecording(job, path);
+    using file = openSnapshot(files[0]);
+    return await fromMappedRam(job, file);
   },
 };
 
-async function fromMappedRam(job: ConvertJob, text: string | undefined): Promise<CommandResult> {
+async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<CommandResult> {
   const { to, output, level, signal } = job;
-  using file = openSnapshot(text);
-  if (to === "recording") return await toRecording(job, file);
+  if (to === "recording") return toRecording(job, file);
   using progress = new ByteProgress("converting");
   const options = { signal, onProgress: progress.report };
   let facts: object;
@@ -179,10 +182,11 @@ async function writeMappedRam(
   blocks: readonly RamBlock[],
   guestState: GuestState | undefined,
 ): Promise<CommandResult> {
-  const { to, output, channels, directIo, signal } = job;
-  if (to !== "mapped-ram") {
-    throw new UsageError(`Cannot convert to ${to} at once: convert to mapped-ram first`);
+  if (job.to === "compressed") return writeCompressed(job, blocks, guestState);
+  if (job.to !== "mapped-ram") {
+    throw new UsageError(`Cannot convert to ${job.to} at once: convert to mapped-ram first`);
   }
+  const { output, channels, directIo, signal } = job;
   using progress = new LatestProgress("writing");
   const options = { path: output, blocks, guestState, channels, directIo, signal };
   await using writer = await fromArguments(
@@ -193,6 +197,23 @@ async function writeMappedRam(
   progress.complete();
   const line = `${normalPages} pages present, ${zeroPages} zero`;
   return result(job, { presentPages: normalPages, zeroPages }, line);
+}
+
+/** By way of a plain file beside the output, which is gone at the end. */
+async function writeCompressed(
+  job: ConvertJob,
+  blocks: readonly RamBlock[],
+  guestState: GuestState | undefined,
+): Promise<CommandResult> {
+  const folder = await mkdtemp(join(dirname(job.output), ".convert-"));
+  try {
+    const plain = join(folder, "plain.snap");
+    await writeMappedRam({ ...job, to: "mapped-ram", output: plain }, blocks, guestState);
+    using file = openMappedRamFile(plain);
+    return await fromMappedRam(job, file);
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
 }
 
 /** A progress bar over the counters that a callback delivers. */
