@@ -8,6 +8,7 @@ import { open } from "node:fs/promises";
 import { parseArgs } from "node:util";
 import type { GuestState, RamBlock } from "../mod.ts";
 import { BenchSide } from "./bench_process.ts";
+import { residentMemory } from "./cpu_time.ts";
 
 const { values } = parseArgs({
   options: {
@@ -22,15 +23,20 @@ const { values } = parseArgs({
   },
 });
 
+const PIECE_BYTES = 1_048_576;
+
 const side = new BenchSide();
 const library = await import("../mod.ts");
 const { libraryCompression } = await import("./ours_transfer.ts");
+const emptyBytes = residentMemory(process.pid).rssBytes;
 const { blocks, state } =
   values.snapshot === undefined ? await loadImage(values.image) : await loadGuest(values.snapshot);
+Bun.gc(true);
+const contentBytes = residentMemory(process.pid).rssBytes - emptyBytes;
 side.report({ ready: true });
 await side.word();
 
-side.startCounting(blocks.reduce((sum, { bytes }) => sum + bytes, 0));
+side.startCounting(contentBytes);
 const connectMs = performance.now();
 await using sender = await library.connect({
   endpoint: values.endpoint,
@@ -55,28 +61,30 @@ interface Content {
 
 async function loadGuest(path: string): Promise<Content> {
   using snapshot = library.openMappedRamFile(path);
-  const loaded = await snapshot.load({ prefault: true });
+  const loaded = await snapshot.load();
   return { blocks: loaded.blocks, state: snapshot.guestState() };
 }
 
 async function loadImage(path: string): Promise<Content> {
   const { size } = Bun.file(path);
-  const block = library.RamBlock.allocate("pc.ram", size, { prefault: true });
+  const block = library.RamBlock.allocate("pc.ram", size);
   await load(block, path);
   return { blocks: [block] };
 }
 
+/** Leaves zero pages untouched, as a QEMU does that has loaded the same guest from its snapshot. */
 async function load(target: RamBlock, path: string): Promise<void> {
   await using file = await open(path);
-  let at = 0;
-  for (const view of target.views()) {
-    for (let within = 0; within < view.byteLength;) {
-      const left = view.byteLength - within;
-      const { bytesRead } = await file.read(view, within, left, at + within);
-      if (bytesRead === 0)
-        throw new Error(`Cannot load ${path}: it became shorter, must not change`);
-      within += bytesRead;
+  const page = new Uint8Array(target.pageSize);
+  const piece = new Uint8Array(PIECE_BYTES);
+  for (let at = 0; at < target.bytes; at += PIECE_BYTES) {
+    const { bytesRead } = await file.read(piece, 0, Math.min(PIECE_BYTES, target.bytes - at), at);
+    if (bytesRead < Math.min(PIECE_BYTES, target.bytes - at)) {
+      throw new Error(`Cannot load ${path}: it became shorter, must not change`);
     }
-    at += view.byteLength;
+    for (let within = 0; within < bytesRead; within += page.length) {
+      const content = piece.subarray(within, within + page.length);
+      if (Buffer.compare(content, page) !== 0) target.view(at + within, page.length).set(content);
+    }
   }
 }

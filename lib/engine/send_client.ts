@@ -1,11 +1,13 @@
 /**
- * The RAM client: collects pages of one block until a packet is full and hands it to a channel
+ * The RAM client: collects pages of one block until a job is full and hands it to a channel
  * (engine description, sections 1.2 and 1.5).
  *
  * @module
  */
 import { TimeoutError } from "../errors.ts";
+import { PACKETS_PER_JOB_MIN } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
+import { packetPages } from "../wire/packet.ts";
 import type { SendState } from "./send_state.ts";
 import { Payload, type Slot } from "./slot.ts";
 
@@ -14,8 +16,12 @@ export class RamClient {
   readonly #state: SendState;
   readonly #control: SessionControl;
   readonly #limitMs: number;
+  /** Fewest pages of a job, unless there are no more. */
+  readonly #jobPagesMin: number;
   #slotNumber: number;
   #slot: Slot;
+  /** Pages of the job being collected; chosen with its first page. */
+  #jobPages = 0;
 
   /**
    * @param client Number of this client, below the session's client count.
@@ -25,6 +31,7 @@ export class RamClient {
     this.#state = state;
     this.#control = control;
     this.#limitMs = limitMs;
+    this.#jobPagesMin = PACKETS_PER_JOB_MIN * packetPages(state.handle.pageSize);
     this.#slotNumber = state.clientSlot(client);
     this.#slot = state.slots[this.#slotNumber]!;
     this.#slot.type = Payload.NONE;
@@ -37,8 +44,8 @@ export class RamClient {
   }
 
   /**
-   * Adds pages from `first` on until `end` or until the slot is full; returns the first page that
-   * was not added. A full slot is handed over before anything is added.
+   * Adds pages from `first` on until `end` or until the job is full; returns the first page that
+   * was not added. A full job is handed over before anything is added.
    */
   queuePages(blockIndex: number, first: number, end: number): number {
     const started = this.#slot.pageCount > 0;
@@ -46,7 +53,8 @@ export class RamClient {
     const slot = this.#slot;
     const { pages } = slot;
     let count = slot.pageCount;
-    const stop = Math.min(end, first + pages.length - count);
+    if (count === 0) this.#jobPages = this.#chooseJobPages(end - first, pages.length);
+    const stop = Math.min(end, first + this.#jobPages - count);
     for (let page = first; page < stop; page++) pages[count++] = page;
     slot.blockIndex = blockIndex;
     slot.pageCount = count;
@@ -54,7 +62,13 @@ export class RamClient {
   }
 
   #isFull(): boolean {
-    return this.#slot.pageCount === this.#slot.pages.length;
+    return this.#slot.pageCount === this.#jobPages;
+  }
+
+  /** At most a channel's share of what is left, so that none has a long job when all are idle. */
+  #chooseJobPages(left: number, most: number): number {
+    const share = Math.ceil(left / this.#state.handle.channels);
+    return Math.min(most, Math.max(this.#jobPagesMin, share));
   }
 
   /**

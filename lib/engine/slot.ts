@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { PACKETS_PER_JOB } from "../limits.ts";
+import { PACKETS_PER_JOB_MAX } from "../limits.ts";
 import { packetPages } from "../wire/packet.ts";
 
 /** What a slot holds. */
@@ -123,7 +123,7 @@ export class SlotTable {
   readonly slots: readonly Slot[];
 
   constructor(pageSize: number, source: SharedArrayBuffer | number) {
-    const pagesMax = PACKETS_PER_JOB * packetPages(pageSize);
+    const pagesMax = PACKETS_PER_JOB_MAX * packetPages(pageSize);
     const slotWords = Math.ceil((HEADER_WORDS + pagesMax) / 32) * 32;
     this.buffer =
       typeof source === "number" ? new SharedArrayBuffer(source * slotWords * 4) : source;

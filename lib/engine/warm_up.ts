@@ -12,7 +12,7 @@ import { copyMemory, shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import { RawEncoder } from "../codec/none.ts";
 import type { ResolvedCompression } from "../codec/registry.ts";
-import { PACKETS_PER_JOB, TIMEOUTS_DEFAULT } from "../limits.ts";
+import { PACKETS_PER_JOB_MIN, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { SocketPair } from "../net/socket_pair.ts";
@@ -86,7 +86,7 @@ export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
   });
   using pair = makePair();
   const slot = state.slots[state.workingSlot(0)];
-  const packets = Math.min(packetsInFlight, PACKETS_PER_JOB);
+  const packets = Math.min(packetsInFlight, PACKETS_PER_JOB_MIN);
   for (let job = 0; job < packets; job++) slot.pages.set(sparsePages, job * sparsePages.length);
   for (let sent = 0; sent < SENT_PACKETS && !session.stopping; sent += packets) {
     slot.type = Payload.RAM;
