@@ -55,6 +55,7 @@ const SYMBOLS = {
   preadv: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   pwritev: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   readahead: { args: [INT, SSIZE, SIZE], returns: SSIZE }, // fd, offset, count
+  sched_yield: { args: [], returns: INT },
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
   madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
@@ -240,6 +241,11 @@ export function lseek(fd: number, offset: number, whence: number): number {
 /** Starts reading a range of a file into the page cache, without waiting for most of it. */
 export function readAhead(fd: number, offset: number, bytes: number): number {
   return result(libc().readahead(fd, offset, bytes));
+}
+
+/** Lets another thread run that waits for this processor; returns at once when there is none. */
+export function yieldProcessor(): void {
+  libc().sched_yield();
 }
 
 /** Sets the length of a file. */
