@@ -8,6 +8,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { yieldProcessor } from "../../ffi/libc.ts";
 import type { PageEncoder } from "../codec/codec.ts";
 import { createEncoder, methodFlag, type ResolvedCompression } from "../codec/registry.ts";
+import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
 import { IovecList } from "../net/iovec_list.ts";
@@ -161,16 +162,23 @@ export class SendChannel implements Disposable {
   #sendDeviceState(connection: Connection, slot: Slot): void {
     const { counters, control } = this.#parts;
     const iovecs = this.#deviceState;
-    const { deviceHeaderBytes, deviceStateBytes } = slot;
+    const { deviceHeaderBytes, deviceState, deviceStateBytes } = slot;
+    this.#bandwidth.pace(deviceHeaderBytes + deviceStateBytes, control);
+    const start = performance.now();
     iovecs.clear();
     iovecs.append(slot.deviceHeader, deviceHeaderBytes);
-    if (deviceStateBytes > 0) iovecs.append(slot.deviceState, deviceStateBytes);
-    this.#bandwidth.pace(iovecs.bytes, control);
-    const start = performance.now();
-    connection.sendList(iovecs);
+    // In pieces as long as a packet of pages, for the same reason as there.
+    for (let done = 0; done < deviceStateBytes;) {
+      const bytes = Math.min(PACKET_PAYLOAD_BYTES, deviceStateBytes - done);
+      iovecs.append(deviceState + done, bytes);
+      connection.sendList(iovecs);
+      yieldProcessor();
+      iovecs.clear();
+      done += bytes;
+    }
+    connection.sendList(iovecs); // what is left when there is no state
     counters.addTransfer(performance.now() - start);
     counters.addDeviceState(deviceHeaderBytes, deviceStateBytes);
-    yieldProcessor();
   }
 
   #sendPacket(connection: Connection): void {
