@@ -2,11 +2,15 @@ import { expect, test } from "bun:test";
 import { RamClient } from "../lib/engine/send_client.ts";
 import { SendState, SyncRequest } from "../lib/engine/send_state.ts";
 import { Payload } from "../lib/engine/slot.ts";
+import { PACKETS_PER_JOB_MIN } from "../lib/limits.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
+import { packetPages } from "../lib/wire/packet.ts";
 import { MultifdError } from "../mod.ts";
 import type { MailboxJob } from "./fixtures/mailbox_thread.ts";
 import { thrownBy } from "./kit/errors.ts";
 import { TestThread, until } from "./kit/threads.ts";
+
+const PAGES_PER_PACKET = packetPages(4096);
 
 function setUp(channels: number, clients: number) {
   const control = new SessionControl();
@@ -74,12 +78,12 @@ test("SendState.handOff() returns -1 when no channel gets idle, and nothing chan
   expect(state.handOff(state.clientSlot(0), 1)).toBe(0);
 });
 
-test("RamClient collects pages of one block until a slot is full", () => {
+test("RamClient collects pages of one block until a job is full", () => {
   const { control, state } = setUp(2, 1);
   state.channelsReady.post();
   state.channelsReady.post();
   const client = new RamClient(state, control, 0, 10);
-  const room = state.slots[0]!.pages.length;
+  const room = PACKETS_PER_JOB_MIN * PAGES_PER_PACKET; // of a job that begins with few pages
   expect(client.queuePages(0, 5, 7)).toBe(7);
   expect(client.queuePages(0, 100, 100 + room)).toBe(100 + room - 2);
   // Full, and still the client's own: it is handed over when there is more to add.
@@ -92,6 +96,28 @@ test("RamClient collects pages of one block until a slot is full", () => {
   client.queuePages(1, 5, 6);
   expect(state.slots[state.channel(1).collect(51)]).toMatchObject({ pageCount: 2, blockIndex: 0 });
   expect(client.pending).toBe(1);
+});
+
+test("RamClient makes long jobs of long ranges, and shorter ones towards the end", () => {
+  const channels = 2;
+  const { control, state } = setUp(channels, 1);
+  const client = new RamClient(state, control, 0, 10);
+  const lengths: number[] = [];
+  const end = 5 * state.slots[0]!.pages.length;
+  for (let page = 0; page < end;) {
+    page = client.queuePages(0, page, end);
+    lengths.push(client.pending);
+    state.channelsReady.post();
+    client.flush();
+    const channel = (lengths.length - 1) % channels;
+    state.channel(channel).collect(state.workingSlot(channel));
+  }
+  const [most, least] = [state.slots[0]!.pages.length, PACKETS_PER_JOB_MIN * PAGES_PER_PACKET];
+  expect(lengths.reduce((sum, length) => sum + length, 0)).toBe(end);
+  expect(lengths[0]).toBe(most);
+  expect(lengths).toEqual(lengths.toSorted((left, right) => right - left));
+  expect(lengths.slice(0, -1).every((length) => length >= least)).toBe(true);
+  expect(lengths.at(-1)).toBeLessThanOrEqual(least);
 });
 
 test("RamClient.flush() reports the session's first error, or that no channel got idle", () => {

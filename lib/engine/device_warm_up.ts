@@ -25,7 +25,7 @@ import { Payload, type Slot } from "./slot.ts";
 /** Buffers to rehearse with; what runs once per buffer is soon compiled as far as it pays. */
 const BUFFERS = 300;
 
-/** Every second buffer is received in place, the others through the heap. */
+/** So many are received in place, the others through the heap. */
 const BUFFERS_IN_PLACE = BUFFERS / 2;
 
 /** More than what is read ahead of a payload, so that the rest comes by a read of its own. */
