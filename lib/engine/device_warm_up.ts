@@ -56,6 +56,7 @@ export function warmUpDeviceSending(
     channel.serve(pair.near, slot);
     pair.far.receive(address, HEADER_BYTES + STATE_BYTES);
   }
+  arena.u8.fill(0); // its address alone would not have kept it until now
 }
 
 /** A queue for {@linkcode warmUpDeviceReceiving}. */
@@ -91,4 +92,5 @@ export function warmUpDeviceReceiving(
       queue.release();
     }
   }
+  arena.u8.fill(0); // its address alone would not have kept it until now
 }

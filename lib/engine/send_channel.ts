@@ -164,6 +164,8 @@ export class SendChannel implements Disposable {
     const iovecs = this.#deviceState;
     const { deviceHeaderBytes, deviceState, deviceStateBytes } = slot;
     this.#bandwidth.pace(deviceHeaderBytes + deviceStateBytes, control);
+    // Before the last byte: no sync follows, and who hears of the confirmation may look at once.
+    counters.addDeviceState(deviceHeaderBytes, deviceStateBytes);
     const start = performance.now();
     iovecs.clear();
     iovecs.append(slot.deviceHeader, deviceHeaderBytes);
@@ -178,7 +180,6 @@ export class SendChannel implements Disposable {
     }
     connection.sendList(iovecs); // what is left when there is no state
     counters.addTransfer(performance.now() - start);
-    counters.addDeviceState(deviceHeaderBytes, deviceStateBytes);
   }
 
   #sendPacket(connection: Connection): void {

@@ -65,9 +65,14 @@ export interface ChannelPlan {
 
 /** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
 export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
+  rehearseSending(plan, session);
+  releaseScratch();
+}
+
+function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
   const { pageSize, compression, devices } = plan;
-  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
-    new Rehearsal(pageSize);
+  using rehearsal = new Rehearsal(pageSize);
+  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
   for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
     builder.buildPages(block, mixedPages, 0, mixedPages.length, packet);
   }
@@ -96,7 +101,6 @@ export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
   }
   warmUpEncoder(compression, block, session);
   if (devices) warmUpDeviceSending(channel, slot, pair, session);
-  releaseScratch();
 }
 
 /**
@@ -104,9 +108,14 @@ export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
  * `session` stops.
  */
 export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
+  rehearseReceiving(plan, session);
+  releaseScratch();
+}
+
+function rehearseReceiving(plan: ChannelPlan, session: Stoppable): void {
   const { pageSize, compression, devices } = plan;
-  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } =
-    new Rehearsal(pageSize);
+  using rehearsal = new Rehearsal(pageSize);
+  const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
   const placer = new PacketPlacer({ pageSize, methodFlag: 0 });
   const queue = devices ? rehearsalQueue() : undefined;
   using channel = new ReceiveChannel({
@@ -144,7 +153,6 @@ export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
   }
   warmUpDecoder(compression, block, session);
   if (queue !== undefined) warmUpDeviceReceiving(channel, queue, makePair, session);
-  releaseScratch();
 }
 
 function makePair(): SocketPair {
@@ -173,7 +181,7 @@ function sparsePacketBytes(pageSize: number): number {
 }
 
 /** A small block of scratch memory and what it takes to send it. */
-class Rehearsal {
+class Rehearsal implements Disposable {
   readonly table: BlockTable;
   readonly block: TableBlock;
   readonly builder: PacketBuilder;
@@ -204,5 +212,11 @@ class Rehearsal {
     }
     this.table = new BlockTable(this.#memory.bytes);
     this.block = this.table.add(this.#memory);
+  }
+
+  /** Memory known by its address alone is collected; touching it here is what keeps it until now. */
+  [Symbol.dispose](): void {
+    this.#memory.view(0, 1).fill(0);
+    this.scratch.u8.fill(0, 0, 1);
   }
 }
