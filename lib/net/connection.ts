@@ -26,6 +26,8 @@ export class Connection {
   readonly fd: number;
   readonly #session: Stoppable;
   readonly #limits: ConnectionLimits;
+  /** Where a byte is looked at that stays in the socket. */
+  readonly #peeked = new Arena(1);
   /** When the current lack of progress began; 0 while there is progress. */
   #waitingSince = 0;
 
@@ -101,7 +103,7 @@ export class Connection {
   /** Whether the peer has ended the connection and nothing is left to be read; takes no byte. */
   hasEnded(): boolean {
     const flags = MessageFlag.PEEK | MessageFlag.DONTWAIT;
-    const got = recv(this.fd, new Arena(1).address, 1, flags);
+    const got = recv(this.fd, this.#peeked.address, 1, flags);
     return got <= 0 && got !== -Errno.EAGAIN && got !== -Errno.EINTR;
   }
 

@@ -22,10 +22,15 @@ export class SocketPair implements Disposable {
     const type = SocketType.STREAM | SocketType.CLOEXEC;
     unwrap("Cannot make a socket pair", socketpair(AddressFamily.UNIX, type, 0, fds.address));
     const [near, far] = fds.u32;
-    configureSocket(near, false);
-    configureSocket(far, false);
     this.near = new Connection(near, session, TIMEOUTS_DEFAULT);
     this.far = new Connection(far, session, TIMEOUTS_DEFAULT);
+    try {
+      configureSocket(near, false);
+      configureSocket(far, false);
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   [Symbol.dispose](): void {
