@@ -176,7 +176,7 @@ export const TIMEOUTS_DEFAULT = {
 
 /**
  * Channels that rehearse the page path before they connect (see `engine/warm_up.ts`). It takes each
- * some 30 ms of a processor: little beside the 256 MiB that one of 4 channels carries of a 1 GiB
+ * 30 to 50 ms of a processor: little beside the 256 MiB that one of 4 channels carries of a 1 GiB
  * guest, but with a hundred channels the set-up would take longer than the transfer.
  */
 export const REHEARSED_CHANNELS_MAX = 16;
