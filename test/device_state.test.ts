@@ -523,7 +523,8 @@ describe("multifd/device/failure", () => {
   }
 
   test("a device that the sender does not have", async () => {
-    const receive = { devices: [saved], timeouts: { ...timeouts, idleMs: 1500 } };
+    // Long enough for a busy machine to come as far as the device.
+    const receive = { devices: [saved], timeouts: { ...timeouts, idleMs: 6000 } };
     await migrate({ receive }, async (sender, receiver) => {
       const { destination } = await failures(sender, receiver);
       expect(destination.code).toBe("ERR_MULTIFD_TIMEOUT_DEVICE");

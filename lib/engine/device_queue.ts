@@ -215,6 +215,13 @@ export class DeviceQueue {
     return { bytes: this.#floats[LOADED_BYTES], buffers: this.#floats[LOADED_BUFFERS] };
   }
 
+  /** What there is to wait for, for messages; read without the mutex. */
+  get standstill(): string {
+    const next = this.#words[NEXT] >>> 0;
+    const here = this.#words[this.#entry(next) + STATE] === READY;
+    return `${this.name}: buffer ${next} ${here ? "was not loaded" : "did not come"}`;
+  }
+
   /**
    * Load thread: waits for the buffer that is next; undefined when a raw device's state is complete.
    * It stays in the queue until {@linkcode release}.
@@ -236,7 +243,7 @@ export class DeviceQueue {
       if (performance.now() >= deadline) {
         throw new TimeoutError(
           "ERR_MULTIFD_TIMEOUT_DEVICE",
-          `Cannot load ${this.name}: buffer ${this.#words[NEXT] >>> 0} did not come within ${limitMs} ms`,
+          `Cannot load ${this.standstill} within ${limitMs} ms`,
         );
       }
       Atomics.wait(this.#words, CHANGES, seen, WAIT_TICK_MS);

@@ -13,6 +13,7 @@ import type { ThreadPool } from "../worker/thread_pool.ts";
  * Blocks until all tasks of the pool have ended.
  *
  * @param idleMs Longest time without a change of `progress()`.
+ * @param standstill What a task that has not ended waits for, by its number; for the message.
  * @param check Called every tick; what it throws ends the wait.
  * @throws The first error of any task, {TimeoutError} when nothing moves any more.
  */
@@ -21,6 +22,7 @@ export function joinTasks(
   control: SessionControl,
   idleMs: number,
   progress: () => number,
+  standstill: (task: number) => string,
   check: () => void = () => {},
 ): void {
   let before = -1;
@@ -34,7 +36,7 @@ export function joinTasks(
       pool.abort();
       throw new TimeoutError(
         "ERR_MULTIFD_TIMEOUT_DEVICE",
-        `Cannot finish device state: ${pool.pending} threads made no progress for ${idleMs} ms`,
+        `Cannot finish device state: ${pool.pendingTasks.map(standstill).join(", ")} within ${idleMs} ms`,
       );
     }
     before = now;

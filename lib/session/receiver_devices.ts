@@ -66,7 +66,9 @@ export class ReceiverDevices implements Disposable {
     for (const queue of this.#queues) queue.ramLoaded();
     const progress = (): number =>
       this.#queues.reduce((sum, { loaded }) => sum + loaded.buffers, 0);
-    joinTasks(this.#pool, this.#control, this.#limitMs, progress, check);
+    // Each device has one task, in order.
+    const standstill = (task: number): string => this.#queues[task].standstill;
+    joinTasks(this.#pool, this.#control, this.#limitMs, progress, standstill, check);
   }
 
   /** Aborts and joins the load threads. */

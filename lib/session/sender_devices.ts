@@ -82,9 +82,13 @@ export class SenderDevices implements Disposable {
    * @throws The first error of any of them, or {TimeoutError} when nothing moves any more.
    */
   joinSaves(): void {
-    joinTasks(this.#pool, this.#control, this.#timeouts.idleMs, () =>
-      this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, 0),
-    );
+    const progress = (): number =>
+      this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, 0);
+    const standstill = (task: number): string => {
+      const { idstr, instanceId } = this.#saves[task]; // each has one task, in order
+      return `device ${idstr} instance ${instanceId} queued no buffer`;
+    };
+    joinTasks(this.#pool, this.#control, this.#timeouts.idleMs, progress, standstill);
     this.#control.throwIfFailed();
     // A device whose state was queued by hand; the config tells that nothing is missing.
     for (const { idstr, instanceId, format, configs } of this.#table.devices) {

@@ -98,7 +98,13 @@ export class ThreadPool implements Disposable, AsyncDisposable {
 
   /** Tasks that have not ended, as far as this thread has looked. */
   get pending(): number {
-    return this.#queue.length + this.#members.filter(({ task }) => task >= 0).length;
+    return this.pendingTasks.length;
+  }
+
+  /** Their numbers, those that run first. */
+  get pendingTasks(): readonly number[] {
+    const running = this.#members.map(({ task }) => task).filter((task) => task >= 0);
+    return [...running, ...this.#queue.map(({ task }) => task)];
   }
 
   /** Whether the pool was aborted, by `abort()`, by a failing task or by its session. */

@@ -55,6 +55,8 @@ qemuTest("tiny guest goes on after multifd/tcp/zstd between two QEMUs", async ()
   for (const vm of [source, target]) {
     await vm.setCapabilities({ multifd: true });
     await vm.setParameters({ "multifd-channels": 2, "multifd-compression": "zstd" });
+    // A busy machine sends more slowly than the guest writes: no limit that it would have to meet.
+    await vm.setParameters({ "downtime-limit": 60_000 });
   }
   await source.waitSerial(/00000002\n/, 10_000);
 
