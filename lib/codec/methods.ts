@@ -85,7 +85,8 @@ const ZSTD: Coding = {
   encodeOrder: () => ["libzstd"],
   decodeOrder: ["libzstd"],
   autoLevels: (engine) => engine.zstdStream!.levelSteps,
-  encoder: (engine, level) => new ZstdEncoder(engine.zstdStream!.compressor(level)),
+  encoder: (engine, level, pageSize) =>
+    new ZstdEncoder(engine.zstdStream!.compressor(level), pageSize),
   decoder: (engine) => new ZstdDecoder(engine.zstdStream!.decompressor()),
 };
 

@@ -1,6 +1,11 @@
 /**
- * Method zstd: one frame per channel for the whole migration, flushed once per packet and never
- * ended (wire format, section 7.3).
+ * Method zstd: one frame per channel for the whole migration, flushed once per packet and not ended
+ * (wire format, section 7.3), but where the level changes or there is nothing to compress.
+ *
+ * A packet whose pages cannot be compressed becomes raw blocks, which libzstd never sees and which
+ * go to the socket from the pages themselves. The frame ends with them, and the compressor's history
+ * with it; a full packet that cannot be compressed would have displaced that anyway, since the window
+ * of the fast levels holds just one.
  *
  * libzstd copies its input into its own window before it looks at it (that is what its buffered
  * streaming mode does), so a page that changes meanwhile needs no copy of ours.
@@ -20,30 +25,41 @@ import {
   type PayloadSource,
 } from "./codec.ts";
 import type { FrameCompressor, StreamDecompressor } from "./engine.ts";
+import { EntropySampler } from "./entropy_sampler.ts";
+import {
+  BLOCK_BYTES_MAX,
+  BLOCK_HEADER_BYTES,
+  FRAME_HEADER_BYTES,
+  writeFrameHeader,
+  writeRawBlockHeader,
+} from "./zstd_frame.ts";
+
+/** Fewer incompressible bytes than this are not worth the history that leaving them out costs. */
+const RAW_BYTES_MIN = 131_072;
 
 /** See the module comment. */
 export class ZstdEncoder implements PageEncoder {
   readonly #stream: FrameCompressor;
+  readonly #pageSize: number;
+  readonly #sampler = new EntropySampler();
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
+  /** Whether the reader is inside a frame. */
+  #open = false;
   #nextLevel: number | undefined;
 
-  /** @param stream Owned by the encoder from now on. */
-  constructor(stream: FrameCompressor) {
+  /**
+   * @param stream Owned by the encoder from now on.
+   * @param pageSize In bytes.
+   */
+  constructor(stream: FrameCompressor, pageSize: number) {
     this.#stream = stream;
+    this.#pageSize = pageSize;
   }
 
   encode(runs: PageRuns, payload: IovecList): number {
-    const stream = this.#stream;
-    stream.setOutput(this.#output.address, PAYLOAD_BYTES_MAX);
-    for (let run = 0; run < runs.count; run++) {
-      stream.setInput(runs.addresses[run], runs.lengths[run]);
-      stream.compress(run === runs.count - 1);
-      if (stream.inputLeft > 0) throw overflowError();
-    }
-    if (this.#nextLevel !== undefined) this.#changeLevel(this.#nextLevel);
-    const bytes = PAYLOAD_BYTES_MAX - stream.outputLeft;
-    payload.append(this.#output.address, bytes);
-    return bytes;
+    return this.#isIncompressible(runs)
+      ? this.#leaveRaw(runs, payload)
+      : this.#compress(runs, payload);
   }
 
   setLevel(level: number): void {
@@ -54,15 +70,70 @@ export class ZstdEncoder implements PageEncoder {
     this.#stream[Symbol.dispose]();
   }
 
-  /**
-   * A level holds for a whole frame, so this packet's frame ends. That must happen here and not at
-   * the next packet's start: QEMU asks a packet for a page at a time and gets none from a frame's end.
-   * No input is left at this point, since libzstd would read the last of it without a copy.
-   */
-  #changeLevel(level: number): void {
-    this.#nextLevel = undefined;
-    this.#stream.finish();
-    this.#stream.reset(level);
+  #isIncompressible(runs: PageRuns): boolean {
+    if (this.#open && runs.bytes < RAW_BYTES_MIN) return false;
+    const pageSize = this.#pageSize;
+    for (let run = 0; run < runs.count; run++) {
+      const address = runs.addresses[run];
+      const length = runs.lengths[run];
+      for (let page = 0; page < length; page += pageSize) {
+        if (!this.#sampler.isIncompressible(address + page, pageSize)) return false;
+      }
+    }
+    return true;
+  }
+
+  #compress(runs: PageRuns, payload: IovecList): number {
+    const stream = this.#stream;
+    if (!this.#open) stream.reset(this.#nextLevel);
+    stream.setOutput(this.#output.address, PAYLOAD_BYTES_MAX);
+    for (let run = 0; run < runs.count; run++) {
+      stream.setInput(runs.addresses[run], runs.lengths[run]);
+      stream.compress(run === runs.count - 1);
+      if (stream.inputLeft > 0) throw overflowError();
+    }
+    // A level holds for a whole frame, so a frame of another level ends. That must happen here and
+    // not at the next packet's start: QEMU asks a packet for a page at a time and gets none from a
+    // frame's end. No input is left at this point, since libzstd would read it without a copy.
+    const ends = this.#open && this.#nextLevel !== undefined;
+    if (ends) stream.finish();
+    else this.#nextLevel = undefined;
+    this.#open = !ends;
+    const bytes = PAYLOAD_BYTES_MAX - stream.outputLeft;
+    payload.append(this.#output.address, bytes);
+    return bytes;
+  }
+
+  /** Raw blocks in the frame that is open or a new one, which ends with them. */
+  #leaveRaw(runs: PageRuns, payload: IovecList): number {
+    const { u8, address: output } = this.#output;
+    const before = payload.bytes;
+    let filled = 0;
+    if (!this.#open) {
+      writeFrameHeader(u8, 0);
+      payload.append(output, FRAME_HEADER_BYTES);
+      filled = FRAME_HEADER_BYTES;
+    }
+    this.#open = false;
+    let left = runs.bytes;
+    let blockLeft = 0;
+    for (let run = 0; run < runs.count; run++) {
+      const length = runs.lengths[run];
+      for (let done = 0; done < length;) {
+        if (blockLeft === 0) {
+          blockLeft = Math.min(BLOCK_BYTES_MAX, left);
+          left -= blockLeft;
+          writeRawBlockHeader(u8, filled, blockLeft, left === 0);
+          payload.append(output + filled, BLOCK_HEADER_BYTES);
+          filled += BLOCK_HEADER_BYTES;
+        }
+        const bytes = Math.min(blockLeft, length - done);
+        payload.append(runs.addresses[run] + done, bytes);
+        done += bytes;
+        blockLeft -= bytes;
+      }
+    }
+    return payload.bytes - before;
   }
 }
 
