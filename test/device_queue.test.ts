@@ -1,9 +1,10 @@
 import { describe, expect, test } from "bun:test";
 import { createDeviceQueue, DeviceQueue } from "../lib/engine/device_queue.ts";
+import { SessionControl } from "../lib/sync/session_control.ts";
 import { thrownBy } from "./kit/errors.ts";
 
 const LIMIT_MS = 50;
-const session = { stopping: false };
+const session = new SessionControl();
 
 function newQueue(options: { bytes?: number; buffers?: number; format?: "vfio" | "raw" } = {}) {
   const { bytes = 1_000_000, buffers = 100, format = "vfio" } = options;
@@ -140,7 +141,9 @@ test("DeviceQueue ends a raw device's state after as many buffers as were sent",
 });
 
 test("DeviceQueue releases whoever waits when the session stops", () => {
-  const queue = new DeviceQueue(newQueue().handle, { stopping: true });
+  const stopped = new SessionControl();
+  stopped.finish();
+  const queue = new DeviceQueue(newQueue().handle, stopped);
   expect(codeOf(() => queue.take(60_000))).toBe("CHANNEL_STOPPED");
   expect(codeOf(() => queue.waitRamLoaded(60_000))).toBe("CHANNEL_STOPPED");
   expect(codeOf(() => queue.reserve(0, false, 1))).toBe("CHANNEL_STOPPED");

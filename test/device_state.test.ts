@@ -378,6 +378,23 @@ test("multifd/device/pauses: silence between packets is no stall, on either side
   expect(words[0]).toBe(3000);
 });
 
+test("multifd/device/slow producers: a main connection that is silent for long does not matter", async () => {
+  const words = newWords();
+  const memory = new SharedArrayBuffer(MIB);
+  const limits = { ...timeouts, idleMs: 2000, stallMs: 2000 };
+  const save = code("saveSlowly", { buffers: 30, pauseMs: 250 });
+  const load = code("loadChunks", { memory, words });
+  await migrate(
+    {
+      timeouts: limits,
+      devices: [{ idstr: "dev", save }],
+      receive: { timeouts: limits, devices: [{ idstr: "dev", load }] },
+    },
+    complete,
+  );
+  expect(words[0]).toBe(30_000);
+}, 60_000);
+
 test("multifd/device/slow consumers: channels wait for room when the devices say so, memory is bounded", async () => {
   const {
     deviceBytes: moved,

@@ -12,9 +12,13 @@ import {
   TestDirectory,
   transfer,
 } from "./kit/example_program.ts";
+import { untilConnected } from "./kit/tcp_connections.ts";
 import { outputOf, repositoryRoot } from "./setup/command.ts";
 
 const MIB = 1 << 20;
+
+/** Of a sender without `--channels`: the main connection and two channels. */
+const CONNECTIONS = 3;
 
 const words = (text: string): string[] => text.split(" ");
 
@@ -354,10 +358,12 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
       await using directory = await TestDirectory.make();
       const copy = directory.join("copy");
       await using receiver = startReceiver(copy);
-      const connect = ["--connect", await receiver.listening(), "--json"];
+      const endpoint = await receiver.listening();
       const image = await slowImage(directory);
+      const connect = ["--connect", endpoint, "--json"];
       await using sender = new ExampleProgram("sender", [...connect, ...image]);
-      await Bun.sleep(1500); // 16 s are needed for the whole
+      await untilConnected(endpoint, CONNECTIONS);
+      await Bun.sleep(500); // 16 s are needed for the whole
       const signalledMs = performance.now();
       (side === "sender" ? sender : receiver).kill(signal);
       const cancelled = await (side === "sender" ? sender : receiver).end();
@@ -389,10 +395,12 @@ for (const side of ["sender", "receiver"] as const) {
   test(`examples: kill -9 of the ${side} is told by the other side`, async () => {
     await using directory = await TestDirectory.make();
     await using receiver = startReceiver(directory.join("copy"));
-    const connect = ["--connect", await receiver.listening(), "--json"];
+    const endpoint = await receiver.listening();
     const image = await slowImage(directory);
+    const connect = ["--connect", endpoint, "--json"];
     await using sender = new ExampleProgram("sender", [...connect, ...image]);
-    await Bun.sleep(1500);
+    await untilConnected(endpoint, CONNECTIONS);
+    await Bun.sleep(500);
     (side === "sender" ? sender : receiver).kill("SIGKILL");
     const { status, stderr, result } = await (side === "sender" ? receiver : sender).end();
     expect(status).toBe(1);

@@ -2,10 +2,11 @@ import { expect, test } from "bun:test";
 import { resolveCompression } from "../lib/codec/registry.ts";
 import { rehearseLoad, rehearseSave } from "../lib/device/device_rehearsal.ts";
 import { warmUpReceiver, warmUpSender } from "../lib/engine/warm_up.ts";
+import { SessionControl } from "../lib/sync/session_control.ts";
 import { waysHere } from "./codec/codec_pages.ts";
 import { resourcesNow } from "./kit/resources.ts";
 
-const running = { stopping: false };
+const running = new SessionControl();
 
 for (const { method, engine } of waysHere()) {
   test(`rehearsals of ${method}/${engine ?? "raw"} end without an error and leave no descriptor`, () => {

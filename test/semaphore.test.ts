@@ -1,5 +1,7 @@
 import { expect, test } from "bun:test";
 import { Semaphore, SEMAPHORE_WORDS } from "../lib/sync/semaphore.ts";
+import { Patience } from "../lib/sync/patience.ts";
+import { SessionControl } from "../lib/sync/session_control.ts";
 import {
   GATE_HOLD,
   GATE_LOOKS,
@@ -31,6 +33,44 @@ test("Semaphore.tryTake() takes what was posted and no more", () => {
   semaphore.post();
   semaphore.post();
   expect([1, 2, 3].map(() => semaphore.tryTake())).toEqual([true, true, false]);
+});
+
+test("Semaphore.takeWhileActive() ends when nothing has moved for its limit, and not before", () => {
+  const { semaphore, gate } = setUp();
+  const control = new SessionControl();
+  let left = 5;
+  // Moves bytes every time somebody asks whether it has, until it is idle.
+  const session = {
+    get stopping() {
+      return Atomics.load(gate, GATE_STOP) !== 0;
+    },
+    get activity() {
+      if (left-- > 0) control.noteActivity();
+      return control.activity;
+    },
+    noteActivity: () => control.noteActivity(),
+  };
+  const start = performance.now();
+  expect(semaphore.takeWhileActive(20, session)).toBe("timeout");
+  expect(left).toBeLessThan(0);
+  expect(performance.now() - start).toBeGreaterThan(50);
+  semaphore.post();
+  expect(semaphore.takeWhileActive(20, session)).toBe("taken");
+});
+
+test("Patience ends when nothing has moved for its limit, and not before", async () => {
+  const control = new SessionControl();
+  const patience = new Patience(control);
+  patience.begin(150);
+  for (let round = 0; round < 20; round++) {
+    await Bun.sleep(20);
+    control.noteActivity();
+    expect(patience.isOver()).toBe(false);
+  }
+  await Bun.sleep(160);
+  expect(patience.isOver()).toBe(true);
+  patience.begin(60_000);
+  expect(patience.isOver()).toBe(false);
 });
 
 test("Semaphore.take() ends with its limit", () => {

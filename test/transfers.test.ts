@@ -272,6 +272,19 @@ test("multifd/max-bandwidth keeps to the limit within a factor of two", async ()
   expect(result.sent.elapsedMs).toBeGreaterThan(250);
 });
 
+test("multifd/max-bandwidth may make a transfer longer than every limit on silence", async () => {
+  const block = RamBlock.allocate("pc.ram", 2048 * 4096);
+  for (let page = 0; page < block.pages; page++)
+    fillPage(block.view(page * 4096, 4096), "random", page);
+  // 8 s, in which channels get no new job and nothing is said on the main connection.
+  const limits = { idleMs: 2000, stallMs: 2000 };
+  const result = await transfer({
+    sender: { blocks: [block], maxBandwidth: 1_048_576, timeouts: limits },
+    receiver: { timeouts: limits },
+  });
+  expectEqual(result.blocks, [block]);
+}, 60_000);
+
 test("multifd/finalize runs before the sender hears of success", async () => {
   const blocks = oddBlocks();
   const order: string[] = [];

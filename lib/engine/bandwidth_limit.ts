@@ -5,7 +5,7 @@
  * @module
  */
 import { WAIT_TICK_MS } from "../limits.ts";
-import type { Stoppable } from "../sync/semaphore.ts";
+import type { ActiveSession } from "../sync/semaphore.ts";
 
 /** How far behind its rate a channel may catch up; a longer pause is not made up for by a burst. */
 const CATCH_UP_MS = 50;
@@ -22,12 +22,13 @@ export class BandwidthLimit {
   }
 
   /** Waits until `bytes` more bytes are within the limit, or the session stops. */
-  pace(bytes: number, session: Stoppable): void {
+  pace(bytes: number, session: ActiveSession): void {
     if (this.#bytesPerMs === 0) return;
     const now = performance.now();
     this.#dueMs = Math.max(this.#dueMs, now - CATCH_UP_MS);
     for (let left = this.#dueMs - now; left > 0 && !session.stopping;) {
       Atomics.wait(this.#sleepWord, 0, 0, Math.min(left, WAIT_TICK_MS));
+      session.noteActivity(); // it is slow because it has been told to be
       left = this.#dueMs - performance.now();
     }
     this.#dueMs += bytes / this.#bytesPerMs;

@@ -34,6 +34,7 @@ export class DeviceSendState {
   readonly handle: DeviceSendStateHandle;
   readonly #address: number;
   readonly #words: Int32Array;
+  readonly #control: SessionControl;
   readonly #free: Semaphore;
   readonly #takeMutex: FairMutex;
 
@@ -55,6 +56,7 @@ export class DeviceSendState {
 
   constructor(handle: DeviceSendStateHandle, control: SessionControl) {
     this.handle = handle;
+    this.#control = control;
     this.#address = addressOf(handle.buffers);
     this.#words = new Int32Array(handle.words);
     this.#free = new Semaphore(this.#words, FREE_SLOTS, control);
@@ -85,7 +87,7 @@ export class DeviceSendState {
   /** Takes a free slot, waiting at most `limitMs` at the head of the queue; -1 if there is none. */
   take(limitMs: number): number {
     if (!this.#takeMutex.lock()) return -1;
-    const result: WaitResult = this.#free.take(limitMs);
+    const result: WaitResult = this.#free.takeWhileActive(limitMs, this.#control);
     // The lowest first: the fewer buffers take turns, the less memory is ever touched.
     const slot = result === "taken" ? this.#takeLowest() : -1;
     this.#takeMutex.unlock();

@@ -148,9 +148,9 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   }
 
   #standAtSync(): void {
-    const { state, channel, idleMs } = this.#parts;
+    const { state, channel, control, idleMs } = this.#parts;
     state.syncReached.post();
-    const result = state.released(channel).take(idleMs);
+    const result = state.released(channel).takeWhileActive(idleMs, control);
     if (result === "taken") return;
     if (result === "stopped") {
       throw new ChannelError(

@@ -138,7 +138,7 @@ export class SendState {
   handOff(slot: number, limitMs: number): number {
     if (!this.#sendMutex.lock()) return -1;
     try {
-      if (this.channelsReady.take(limitMs) !== "taken") return -1;
+      if (this.channelsReady.takeWhileActive(limitMs, this.#control) !== "taken") return -1;
       const { channels } = this.handle;
       let index = this.#words[NEXT_CHANNEL] % channels;
       // Ends: the semaphore counts empty mailboxes, and only the mutex holder fills one.

@@ -16,7 +16,7 @@ import { PACKETS_PER_JOB_MIN, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { SocketPair } from "../net/socket_pair.ts";
-import type { Stoppable } from "../sync/semaphore.ts";
+import type { ActiveSession } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
@@ -64,12 +64,12 @@ export interface ChannelPlan {
 }
 
 /** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
-export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
+export function warmUpSender(plan: ChannelPlan, session: ActiveSession): void {
   rehearseSending(plan, session);
   releaseScratch();
 }
 
-function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
+function rehearseSending(plan: ChannelPlan, session: ActiveSession): void {
   const { pageSize, compression, devices } = plan;
   using rehearsal = new Rehearsal(pageSize);
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
@@ -107,12 +107,12 @@ function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
  * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
  * `session` stops.
  */
-export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
+export function warmUpReceiver(plan: ChannelPlan, session: ActiveSession): void {
   rehearseReceiving(plan, session);
   releaseScratch();
 }
 
-function rehearseReceiving(plan: ChannelPlan, session: Stoppable): void {
+function rehearseReceiving(plan: ChannelPlan, session: ActiveSession): void {
   const { pageSize, compression, devices } = plan;
   using rehearsal = new Rehearsal(pageSize);
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;

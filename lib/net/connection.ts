@@ -9,13 +9,13 @@ import { Arena } from "../../ffi/arena.ts";
 import { Errno, errnoName, recv, recvmsg, send, sendmsg } from "../../ffi/libc.ts";
 import { MessageFlag } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
-import type { Stoppable } from "../sync/semaphore.ts";
+import type { ActiveSession } from "../sync/semaphore.ts";
 import type { IovecList } from "./iovec_list.ts";
 import { isReadable } from "./socket.ts";
 
 /** Limits of one connection in milliseconds. */
 export interface ConnectionLimits {
-  /** Without a byte where the peer owes nothing yet. */
+  /** Without a byte where the peer owes nothing yet, and none on the session's other connections. */
   readonly idleMs: number;
   /** Without a byte in the middle of something. */
   readonly stallMs: number;
@@ -24,14 +24,16 @@ export interface ConnectionLimits {
 /** See the module comment. Does not own the descriptor. */
 export class Connection {
   readonly fd: number;
-  readonly #session: Stoppable;
+  readonly #session: ActiveSession;
   readonly #limits: ConnectionLimits;
   /** Where a byte is looked at that stays in the socket. */
   readonly #peeked = new Arena(1);
   /** When the current lack of progress began; 0 while there is progress. */
   #waitingSince = 0;
+  /** The session's activity as it was then. */
+  #activity = 0;
 
-  constructor(fd: number, session: Stoppable, limits: ConnectionLimits) {
+  constructor(fd: number, session: ActiveSession, limits: ConnectionLimits) {
     this.fd = fd;
     this.#session = session;
     this.#limits = limits;
@@ -41,7 +43,7 @@ export class Connection {
   sendList(list: IovecList): void {
     while (list.bytes > 0) {
       const sent = sendmsg(this.fd, list.message(), MessageFlag.NOSIGNAL);
-      if (this.#progressed("send", sent, this.#limits.stallMs)) list.consume(sent);
+      if (this.#progressed("send", sent)) list.consume(sent);
     }
   }
 
@@ -49,7 +51,7 @@ export class Connection {
   send(address: number, bytes: number): void {
     for (let done = 0; done < bytes;) {
       const sent = send(this.fd, address + done, bytes - done, MessageFlag.NOSIGNAL);
-      if (this.#progressed("send", sent, this.#limits.stallMs)) done += sent;
+      if (this.#progressed("send", sent)) done += sent;
     }
   }
 
@@ -62,7 +64,7 @@ export class Connection {
     for (let done = 0; done < bytesMin;) {
       const got = recvmsg(this.fd, list.message(), 0);
       if (got === 0) throw this.#ended();
-      if (this.#progressed("receive", got, this.#limits.stallMs)) {
+      if (this.#progressed("receive", got)) {
         list.consume(got);
         done += got;
       }
@@ -84,13 +86,13 @@ export class Connection {
   receiveSome(address: number, bytesMin: number, bytesMax: number, atBoundary: boolean): number {
     let done = 0;
     while (done < bytesMin) {
-      const limitMs = atBoundary && done === 0 ? this.#limits.idleMs : this.#limits.stallMs;
+      const idle = atBoundary && done === 0;
       const got = recv(this.fd, address + done, bytesMax - done, 0);
       if (got === 0) {
-        if (atBoundary && done === 0) return 0;
+        if (idle) return 0;
         throw this.#ended();
       }
-      if (this.#progressed("receive", got, limitMs)) done += got;
+      if (this.#progressed("receive", got, idle)) done += got;
     }
     return done;
   }
@@ -107,10 +109,15 @@ export class Connection {
     return got <= 0 && got !== -Errno.EAGAIN && got !== -Errno.EINTR;
   }
 
-  /** True when `result` is a count; false when the call is to be repeated. */
-  #progressed(action: "send" | "receive", result: number, limitMs: number): boolean {
+  /**
+   * True when `result` is a count; false when the call is to be repeated.
+   *
+   * @param idle Whether the peer may be silent here as long as it says something elsewhere.
+   */
+  #progressed(action: "send" | "receive", result: number, idle = false): boolean {
     if (result > 0) {
       this.#waitingSince = 0;
+      this.#session.noteActivity();
       return true;
     }
     if (this.#session.stopping) {
@@ -124,7 +131,12 @@ export class Connection {
       throw new ChannelError("ERR_MULTIFD_CHANNEL", `Cannot ${action}: ${errno}`, { errno });
     }
     const now = performance.now();
-    if (this.#waitingSince === 0) this.#waitingSince = now;
+    const limitMs = idle ? this.#limits.idleMs : this.#limits.stallMs;
+    const elsewhere = idle && this.#activity !== this.#session.activity;
+    if (this.#waitingSince === 0 || elsewhere) {
+      this.#waitingSince = now;
+      this.#activity = this.#session.activity;
+    }
     if (now - this.#waitingSince >= limitMs) {
       throw new TimeoutError(
         "ERR_MULTIFD_TIMEOUT_STALL",

@@ -7,7 +7,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { close, socketpair, unwrap } from "../../ffi/libc.ts";
 import { AddressFamily, SocketType } from "../../ffi/linux.ts";
 import { TIMEOUTS_DEFAULT } from "../limits.ts";
-import type { Stoppable } from "../sync/semaphore.ts";
+import type { ActiveSession } from "../sync/semaphore.ts";
 import { Connection } from "./connection.ts";
 import { configureSocket } from "./socket.ts";
 
@@ -17,7 +17,7 @@ export class SocketPair implements Disposable {
   readonly far: Connection;
 
   /** @throws {SystemError} when there are no descriptors left. */
-  constructor(session: Stoppable) {
+  constructor(session: ActiveSession) {
     const fds = new Arena(8);
     const type = SocketType.STREAM | SocketType.CLOEXEC;
     unwrap("Cannot make a socket pair", socketpair(AddressFamily.UNIX, type, 0, fds.address));

@@ -37,9 +37,9 @@ export interface Timeouts {
   readonly connectMs: number;
   /** A receiver until the first connection. 10 min. */
   readonly acceptMs: number;
-  /** Between two packets or two pieces of the main stream. 5 min. */
+  /** Between two packets or two pieces of the main stream, while no other connection moves a byte. 5 min. */
   readonly idleMs: number;
-  /** Without a single byte in the middle of a packet. 30 s. */
+  /** Without a single byte in the middle of a packet, or with channels that take nothing. 30 s. */
   readonly stallMs: number;
 }
 

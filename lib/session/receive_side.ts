@@ -125,7 +125,7 @@ export class ReceiveSide {
     const { control, config } = this.#parts;
     const limitMs = config.timeouts.stallMs;
     for (let reached = 0; reached < this.#channels; reached++) {
-      const result = this.#state.syncReached.take(limitMs);
+      const result = this.#state.syncReached.takeWhileActive(limitMs, control);
       if (result === "taken") continue;
       control.throwIfFailed();
       if (result === "stopped") {

@@ -69,7 +69,7 @@ export class SendSide {
     const limitMs = config.timeouts.idleMs;
     for (let channel = 0; channel < channels; channel++) {
       const { syncDone } = state.channel(channel);
-      requireTaken("sync channels", syncDone.take(limitMs), control, limitMs);
+      requireTaken("sync channels", syncDone.takeWhileActive(limitMs, control), control, limitMs);
     }
   }
 

@@ -21,6 +21,17 @@ export interface Stoppable {
   readonly stopping: boolean;
 }
 
+/**
+ * A session whose threads tell each other that bytes move. How long a transfer takes is the network's
+ * affair; what is limited is how long nothing moves at all.
+ */
+export interface ActiveSession extends Stoppable {
+  /** Changes whenever a connection of the session moves bytes. */
+  readonly activity: number;
+  /** Says that bytes move. */
+  noteActivity(): void;
+}
+
 /** See the module comment. Any number of threads may post and wait. */
 export class Semaphore {
   readonly #words: Int32Array;
@@ -80,6 +91,18 @@ export class Semaphore {
         return "taken";
       }
       if (now >= deadline) return "timeout";
+    }
+  }
+
+  /**
+   * Takes one, waiting as long as the session is active: it ends between one and two limits after the
+   * last activity.
+   */
+  takeWhileActive(limitMs: number, session: ActiveSession): WaitResult {
+    for (;;) {
+      const { activity } = session;
+      const result = this.take(limitMs);
+      if (result !== "timeout" || session.activity === activity) return result;
     }
   }
 

@@ -18,12 +18,13 @@ import {
   MultifdError,
 } from "../errors.ts";
 import { CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
-import type { Stoppable } from "./semaphore.ts";
+import type { ActiveSession } from "./semaphore.ts";
 
 const STOP = 0; // 0 running, 1 stopping; set once by any thread, never cleared
 const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it from OPEN owns the record
 const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
 const PHASE = 3; // index into PHASES; written by the thread that runs the session
+const ACTIVITY = 16; // counts moves of bytes, on a cache line of its own; some may get lost
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
 const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
 const DESCRIPTOR_COUNT = 2 * SIDE_DESCRIPTORS;
@@ -58,7 +59,7 @@ export const CHANNEL_DESCRIPTOR = 2;
 export const SECOND_SIDE_DESCRIPTORS: number = SIDE_DESCRIPTORS;
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
-export class SessionControl implements Stoppable {
+export class SessionControl implements ActiveSession {
   /** The shared state; hand it to another thread to attach there. */
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
@@ -74,6 +75,14 @@ export class SessionControl implements Stoppable {
 
   get stopping(): boolean {
     return Atomics.load(this.#words, STOP) !== 0;
+  }
+
+  get activity(): number {
+    return Atomics.load(this.#words, ACTIVITY);
+  }
+
+  noteActivity(): void {
+    this.#words[ACTIVITY]++;
   }
 
   get phase(): Phase {
