@@ -157,10 +157,11 @@ export const JOIN_LIMIT_MS = 5000;
 export const WORKER_START_LIMIT_MS = 30_000;
 
 /**
- * How long connections stay open after a channel was refused. QEMU 10.0 may never get over losing a
- * channel while it still connects the others: its migration fails, and no further one can start.
+ * How long connections stay open before a source is refused. QEMU 10.0 may never get over losing a
+ * channel while it still connects the others, or while it synchronises all of them right afterwards:
+ * its migration fails, and no further one can start.
  */
-export const REFUSAL_DELAY_MS = 300;
+export const REFUSAL_DELAY_MS = 1000;
 
 /** Default time limits in milliseconds; all can be set per session. */
 export const TIMEOUTS_DEFAULT = {

@@ -172,46 +172,12 @@ export class BlockingReceiver implements Disposable, StreamTarget {
 
   /** Checks what the stream says about its source. */
   checkConfiguration(configuration: StreamConfiguration): void {
-    const { machine, pageBits, capabilities, uuid } = configuration;
-    const { pageSize } = this.#config;
-    if (this.#config.machine !== undefined && machine !== this.#config.machine) {
-      throw mismatch("MACHINE", `machine is ${machine}, must be ${this.#config.machine}`);
-    }
-    if (2 ** (pageBits ?? 12) !== pageSize) {
-      throw mismatch("PAGE_SIZE", `page size is ${2 ** (pageBits ?? 12)}, must be ${pageSize}`);
-    }
-    if (capabilities.length > 0) {
-      throw mismatch("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
-    }
-    if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#uuid[at])) {
-      throw mismatch("UUID", `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#uuid)}`);
-    }
+    this.#refusable(() => this.#checkConfiguration(configuration));
   }
 
   /** Matches the announced blocks with given memory, or allocates it. */
   takeBlocks(announced: readonly AnnouncedBlock[]): void {
-    const { blocks: given, ramBytesMax } = this.#config;
-    const total = announced.reduce((sum, { bytes }) => sum + bytes, 0);
-    if (given === undefined && total > ramBytesMax) {
-      throw new LimitError(
-        "ERR_MULTIFD_LIMIT_RAM",
-        `Cannot allocate RAM blocks: the sender announces ${total} bytes, at most ${ramBytesMax} are allowed`,
-      );
-    }
-    this.#blocks =
-      given === undefined
-        ? announced.map((block) => this.#allocate(block))
-        : this.#match(announced);
-    for (const block of this.#blocks) {
-      const cache = this.#hooks.cacheOf?.(block);
-      if (cache === undefined) this.#table.add(block);
-      else this.#table.add(cache, block);
-      block.markWritten();
-    }
-    this.#counters.setRamBytes(total);
-    this.#counters.start();
-    this.#control.phase = "transfer";
-    this.#hooks.onBlocks?.(this.#blocks, this.#side.channels);
+    this.#refusable(() => this.#takeBlocks(announced));
   }
 
   /** Clears a page that arrived as a zero record on the main connection. */
@@ -246,6 +212,48 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     return this.#config;
   }
 
+  #checkConfiguration(configuration: StreamConfiguration): void {
+    const { machine, pageBits, capabilities, uuid } = configuration;
+    const { pageSize } = this.#config;
+    if (this.#config.machine !== undefined && machine !== this.#config.machine) {
+      throw mismatch("MACHINE", `machine is ${machine}, must be ${this.#config.machine}`);
+    }
+    if (2 ** (pageBits ?? 12) !== pageSize) {
+      throw mismatch("PAGE_SIZE", `page size is ${2 ** (pageBits ?? 12)}, must be ${pageSize}`);
+    }
+    if (capabilities.length > 0) {
+      throw mismatch("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
+    }
+    if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#uuid[at])) {
+      throw mismatch("UUID", `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#uuid)}`);
+    }
+  }
+
+  #takeBlocks(announced: readonly AnnouncedBlock[]): void {
+    const { blocks: given, ramBytesMax } = this.#config;
+    const total = announced.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (given === undefined && total > ramBytesMax) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_RAM",
+        `Cannot allocate RAM blocks: the sender announces ${total} bytes, at most ${ramBytesMax} are allowed`,
+      );
+    }
+    this.#blocks =
+      given === undefined
+        ? announced.map((block) => this.#allocate(block))
+        : this.#match(announced);
+    for (const block of this.#blocks) {
+      const cache = this.#hooks.cacheOf?.(block);
+      if (cache === undefined) this.#table.add(block);
+      else this.#table.add(cache, block);
+      block.markWritten();
+    }
+    this.#counters.setRamBytes(total);
+    this.#counters.start();
+    this.#control.phase = "transfer";
+    this.#hooks.onBlocks?.(this.#blocks, this.#side.channels);
+  }
+
   #allocate({ idstr, bytes }: AnnouncedBlock): RamBlock {
     const { pageSize, prefault } = this.#config;
     return RamBlock.allocate(idstr, bytes, { pageSize, prefault });
@@ -278,6 +286,16 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Runs a step; its failure becomes the session's first error unless there is one already. */
+  /** A step whose failure refuses a source that may have done nothing wrong. */
+  #refusable(step: () => void): void {
+    try {
+      step();
+    } catch (error) {
+      this.#side.delayRefusal(error);
+      throw error;
+    }
+  }
+
   #guarded<Result>(step: () => Result): Result {
     this.#control.throwIfFailed();
     try {

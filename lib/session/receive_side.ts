@@ -9,12 +9,13 @@ import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import { ChannelError, HandshakeError, LimitError, TimeoutError } from "../errors.ts";
-import { CHANNELS_MAX, REFUSAL_DELAY_MS, WAIT_TICK_MS } from "../limits.ts";
+import { CHANNELS_MAX, REFUSAL_DELAY_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
 import { Connection } from "../net/connection.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import { listenSocket, type Listener } from "../net/socket.ts";
+import { pause } from "../sync/semaphore.ts";
 import {
   CHANNEL_DESCRIPTOR,
   LISTENER_DESCRIPTOR,
@@ -99,7 +100,7 @@ export class ReceiveSide {
       try {
         accepted = acceptor.run();
       } catch (error) {
-        if (error instanceof HandshakeError) pause(REFUSAL_DELAY_MS, control);
+        if (error instanceof HandshakeError) this.delayRefusal(error);
         throw error;
       }
     }
@@ -118,6 +119,13 @@ export class ReceiveSide {
     control.closeDescriptor(LISTENER_DESCRIPTOR);
     const connection = new Connection(accepted.mainFd, control, config.timeouts);
     return { connection, uuid: accepted.uuid };
+  }
+
+  /** To be called before a source is refused for `error`: leaves it time to get through its start. */
+  delayRefusal(error: unknown): void {
+    const { control } = this.#parts;
+    control.record(error, { side: "destination", peer: this.#peer }); // channels may fail meanwhile
+    pause(REFUSAL_DELAY_MS, control);
   }
 
   /** Waits until every channel stands at the same sync point. */
@@ -192,11 +200,4 @@ export class ReceiveSide {
       relay,
     });
   }
-}
-
-/** Sleeps for `limitMs`, or until the session stops. */
-function pause(limitMs: number, control: SessionControl): void {
-  const words = new Int32Array(new SharedArrayBuffer(4));
-  const deadline = performance.now() + limitMs;
-  while (!control.stopping && performance.now() < deadline) Atomics.wait(words, 0, 0, WAIT_TICK_MS);
 }

@@ -9,7 +9,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CompressionMethod } from "../../mod.ts";
-import { Qemu, type QemuOptions } from "./qemu.ts";
+import { noteBreakdown, Qemu, type QemuOptions } from "./qemu.ts";
 import {
   assembleTinyGuest,
   checkCounters,
@@ -211,7 +211,10 @@ export async function migrateAgain(source: Qemu, uri: string): Promise<void> {
   const isClearingUp = async (): Promise<boolean> =>
     JSON.stringify(await source.execute("query-yank")).includes('"migration"');
   while (await isClearingUp()) {
-    if (performance.now() > deadline) throw new Error("QEMU does not end a failed migration");
+    if (performance.now() > deadline) {
+      noteBreakdown("source does not end a failed migration");
+      throw new Error("QEMU does not end a failed migration");
+    }
     await Bun.sleep(10);
   }
   await source.migrate(uri);

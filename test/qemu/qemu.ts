@@ -60,7 +60,27 @@ const LOG_TAIL_CHARS = 2_000;
 const MIGRATION_END = ["completed", "failed", "cancelled"];
 const FATAL_SIGNALS: readonly NodeJS.Signals[] = ["SIGKILL", "SIGTERM", "SIGINT", "SIGQUIT"];
 
+/** How a process ends by itself that has met a bug of its own. */
+const CRASH_SIGNALS: readonly (NodeJS.Signals | number)[] = [
+  "SIGSEGV",
+  "SIGABRT",
+  "SIGBUS",
+  "SIGILL",
+];
+
 let available: string | null | undefined;
+
+const breakdowns: string[] = [];
+
+/** Takes note of a QEMU that has failed by itself: crashed, or got stuck for good. */
+export function noteBreakdown(what: string): void {
+  breakdowns.push(what);
+}
+
+/** What QEMUs have failed by themselves since the last call. */
+export function takeBreakdowns(): string[] {
+  return breakdowns.splice(0);
+}
 
 /**
  * Whether the QEMU tests can run here.
@@ -151,7 +171,12 @@ export class Qemu implements AsyncDisposable {
 
   /** Runs one QMP command; see {@link Qmp.execute}. */
   async execute(command: string, args?: JsonObject, timeoutMs?: number): Promise<JsonValue> {
-    return this.qmp.execute(command, args, timeoutMs);
+    try {
+      return await this.qmp.execute(command, args, timeoutMs);
+    } catch (error) {
+      if (/no answer within/.test(String(error))) noteBreakdown(`${this.name} answers no command`);
+      throw error;
+    }
   }
 
   /** Sets migration capabilities by QEMU's names, such as `{ multifd: true }`. */
@@ -293,6 +318,10 @@ export class Qemu implements AsyncDisposable {
     this.#process.kill("SIGKILL"); // nothing of the machine is wanted, and it works on a stopped one
     await this.#qmp?.[Symbol.asyncDispose]();
     await this.#exitsWithin(EXIT_TIMEOUT_MS);
+    const { signalCode } = this.#process;
+    if (signalCode !== null && CRASH_SIGNALS.includes(signalCode)) {
+      noteBreakdown(`${this.name} was ended by ${signalCode}`);
+    }
     this.#removeFiles();
   }
 

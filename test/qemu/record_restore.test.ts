@@ -134,10 +134,10 @@ for (const { method, engines } of capabilities().methods) {
 }
 
 qemuTest(
-  "record() keeps a source's guest running after each mismatch, and then records it",
+  "record() keeps a source's guest running after each mismatch, and records it after one",
   async () => {
     await using guest = await GuestTest.create({ uuid: UUID });
-    await using source = await guest.startSource({ channels: 4, compression: "zlib" });
+    const side: Side = { channels: 4, compression: "zlib" };
     const good: RecordOptions = {
       endpoint: "127.0.0.1:0",
       channels: 4,
@@ -146,7 +146,6 @@ qemuTest(
       timeouts: { connectMs: 2000 },
     };
     const mismatches: readonly [Partial<RecordOptions>, new () => Error, string][] = [
-      [{ compression: "zstd" }, PacketError as never, "ERR_MULTIFD_PACKET_METHOD"],
       [{ channels: 2 }, HandshakeError as never, "ERR_MULTIFD_HANDSHAKE_ID"],
       [{ channels: 6 }, TimeoutError as never, "ERR_MULTIFD_TIMEOUT_CONNECT"],
       [
@@ -156,11 +155,16 @@ qemuTest(
       ],
       [{ machine: "pc-i440fx-10.0" }, MultifdError as never, "ERR_MULTIFD_STREAM_MACHINE"],
       [{ ramBytesMax: 1 << 20 }, MultifdError as never, "ERR_MULTIFD_LIMIT_RAM"],
+      [{ compression: "zstd" }, PacketError as never, "ERR_MULTIFD_PACKET_METHOD"],
     ];
     for (const [wrong, ErrorClass, code] of mismatches) {
+      // Each with a source of its own: QEMU 10.0.2 may wait for ever when it loses a channel while it
+      // synchronises all of them, and cannot migrate again then (docs/qemu.md).
+      await using source = await guest.startSource(side);
+      await slowDown(source); // no round ends while it is refused, and so none is synchronised
       await using recorder = await record({ ...good, ...wrong });
       const complete = recorder.complete().catch((error: unknown) => error);
-      await migrateAgain(source, uriOf(recorder.endpoint));
+      await source.migrate(uriOf(recorder.endpoint));
       const error = await complete;
       expect(error).toBeInstanceOf(ErrorClass);
       expect(error).toMatchObject({ code, side: "destination" });
@@ -169,11 +173,13 @@ qemuTest(
       });
       expect(await source.status()).toBe("running");
       expect(await readdir(guest.folder)).toEqual([]);
+      if (code !== "ERR_MULTIFD_PACKET_METHOD") continue;
+      await speedUp(source);
+      await using another = await record({ ...good, timeouts: {} });
+      await migrateAgain(source, uriOf(another.endpoint));
+      expect(await another.complete()).toMatchObject({ uuid: UUID });
+      await source.waitMigration(MIGRATION_LIMIT_MS);
     }
-    await using recorder = await record({ ...good, timeouts: {} });
-    await migrateAgain(source, uriOf(recorder.endpoint));
-    expect(await recorder.complete()).toMatchObject({ uuid: UUID });
-    await source.waitMigration(MIGRATION_LIMIT_MS);
   },
 );
 

@@ -235,6 +235,7 @@ qemuTest("relay() changes the uuid, and refuses a destination that is not there"
   await using source = await guest.startSource(side);
   const listen = { endpoint: "127.0.0.1:0", channels: 2 };
   {
+    await slowDown(source); // no round of it ends meanwhile
     const connect = { endpoint: `unix:${guest.path("nobody")}`, channels: 2 };
     await using relaying = await relay({ listen, connect });
     const complete = relaying.complete().catch((error: unknown) => error);
@@ -242,6 +243,7 @@ qemuTest("relay() changes the uuid, and refuses a destination that is not there"
     expect(await complete).toMatchObject({ errno: "ENOENT", side: "source", phase: "connect" });
     await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
   }
+  await speedUp(source);
   await using target = await guest.startTarget(side, { uuid: OTHER_UUID });
   const uri = await target.migrateIncoming(`unix:${guest.path("target")}`);
   const connect = { endpoint: endpointOf(uri), channels: 2 };

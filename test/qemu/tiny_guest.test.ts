@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Qemu, QemuMigrationError } from "./qemu.ts";
+import { Qemu, QemuMigrationError, takeBreakdowns } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
 import {
   assembleTinyGuest,
@@ -106,6 +106,20 @@ qemuTest("Qemu.waitMigration() rejects with the status and QEMU's reason", async
   const wait = vm.waitMigration(5_000).catch((error: unknown) => error);
   await vm.kill();
   expect(String(await wait)).toMatch(/QEMU was ended by SIGKILL/);
+});
+
+qemuTest("a QEMU that crashes is told apart from one that is killed", async () => {
+  for (const [signal, told] of [
+    ["SIGABRT", ["vm was ended by SIGABRT"]],
+    ["SIGKILL", []],
+  ] as const) {
+    {
+      await using vm = await Qemu.start({ name: "vm", memoryMib: 64, paused: true });
+      process.kill(vm.pid, signal);
+      await vm.exited;
+    }
+    expect(takeBreakdowns()).toEqual([...told]);
+  }
 });
 
 test("checkCounters() accepts one step down and nothing else", () => {
