@@ -22,9 +22,11 @@ import {
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { fixtureResult } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const PAGE = 4096;
+const MIB = 1 << 20;
 const TIB = 2 ** 40;
 
 /** A file that announces blocks of those lengths, all of them holes. */
@@ -86,6 +88,19 @@ test("openMappedRamFile() and load() hold what a file announces to their limits"
   expect(file.readPage("block0", 2 ** 28 - 1).every((byte) => byte === 0)).toBe(true);
   expect(await rejectionOf(file.load())).toMatchObject({ code: "ERR_MULTIFD_LIMIT_RAM" });
   expect(await rejectionOf(file.load({ ramBytesMax: TIB - 1 }))).toBeInstanceOf(LimitError);
+});
+
+test("saving and loading take the same memory for a small image and a large one", async () => {
+  using folder = new TemporaryFolder();
+  // The first only starts threads and compiles code, which the runtime keeps.
+  const sizes = ["8", "32", "384"];
+  const extras = (await fixtureResult("snapshot_memory", [
+    folder.file("guest.snap"),
+    ...sizes,
+  ])) as number[];
+  const [small, large] = extras.slice(1);
+  expect(large!).toBeLessThan(small! + 32 * MIB);
+  expect(large!).toBeLessThan(96 * MIB);
 });
 
 test("load() checks the memory it is given, and loads a part of the blocks", async () => {
