@@ -25,6 +25,7 @@ const { listen, memoryDevice, RamBlock } = await import("../mod.ts");
 const block = RamBlock.allocate("pc.ram", Number(values.ram), { prefault: true });
 const copies = Array.from({ length: Number(values.devices) }, () => {
   const buffer = new SharedArrayBuffer(Number(values.bytes));
+  RamBlock.fromBuffer("bench", buffer, { hugePages: true }); // as RAM is
   new Uint8Array(buffer).fill(255); // resident, as guest memory of a device's driver would be
   return buffer;
 });

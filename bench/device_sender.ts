@@ -30,6 +30,7 @@ const block = RamBlock.allocate("pc.ram", Number(values.ram), { prefault: true }
 for (const view of block.views()) fillState(view, 1000);
 const states = Array.from({ length: Number(values.devices) }, (_, index) => {
   const buffer = new SharedArrayBuffer(Number(values.bytes));
+  RamBlock.fromBuffer("bench", buffer, { hugePages: true }); // as RAM is
   fillState(new Uint8Array(buffer), index);
   return buffer;
 });
