@@ -110,7 +110,7 @@ abstract class ZstdStream implements Disposable {
   abstract [Symbol.dispose](): void;
 }
 
-/** One compression context. A frame ends only where the caller wants another level after it. */
+/** One compression context. A frame ends only where the caller wants it to. */
 export class ZstdCompressStream extends ZstdStream {
   #context: Context | null;
 
@@ -122,8 +122,8 @@ export class ZstdCompressStream extends ZstdStream {
   }
 
   /**
-   * Begins a new frame, after {@linkcode finish}; `level` holds from now on. A running frame keeps
-   * its level whatever is set.
+   * Begins a new frame, after {@linkcode finish} or where the caller has ended the last one itself;
+   * `level` holds from now on. A running frame keeps its level whatever is set.
    */
   reset(level?: number): void {
     unwrap("ZSTD_CCtx_reset()", libzstd().ZSTD_CCtx_reset(this.#live(), ZSTD_reset_session_only));

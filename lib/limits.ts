@@ -157,6 +157,12 @@ export const JOIN_LIMIT_MS = 5000;
 export const WORKER_START_LIMIT_MS = 30_000;
 
 /**
+ * What may still be on a channel's way when the main connection has told of a sync point: the most
+ * that two sockets hold, with room.
+ */
+export const SYNC_LAG_BYTES = 33_554_432;
+
+/**
  * How long connections stay open before a source is refused. QEMU 10.0 may never get over losing a
  * channel while it still connects the others, or while it synchronises all of them right afterwards:
  * its migration fails, and no further one can start.
@@ -169,9 +175,9 @@ export const TIMEOUTS_DEFAULT = {
   connectMs: 10_000,
   /** A listening receiver until the first connection. */
   acceptMs: 600_000,
-  /** Between two packets or two pieces of the main stream. */
+  /** Between two packets or two pieces of the main stream, while no other connection moves a byte. */
   idleMs: 300_000,
-  /** Without a single byte while a packet is half way through. */
+  /** Without a single byte while a packet is half way through, and with channels that take nothing. */
   stallMs: 30_000,
 } as const;
 

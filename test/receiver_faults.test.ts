@@ -1,6 +1,15 @@
 import { beforeAll, expect, test } from "bun:test";
-import { CodecError, listen, RamBlock, type ListenOptions, type Receiver } from "../mod.ts";
+import {
+  CodecError,
+  listen,
+  memoryDevice,
+  RamBlock,
+  type ListenOptions,
+  type Receiver,
+} from "../mod.ts";
 import type { MultifdError } from "../mod.ts";
+import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
+import { written } from "./kit/byte_ends.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { handshake, mainStream, packet, RawSource, rawBlock, syncPacket } from "./kit/raw_peer.ts";
@@ -321,7 +330,7 @@ const cases: readonly [
   ["a channel sends nothing more", "TIMEOUT_SYNC", (peer) => full(peer, packet(), "whole")],
   [
     "a channel ends before its sync",
-    "TIMEOUT_SYNC",
+    "CHANNEL_ENDED",
     async (peer) => {
       await peer.open(mainStream("whole"));
       peer.end(await peer.open(join(begin(), packet())));
@@ -452,16 +461,13 @@ channelCuts.push(channelBytes.byteLength - 1);
 
 for (const cut of channelCuts) {
   test(`Receiver.complete() rejects when a channel ends after ${cut} bytes`, async () => {
-    // At the end of a packet it is a channel without its SYNC; before the first byte it is nobody.
-    const packetEnds = [64, packetAt, packetAt + 1344 + 8192];
+    // Before the first byte that tells it is nobody; at the end of a packet its SYNC is missing.
     const code =
       cut < 4
         ? "ERR_MULTIFD_TIMEOUT_CONNECT"
         : cut < 64
           ? "ERR_MULTIFD_HANDSHAKE_TRUNCATED"
-          : packetEnds.includes(cut)
-            ? "ERR_MULTIFD_TIMEOUT_SYNC"
-            : "ERR_MULTIFD_CHANNEL_ENDED";
+          : "ERR_MULTIFD_CHANNEL_ENDED";
     const error = await failureOf(
       async (peer) => {
         await peer.open(mainStream("whole"));
@@ -530,6 +536,55 @@ test("Receiver.complete() rejects when there is no descriptor left for a connect
   expect(report).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "EMFILE", phase: "connect" });
   expect(await child.exited).toBe(0);
   clearTimeout(timer);
+});
+
+test("Receiver.complete() does not wait for device state for as long as pages keep coming", async () => {
+  const limits = { ...timeouts, idleMs: 1000 };
+  const device = memoryDevice({ idstr: "dev", buffer: new SharedArrayBuffer(4096) });
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    channels: 1,
+    timeouts: limits,
+    devices: [device],
+  });
+  using peer = new RawSource(receiver.endpoint);
+  const failure = rejectionOf(receiver.complete());
+  const [setup, whole] = [mainStream("setup"), mainStream("whole")];
+  const switchover = written((out) => new MainStreamWriter(out).switchoverStart());
+  await peer.open(join(setup, switchover, whole.subarray(setup.byteLength)));
+  const channel = await peer.open(join(begin(), syncPacket()));
+  const trickle = setInterval(() => peer.write(channel, packet({ normal: [], zero: [3] })), 100);
+  try {
+    const { code, message } = await failure;
+    expect(code).toBe("ERR_MULTIFD_TIMEOUT_DEVICE");
+    expect(message).toContain("device dev instance 0: buffer 0 did not come");
+  } finally {
+    clearInterval(trickle);
+  }
+});
+
+test("Receiver.complete() rejects when the receiver is disposed before everything has come", async () => {
+  const receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts });
+  using peer = new RawSource(receiver.endpoint);
+  const failure = rejectionOf(receiver.complete());
+  await peer.open(mainStream("part"));
+  await peer.open(join(begin(), packet()));
+  await receiver.announced();
+  await receiver[Symbol.asyncDispose]();
+  expect((await failure).code).toBe("ERR_MULTIFD_STOPPED");
+});
+
+test("Receiver.complete() tells of a cancel, also while the source is being refused", async () => {
+  const abort = new AbortController();
+  const error = await failureOf(
+    async (peer) => {
+      await peer.open(handshake(1)); // one too high; refused a second later
+      await Bun.sleep(200);
+      abort.abort(new Error("enough"));
+    },
+    { signal: abort.signal },
+  );
+  expect(error.code).toBe("ERR_MULTIFD_CANCELLED");
 });
 
 test("Receiver tells the source that its data could not be used", async () => {

@@ -1,6 +1,5 @@
 import { expect, test } from "bun:test";
 import { Semaphore, SEMAPHORE_WORDS } from "../lib/sync/semaphore.ts";
-import { Patience } from "../lib/sync/patience.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import {
   GATE_HOLD,
@@ -56,21 +55,6 @@ test("Semaphore.takeWhileActive() ends when nothing has moved for its limit, and
   expect(performance.now() - start).toBeGreaterThan(50);
   semaphore.post();
   expect(semaphore.takeWhileActive(20, session)).toBe("taken");
-});
-
-test("Patience ends when nothing has moved for its limit, and not before", async () => {
-  const control = new SessionControl();
-  const patience = new Patience(control);
-  patience.begin(150);
-  for (let round = 0; round < 20; round++) {
-    await Bun.sleep(20);
-    control.noteActivity();
-    expect(patience.isOver()).toBe(false);
-  }
-  await Bun.sleep(160);
-  expect(patience.isOver()).toBe(true);
-  patience.begin(60_000);
-  expect(patience.isOver()).toBe(false);
 });
 
 test("Semaphore.take() ends with its limit", () => {

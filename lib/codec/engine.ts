@@ -31,7 +31,7 @@ export interface StreamCompressor extends StreamBuffers {
    * output, which ends on a byte boundary.
    */
   compress(flush: boolean): void;
-  /** Forgets all history; must directly follow a flush, or `finish()` where there is one. */
+  /** Forgets all history; must directly follow a flush or `finish()`, or come before everything. */
   reset(level?: number): void;
 }
 
@@ -106,7 +106,7 @@ export interface Engine {
   readonly version: () => string | undefined;
   /** Whether an accelerator does the work, so that it is taken before any other engine. */
   readonly accelerated?: () => boolean;
-  /** zstd with one frame without end. Levels are zstd's. */
+  /** zstd with frames as long as the caller likes. Levels are zstd's. */
   readonly zstdStream?: StreamEngine<FrameCompressor>;
   /** Raw deflate without end. Levels are zlib's. */
   readonly deflateStream?: StreamEngine;

@@ -44,6 +44,12 @@ export class EntropySampler {
     return incompressible;
   }
 
+  /** A number that equal pages have in common, of the page looked at last. */
+  get fingerprint(): number {
+    const { u32 } = this.#sample;
+    return (Math.imul(u32[0] ^ u32[5], 0x9e37_79b1) ^ u32[2]) >>> 0;
+  }
+
   /** How many byte values half of the groups, those of even or odd number, add to those seen. */
   #distinct(address: number, bytes: number, odd: 0 | 1): number {
     const seen = this.#seen;

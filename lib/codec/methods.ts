@@ -86,7 +86,7 @@ const ZSTD: Coding = {
   decodeOrder: ["libzstd"],
   autoLevels: (engine) => engine.zstdStream!.levelSteps,
   encoder: (engine, level, pageSize) =>
-    new ZstdEncoder(engine.zstdStream!.compressor(level), pageSize),
+    new ZstdEncoder(engine.zstdStream!.compressor(level), level, pageSize),
   decoder: (engine) => new ZstdDecoder(engine.zstdStream!.decompressor()),
 };
 

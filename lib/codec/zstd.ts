@@ -2,10 +2,10 @@
  * Method zstd: one frame per channel for the whole migration, flushed once per packet and not ended
  * (wire format, section 7.3), but where the level changes or there is nothing to compress.
  *
- * A packet whose pages cannot be compressed becomes raw blocks, which libzstd never sees and which
- * go to the socket from the pages themselves. The frame ends with them, and the compressor's history
- * with it; a full packet that cannot be compressed would have displaced that anyway, since the window
- * of the fast levels holds just one.
+ * At the fast levels a packet whose pages cannot be compressed becomes raw blocks, which libzstd never
+ * sees and which go to the socket from the pages themselves. The frame ends with them, and the
+ * compressor's history with it; a full packet would have displaced that anyway, since the window of
+ * these levels holds just one.
  *
  * libzstd copies its input into its own window before it looks at it (that is what its buffered
  * streaming mode does), so a page that changes meanwhile needs no copy of ours.
@@ -26,6 +26,7 @@ import {
 } from "./codec.ts";
 import type { FrameCompressor, StreamDecompressor } from "./engine.ts";
 import { EntropySampler } from "./entropy_sampler.ts";
+import { RepeatFinder } from "./repeat_finder.ts";
 import {
   BLOCK_BYTES_MAX,
   BLOCK_HEADER_BYTES,
@@ -33,6 +34,9 @@ import {
   writeFrameHeader,
   writeRawBlockHeader,
 } from "./zstd_frame.ts";
+
+/** Up to this level the window, and so what may be lost with the history, is one full packet. */
+const RAW_LEVEL_MAX = 1;
 
 /** Fewer incompressible bytes than this are not worth the history that leaving them out costs. */
 const RAW_BYTES_MIN = 131_072;
@@ -42,17 +46,21 @@ export class ZstdEncoder implements PageEncoder {
   readonly #stream: FrameCompressor;
   readonly #pageSize: number;
   readonly #sampler = new EntropySampler();
+  readonly #repeats = new RepeatFinder();
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
+  #level: number;
   /** Whether the reader is inside a frame. */
   #open = false;
   #nextLevel: number | undefined;
 
   /**
    * @param stream Owned by the encoder from now on.
+   * @param level The level it was made with.
    * @param pageSize In bytes.
    */
-  constructor(stream: FrameCompressor, pageSize: number) {
+  constructor(stream: FrameCompressor, level: number, pageSize: number) {
     this.#stream = stream;
+    this.#level = level;
     this.#pageSize = pageSize;
   }
 
@@ -64,6 +72,7 @@ export class ZstdEncoder implements PageEncoder {
 
   setLevel(level: number): void {
     this.#nextLevel = level;
+    this.#level = level;
   }
 
   [Symbol.dispose](): void {
@@ -71,13 +80,15 @@ export class ZstdEncoder implements PageEncoder {
   }
 
   #isIncompressible(runs: PageRuns): boolean {
-    if (this.#open && runs.bytes < RAW_BYTES_MIN) return false;
+    if (this.#level > RAW_LEVEL_MAX || (this.#open && runs.bytes < RAW_BYTES_MIN)) return false;
     const pageSize = this.#pageSize;
+    this.#repeats.begin();
     for (let run = 0; run < runs.count; run++) {
       const address = runs.addresses[run];
       const length = runs.lengths[run];
       for (let page = 0; page < length; page += pageSize) {
         if (!this.#sampler.isIncompressible(address + page, pageSize)) return false;
+        if (this.#repeats.isRepeated(this.#sampler.fingerprint)) return false;
       }
     }
     return true;

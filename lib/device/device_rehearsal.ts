@@ -64,8 +64,7 @@ export function rehearseLoad(task: TaskContext): void {
     queue.addressOf(idx);
     queue.commit(idx);
   };
-  const times = { configAfterRam: false, limitMs: TIMEOUTS_DEFAULT.stallMs };
-  loadMemory(new LoadContext(queue, playedTask(task, playChannel), times), memory);
+  loadMemory(new LoadContext(queue, playedTask(task, playChannel), false), memory);
 }
 
 function scratchMemory(): MemoryState {

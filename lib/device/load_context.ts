@@ -35,16 +35,12 @@ export class LoadContext implements LoadDevice {
   readonly signal: AbortSignal;
   readonly #task: TaskContext;
   readonly #queue: DeviceQueue;
-  readonly #limits: { readonly configAfterRam: boolean; readonly limitMs: number };
+  readonly #configAfterRam: boolean;
   #held = false;
   #ended = false;
   #config: QueuedBuffer | undefined;
 
-  constructor(
-    queue: DeviceQueue,
-    task: TaskContext,
-    limits: { readonly configAfterRam: boolean; readonly limitMs: number },
-  ) {
+  constructor(queue: DeviceQueue, task: TaskContext, configAfterRam: boolean) {
     const { idstr, instanceId, format } = queue.handle;
     this.idstr = idstr;
     this.instanceId = instanceId;
@@ -52,7 +48,7 @@ export class LoadContext implements LoadDevice {
     this.signal = task.signal;
     this.#task = task;
     this.#queue = queue;
-    this.#limits = limits;
+    this.#configAfterRam = configAfterRam;
   }
 
   get aborted(): boolean {
@@ -68,7 +64,8 @@ export class LoadContext implements LoadDevice {
     if (this.#held) this.#queue.release();
     this.#held = false;
     if (this.#ended) return undefined;
-    const buffer = this.#queue.take(this.#limits.limitMs);
+    // The receiver's thread sees all devices, and ends the session when none of them moves any more.
+    const buffer = this.#queue.take(Infinity);
     if (buffer === undefined || buffer.config) {
       this.#ended = true;
       this.#config = buffer;
@@ -86,8 +83,7 @@ export class LoadContext implements LoadDevice {
       );
     }
     if (this.#config === undefined) return new Uint8Array(0);
-    const { configAfterRam, limitMs } = this.#limits;
-    if (configAfterRam) this.#queue.waitRamLoaded(limitMs);
+    if (this.#configAfterRam) this.#queue.waitRamLoaded(Infinity);
     return this.#config.bytes.slice();
   }
 

@@ -16,14 +16,13 @@ import { loadMemory } from "./memory_device.ts";
 
 /** Runs one load; its failure ends the session. */
 export async function runLoad(
-  { device, control: shared, limitMs }: LoadTask,
+  { device, control: shared }: LoadTask,
   task: TaskContext,
 ): Promise<void> {
   const control = new SessionControl(shared);
   try {
-    const { configAfterRam } = device;
     const queue = new DeviceQueue(device.queue, control);
-    const context = new LoadContext(queue, task, { configAfterRam, limitMs });
+    const context = new LoadContext(queue, task, device.configAfterRam);
     await load(context, device.load);
     context.end();
   } catch (error) {

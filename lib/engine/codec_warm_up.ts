@@ -28,6 +28,9 @@ const BUDGET_MS = 25;
 /** Pages of a packet, none next to another, so that each is a run of its own. */
 const PAGES = 16;
 
+/** From page 1 of a scratch block on, every so many pages one does not compress. */
+export const NOISE_PAGE_STEP = 8;
+
 /** Rehearses encoding pages of `block`. Ends early when `session` stops. */
 export function warmUpEncoder(
   compression: ResolvedCompression,
@@ -35,9 +38,10 @@ export function warmUpEncoder(
   session: Stoppable,
 ): void {
   if (compression.method === "none") return;
-  const packet = new ScratchPacket(block);
-  using encoder = createEncoder(compression, block.pageSize);
-  rehearse(session, () => packet.encode(encoder));
+  for (const packet of [ScratchPacket.mixed(block), ScratchPacket.noise(block)]) {
+    using encoder = createEncoder(compression, block.pageSize);
+    rehearse(session, () => packet.encode(encoder));
+  }
 }
 
 /** Rehearses decoding to pages of `block`. Ends early when `session` stops. */
@@ -48,7 +52,7 @@ export function warmUpDecoder(
 ): void {
   const { method } = compression;
   if (method === "none") return;
-  const packet = new ScratchPacket(block);
+  const packet = ScratchPacket.mixed(block);
   using encoder = encoderOf(method, block.pageSize);
   if (encoder === undefined) return;
   using decoder = createDecoder(compression, block.pageSize);
@@ -87,9 +91,19 @@ class ScratchPacket implements PayloadSource {
   #filled = 0;
   #taken = 0;
 
-  constructor(block: TableBlock) {
-    const count = Math.min(PAGES, Math.floor(block.pages / 2));
-    const pages = Uint32Array.from({ length: count }, (_, index) => 2 * index + 1);
+  /** Pages of all kinds. */
+  static mixed(block: TableBlock): ScratchPacket {
+    return new ScratchPacket(block, 2);
+  }
+
+  /** Pages that do not compress. */
+  static noise(block: TableBlock): ScratchPacket {
+    return new ScratchPacket(block, NOISE_PAGE_STEP);
+  }
+
+  private constructor(block: TableBlock, step: number) {
+    const count = Math.min(PAGES, Math.floor(block.pages / step));
+    const pages = Uint32Array.from({ length: count }, (_, index) => step * index + 1);
     this.runs = new PageRuns(count);
     this.runs.assign(block, pages, 0, count);
   }

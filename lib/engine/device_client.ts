@@ -26,7 +26,7 @@ export interface DeviceClientHandle {
   readonly device: DeviceSendStateHandle;
   readonly devices: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
-  /** How long to wait for an idle channel, in milliseconds. */
+  /** How long to wait for an idle channel while nothing moves, in milliseconds. */
   readonly limitMs: number;
 }
 

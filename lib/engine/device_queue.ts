@@ -11,8 +11,7 @@ import { addressOf } from "../../ffi/arena.ts";
 import { ChannelError, DeviceError, LimitError, TimeoutError } from "../errors.ts";
 import { CHANNELS_MAX, TIMEOUTS_DEFAULT, WAIT_TICK_MS } from "../limits.ts";
 import { Mutex } from "../sync/mutex.ts";
-import { Patience } from "../sync/patience.ts";
-import type { ActiveSession } from "../sync/semaphore.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
 import { BuddyHeap } from "./buddy_heap.ts";
 import { encodeIdstr, type DeviceIdentity } from "./device_table.ts";
 import { isInPlace, type DeviceTarget } from "./device_target.ts";
@@ -109,14 +108,13 @@ export class DeviceQueue {
   readonly #heapAddress: number;
   readonly #targetAddress: number;
   readonly #ring: number;
-  readonly #session: ActiveSession;
-  readonly #patience: Patience;
+  readonly #session: Stoppable;
   readonly #limitMs: number;
 
   /** @param limitMs How long a channel waits for room while nothing is loaded. */
   constructor(
     handle: DeviceQueueHandle,
-    session: ActiveSession,
+    session: Stoppable,
     limitMs: number = TIMEOUTS_DEFAULT.stallMs,
   ) {
     this.#limitMs = limitMs;
@@ -124,7 +122,6 @@ export class DeviceQueue {
     this.idBytes = encodeIdstr(handle.idstr);
     this.instanceId = handle.instanceId;
     this.#session = session;
-    this.#patience = new Patience(session);
     this.#words = new Int32Array(handle.words);
     this.#floats = new Float64Array(handle.words, 0, RING_AT / 2);
     this.#mutex = new Mutex(this.#words, MUTEX, session);
@@ -213,6 +210,11 @@ export class DeviceQueue {
     return Atomics.load(this.#words, SEEN) !== 0;
   }
 
+  /** Buffers that have been read completely. */
+  get arrived(): number {
+    return Atomics.load(this.#words, ARRIVED) >>> 0;
+  }
+
   /** Bytes and buffers that the load thread has finished with; read without the mutex. */
   get loaded(): { readonly bytes: number; readonly buffers: number } {
     return { bytes: this.#floats[LOADED_BYTES], buffers: this.#floats[LOADED_BUFFERS] };
@@ -229,11 +231,11 @@ export class DeviceQueue {
    * Load thread: waits for the buffer that is next; undefined when a raw device's state is complete.
    * It stays in the queue until {@linkcode release}.
    *
-   * @param limitMs How long to wait for one buffer after the session's last activity.
+   * @param limitMs How long to wait for one buffer.
    * @throws {DeviceError} when it never comes, {TimeoutError} when it does not come in time.
    */
   take(limitMs: number): QueuedBuffer | undefined {
-    this.#patience.begin(limitMs);
+    const deadline = performance.now() + limitMs;
     for (;;) {
       const seen = Atomics.load(this.#words, CHANGES);
       this.#lock();
@@ -243,7 +245,7 @@ export class DeviceQueue {
       } finally {
         this.#mutex.unlock();
       }
-      if (this.#patience.isOver()) {
+      if (performance.now() >= deadline) {
         throw new TimeoutError(
           "ERR_MULTIFD_TIMEOUT_DEVICE",
           `Cannot load ${this.standstill} within ${limitMs} ms`,
@@ -253,14 +255,14 @@ export class DeviceQueue {
     }
   }
 
-  /** Load thread: waits until all RAM is in place, at most `limitMs` after the last activity. */
+  /** Load thread: waits until all RAM is in place, at most `limitMs`. */
   waitRamLoaded(limitMs: number): void {
-    this.#patience.begin(limitMs);
+    const deadline = performance.now() + limitMs;
     for (;;) {
       const seen = Atomics.load(this.#words, CHANGES);
       if (Atomics.load(this.#words, RAM_LOADED) !== 0) return;
       if (this.#session.stopping) throw this.#stopped();
-      if (this.#patience.isOver()) {
+      if (performance.now() >= deadline) {
         throw new TimeoutError(
           "ERR_MULTIFD_TIMEOUT_DEVICE",
           `Cannot load the config of ${this.name}: RAM was not complete within ${limitMs} ms`,

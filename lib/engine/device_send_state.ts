@@ -84,7 +84,7 @@ export class DeviceSendState {
     return new Uint8Array(this.handle.buffers, at, DEVICE_BUFFER_BYTES);
   }
 
-  /** Takes a free slot, waiting at most `limitMs` at the head of the queue; -1 if there is none. */
+  /** Takes a free slot, waiting as long as bytes move in the session within `limitMs`; else -1. */
   take(limitMs: number): number {
     if (!this.#takeMutex.lock()) return -1;
     const result: WaitResult = this.#free.takeWhileActive(limitMs, this.#control);

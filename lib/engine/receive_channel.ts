@@ -37,7 +37,7 @@ export interface ReceiveChannelParts {
   readonly devices: readonly DeviceQueue[];
   /** Where pages go, if not into the blocks. */
   readonly placer?: PacketPlacer | undefined;
-  /** How long to stand at a sync point. */
+  /** How long to stand at a sync point while nothing moves in the session. */
   readonly idleMs: number;
 }
 

@@ -9,6 +9,7 @@ import type { SessionControl } from "../sync/session_control.ts";
 
 const LINE_WORDS = 32;
 const SYNC_REACHED = 0; // semaphore: channels that stand at a sync point
+const ENDED = 2; // number of a channel whose connection has ended, +1; 0 = none
 const SESSION_WORDS = LINE_WORDS;
 
 const CONNECTED = 0; // semaphore: the connection is registered; posted once by the main thread
@@ -20,6 +21,7 @@ export class ReceiveState {
   readonly buffer: SharedArrayBuffer;
   /** Posted by a channel that has reached a sync point. */
   readonly syncReached: Semaphore;
+  readonly #words: Int32Array;
   readonly #channels: readonly { readonly connected: Semaphore; readonly released: Semaphore }[];
 
   constructor(source: SharedArrayBuffer | number, control: SessionControl) {
@@ -28,6 +30,7 @@ export class ReceiveState {
         ? new SharedArrayBuffer((SESSION_WORDS + source * CHANNEL_WORDS) * 4)
         : source;
     const words = new Int32Array(this.buffer);
+    this.#words = words;
     this.syncReached = new Semaphore(words, SYNC_REACHED, control);
     this.#channels = Array.from(
       { length: (words.length - SESSION_WORDS) / CHANNEL_WORDS },
@@ -39,6 +42,17 @@ export class ReceiveState {
         };
       },
     );
+  }
+
+  /** Channel: the peer has ended the connection between two packets. Wakes who waits for a sync. */
+  noteEnded(channel: number): void {
+    Atomics.store(this.#words, ENDED, channel + 1);
+    this.syncReached.post();
+  }
+
+  /** A channel that comes to no further sync point, or -1. */
+  get endedChannel(): number {
+    return Atomics.load(this.#words, ENDED) - 1;
   }
 
   /** Posted when the channel's descriptor is registered. */

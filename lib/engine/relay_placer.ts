@@ -31,7 +31,7 @@ export interface RelayPlacerParts {
   readonly client: number;
   /** Staging memory, made by {@linkcode createStage}. */
   readonly stage: SharedArrayBuffer;
-  /** How long to wait for an idle send channel, in milliseconds. */
+  /** How long to wait for an idle send channel while nothing moves, in milliseconds. */
   readonly limitMs: number;
 }
 

@@ -25,7 +25,7 @@ export class RamClient {
 
   /**
    * @param client Number of this client, below the session's client count.
-   * @param limitMs How long to wait for an idle channel.
+   * @param limitMs How long to wait for an idle channel while nothing moves, in milliseconds.
    */
   constructor(state: SendState, control: SessionControl, client: number, limitMs: number) {
     this.#state = state;

@@ -131,9 +131,9 @@ export class SendState {
 
   /**
    * Exchanges a full slot for an empty one with the next idle channel. Blocks while no channel is
-   * idle, at most `limitMs`.
+   * idle, unless nothing moves in the session for `limitMs`.
    *
-   * @returns The empty slot's number, or -1 when the session stopped or the limit passed.
+   * @returns The empty slot's number, or -1 when the session stopped or nothing moved.
    */
   handOff(slot: number, limitMs: number): number {
     if (!this.#sendMutex.lock()) return -1;

@@ -20,7 +20,7 @@ import type { ActiveSession } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
-import { warmUpDecoder, warmUpEncoder } from "./codec_warm_up.ts";
+import { NOISE_PAGE_STEP, warmUpDecoder, warmUpEncoder } from "./codec_warm_up.ts";
 import { rehearsalQueue, warmUpDeviceReceiving, warmUpDeviceSending } from "./device_warm_up.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { PacketPlacer } from "./packet_placer.ts";
@@ -42,9 +42,6 @@ const SENT_PACKETS = 400;
 
 /** Every so many pages of a looped packet one is zero: both branches run, and few are cleared. */
 const ZERO_PAGE_STEP = 8;
-
-/** Every so many pages one does not compress, so that codecs go that way too. */
-const NOISE_PAGE_STEP = 8;
 
 /**
  * Bytes in the socket pair at once. They fit its default buffer with what the kernel adds to them:

@@ -26,6 +26,7 @@ export class Connection {
   readonly fd: number;
   readonly #session: ActiveSession;
   readonly #limits: ConnectionLimits;
+  readonly #besides: boolean;
   /** Where a byte is looked at that stays in the socket. */
   readonly #peeked = new Arena(1);
   /** When the current lack of progress began; 0 while there is progress. */
@@ -33,8 +34,13 @@ export class Connection {
   /** The session's activity as it was then. */
   #activity = 0;
 
-  constructor(fd: number, session: ActiveSession, limits: ConnectionLimits) {
+  /**
+   * @param besides Whether the peer may be silent here, even in the middle of something, as long as it
+   * moves bytes on the session's other connections.
+   */
+  constructor(fd: number, session: ActiveSession, limits: ConnectionLimits, besides = false) {
     this.fd = fd;
+    this.#besides = besides;
     this.#session = session;
     this.#limits = limits;
   }
@@ -112,7 +118,7 @@ export class Connection {
   /**
    * True when `result` is a count; false when the call is to be repeated.
    *
-   * @param idle Whether the peer may be silent here as long as it says something elsewhere.
+   * @param idle Whether the peer owes nothing here.
    */
   #progressed(action: "send" | "receive", result: number, idle = false): boolean {
     if (result > 0) {
@@ -132,7 +138,7 @@ export class Connection {
     }
     const now = performance.now();
     const limitMs = idle ? this.#limits.idleMs : this.#limits.stallMs;
-    const elsewhere = idle && this.#activity !== this.#session.activity;
+    const elsewhere = (idle || this.#besides) && this.#activity !== this.#session.activity;
     if (this.#waitingSince === 0 || elsewhere) {
       this.#waitingSince = now;
       this.#activity = this.#session.activity;

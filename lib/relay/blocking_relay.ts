@@ -102,7 +102,14 @@ export class BlockingRelay implements RelayTarget, Disposable {
       return new ByteReader(connection);
     });
     // The source has sent its first bytes and goes on; only now is the destination bothered.
-    this.#guarded("source", () => this.#connect());
+    this.#guarded("source", () => {
+      try {
+        this.#connect();
+      } catch (error) {
+        this.#receiveSide.delayRefusal();
+        throw error;
+      }
+    });
     this.#guarded("destination", () => {
       this.#control.phase = "setup";
       const stream = new RelayStream(this);
@@ -110,6 +117,9 @@ export class BlockingRelay implements RelayTarget, Disposable {
         new MainStreamReader(reader, stream, this.pageSize).readAll();
         this.#control.throwIfFailed();
         this.#checkEnd(stream);
+      } catch (error) {
+        if (this.#control.phase === "setup") this.#receiveSide.delayRefusal();
+        throw error;
       } finally {
         this.#counters[0].addBytes(reader.position);
         this.#counters[1].addBytes(this.out.position);

@@ -285,17 +285,17 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     });
   }
 
-  /** Runs a step; its failure becomes the session's first error unless there is one already. */
-  /** A step whose failure refuses a source that may have done nothing wrong. */
+  /** Runs a step whose failure refuses a source that may have done nothing wrong. */
   #refusable(step: () => void): void {
     try {
       step();
     } catch (error) {
-      this.#side.delayRefusal(error);
+      this.#side.delayRefusal();
       throw error;
     }
   }
 
+  /** Runs a step; its failure becomes the session's first error unless there is one already. */
   #guarded<Result>(step: () => Result): Result {
     this.#control.throwIfFailed();
     try {

@@ -12,7 +12,7 @@ import type { ThreadPool } from "../worker/thread_pool.ts";
 /**
  * Blocks until all tasks of the pool have ended.
  *
- * @param idleMs Longest time without a change of `progress()` and without traffic.
+ * @param idleMs Longest time without a change of `progress()`.
  * @param standstill What a task that has not ended waits for, by its number; for the message.
  * @param check Called every tick; what it throws ends the wait.
  * @throws The first error of any task, {TimeoutError} when nothing moves any more.
@@ -30,7 +30,7 @@ export function joinTasks(
   while (!pool.waitAll(WAIT_TICK_MS)) {
     control.throwIfFailed();
     check();
-    const now = progress() + control.activity;
+    const now = progress();
     if (now !== before) changedMs = performance.now();
     else if (performance.now() - changedMs >= idleMs) {
       pool.abort();

@@ -9,7 +9,7 @@ import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import { ChannelError, HandshakeError, LimitError, TimeoutError } from "../errors.ts";
-import { CHANNELS_MAX, REFUSAL_DELAY_MS } from "../limits.ts";
+import { CHANNELS_MAX, REFUSAL_DELAY_MS, SYNC_LAG_BYTES } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
 import { Connection } from "../net/connection.ts";
@@ -100,7 +100,7 @@ export class ReceiveSide {
       try {
         accepted = acceptor.run();
       } catch (error) {
-        if (error instanceof HandshakeError) this.delayRefusal(error);
+        if (error instanceof HandshakeError) this.delayRefusal();
         throw error;
       }
     }
@@ -117,24 +117,27 @@ export class ReceiveSide {
     this.#channels = accepted.channels;
     // One migration per receiver: whoever comes later is refused at once.
     control.closeDescriptor(LISTENER_DESCRIPTOR);
-    const connection = new Connection(accepted.mainFd, control, config.timeouts);
+    // A source writes its main stream when a buffer is full, which may be in the middle of a record.
+    const connection = new Connection(accepted.mainFd, control, config.timeouts, true);
     return { connection, uuid: accepted.uuid };
   }
 
-  /** To be called before a source is refused for `error`: leaves it time to get through its start. */
-  delayRefusal(error: unknown): void {
-    const { control } = this.#parts;
-    control.record(error, { side: "destination", peer: this.#peer }); // channels may fail meanwhile
-    pause(REFUSAL_DELAY_MS, control);
+  /** To be called before a source is refused: leaves it time to get through its start. */
+  delayRefusal(): void {
+    pause(REFUSAL_DELAY_MS, this.#parts.control);
   }
 
-  /** Waits until every channel stands at the same sync point. */
+  /**
+   * Waits until every channel stands at the same sync point. What is still in the sockets may take its
+   * time over a slow network, but is not more than they hold.
+   */
   awaitSyncPoint(): void {
     const { control, config } = this.#parts;
     const limitMs = config.timeouts.stallMs;
-    for (let reached = 0; reached < this.#channels; reached++) {
-      const result = this.#state.syncReached.takeWhileActive(limitMs, control);
-      if (result === "taken") continue;
+    const bytesMax = this.#receivedBytes() + this.#channels * SYNC_LAG_BYTES;
+    for (let reached = 0; reached < this.#channels;) {
+      const { activity } = control;
+      const result = this.#state.syncReached.take(limitMs);
       control.throwIfFailed();
       if (result === "stopped") {
         throw new ChannelError(
@@ -142,11 +145,23 @@ export class ReceiveSide {
           "Cannot synchronise: session stopped",
         );
       }
-      throw new TimeoutError(
-        "ERR_MULTIFD_TIMEOUT_SYNC",
-        `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
-          "both sides must use the same sync mode",
-      );
+      // One that stands at this sync point cannot have ended.
+      const ended = this.#state.endedChannel;
+      if (ended >= 0) {
+        throw new ChannelError(
+          "ERR_MULTIFD_CHANNEL_ENDED",
+          `Cannot synchronise: the peer ended channel ${ended} before the sync point`,
+          { channel: ended },
+        );
+      }
+      if (result === "taken") reached++;
+      else if (control.activity === activity || this.#receivedBytes() > bytesMax) {
+        throw new TimeoutError(
+          "ERR_MULTIFD_TIMEOUT_SYNC",
+          `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
+            "both sides must use the same sync mode",
+        );
+      }
     }
   }
 
@@ -161,6 +176,11 @@ export class ReceiveSide {
   join(): void {
     this.#workers.join();
     this.#listener = undefined;
+  }
+
+  #receivedBytes(): number {
+    const { statistics, config } = this.#parts;
+    return statistics.snapshot(this.#channels, config.pageSize).multifdBytes;
   }
 
   #takeChannel(channel: number, fd: number, peer: string): void {

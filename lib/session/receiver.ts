@@ -134,7 +134,8 @@ export class Receiver implements AsyncDisposable {
   }
 
   async #end(): Promise<void> {
-    this.#control.finish();
+    // Whoever still waits for all of it must not take a part for that; without effect after the end.
+    this.#control.fail(this.#thread.failure(), { side: "destination" });
     await this.#thread.end();
   }
 

@@ -22,7 +22,7 @@ export class ReceiverDevices implements Disposable {
   readonly #pool: ThreadPool;
   #started = false;
 
-  /** @param limitMs How long a load thread waits for one buffer. */
+  /** @param limitMs Longest time in which nothing of any device comes or is loaded, in the end. */
   constructor(configs: readonly LoadConfig[], control: SessionControl, limitMs: number) {
     this.#configs = configs;
     this.#queues = configs.map(({ queue }) => new DeviceQueue(queue, control));
@@ -38,7 +38,7 @@ export class ReceiverDevices implements Disposable {
     this.#started = true;
     for (const device of this.#configs) {
       const { buffer } = this.#control;
-      this.#pool.submitTask({ kind: "load", device, control: buffer, limitMs: this.#limitMs });
+      this.#pool.submitTask({ kind: "load", device, control: buffer });
     }
   }
 
@@ -65,7 +65,7 @@ export class ReceiverDevices implements Disposable {
     }
     for (const queue of this.#queues) queue.ramLoaded();
     const progress = (): number =>
-      this.#queues.reduce((sum, { loaded }) => sum + loaded.buffers, 0);
+      this.#queues.reduce((sum, { arrived, loaded }) => sum + arrived + loaded.buffers, 0);
     // Each device has one task, in order.
     const standstill = (task: number): string => this.#queues[task].standstill;
     joinTasks(this.#pool, this.#control, this.#limitMs, progress, standstill, check);

@@ -1,6 +1,7 @@
 /**
  * A counting semaphore on two shared words. It is the only blocking primitive of the engine, so the
- * promise that nothing blocks for ever is kept here: every wait ends with the stop word or a limit.
+ * promise that nothing blocks for ever is kept here: every wait ends with the stop word or a limit, on
+ * its time or on that in which nothing moves.
  *
  * @module
  */

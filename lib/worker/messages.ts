@@ -187,8 +187,6 @@ export interface LoadTask {
   readonly kind: "load";
   readonly device: LoadConfig;
   readonly control: SharedArrayBuffer;
-  /** How long to wait for one buffer, in milliseconds. */
-  readonly limitMs: number;
 }
 
 /** What a thread of a pool can do. */

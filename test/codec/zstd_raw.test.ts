@@ -66,6 +66,39 @@ test("codec/zstd/raw: packets of pages that cannot be compressed hold them as th
   expect(differingPages(source, target)).toEqual([]);
 });
 
+/** Bytes that each of two equal packets of these pages takes at `level`. */
+function payloadBytes(level: number, pages: readonly Uint8Array[]): [number, number] {
+  const block = RamBlock.allocate("source", pages.length * PAGE);
+  for (const [index, page] of pages.entries()) block.view(index * PAGE, PAGE).set(page);
+  const [table] = tableOf(block);
+  using encoder = createEncoder(resolveCompression({ ...WAY, level }, "encode", PAGE), PAGE);
+  const numbers = Array.from(pages, (_, page) => page);
+  const next = (): number => encodeRuns(encoder, runsOf(table!, numbers)).byteLength;
+  return [next(), next()];
+}
+
+const randomPages = (count: number): Uint8Array[] =>
+  Array.from({ length: count }, () => crypto.getRandomValues(new Uint8Array(PAGE)));
+
+test("codec/zstd/raw: pages that come more than once in a packet are compressed", () => {
+  const [page] = randomPages(1);
+  expect(
+    payloadBytes(
+      1,
+      Array.from({ length: 128 }, () => page!),
+    )[0],
+  ).toBeLessThan(3 * PAGE);
+  const half = randomPages(64);
+  expect(payloadBytes(1, [...half, ...half])[0]).toBeLessThan(66 * PAGE);
+});
+
+test("codec/zstd/raw: levels whose window reaches over more than a packet keep their history", () => {
+  const pages = randomPages(128);
+  const [first, again] = payloadBytes(3, pages);
+  expect(first).toBeGreaterThan(128 * PAGE);
+  expect(again).toBeLessThan(PAGE);
+});
+
 for (const levels of [[], [1, 9], [3, -5, 9]]) {
   test(`codec/zstd/raw: QEMU, which asks for one page at a time, reads them beside others, levels ${levels.join(", ") || "unchanged"}`, () => {
     const { source, packets } = encodeAll(levels);
