@@ -4,8 +4,8 @@
  *
  * At the fast levels a packet whose pages cannot be compressed becomes raw blocks, which libzstd never
  * sees and which go to the socket from the pages themselves. The frame ends with them, and the
- * compressor's history with it; a full packet would have displaced that anyway, since the window of
- * these levels holds just one.
+ * compressor's history with it; two full packets would have displaced that anyway, since the window of
+ * these levels holds no more.
  *
  * libzstd copies its input into its own window before it looks at it (that is what its buffered
  * streaming mode does), so a page that changes meanwhile needs no copy of ours.
@@ -13,6 +13,7 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
+import { isFastZstdLevel } from "../../ffi/libzstd.ts";
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { IovecList } from "../net/iovec_list.ts";
@@ -35,9 +36,6 @@ import {
   writeRawBlockHeader,
 } from "./zstd_frame.ts";
 
-/** Up to this level the window, and so what may be lost with the history, is one full packet. */
-const RAW_LEVEL_MAX = 1;
-
 /** Fewer incompressible bytes than this are not worth the history that leaving them out costs. */
 const RAW_BYTES_MIN = 131_072;
 
@@ -48,7 +46,8 @@ export class ZstdEncoder implements PageEncoder {
   readonly #sampler = new EntropySampler();
   readonly #repeats = new RepeatFinder();
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
-  #level: number;
+  /** Whether the window, and so what may be lost with the history, is two full packets. */
+  #fast: boolean;
   /** Whether the reader is inside a frame. */
   #open = false;
   #nextLevel: number | undefined;
@@ -60,7 +59,7 @@ export class ZstdEncoder implements PageEncoder {
    */
   constructor(stream: FrameCompressor, level: number, pageSize: number) {
     this.#stream = stream;
-    this.#level = level;
+    this.#fast = isFastZstdLevel(level);
     this.#pageSize = pageSize;
   }
 
@@ -72,7 +71,7 @@ export class ZstdEncoder implements PageEncoder {
 
   setLevel(level: number): void {
     this.#nextLevel = level;
-    this.#level = level;
+    this.#fast = isFastZstdLevel(level);
   }
 
   [Symbol.dispose](): void {
@@ -80,7 +79,7 @@ export class ZstdEncoder implements PageEncoder {
   }
 
   #isIncompressible(runs: PageRuns): boolean {
-    if (this.#level > RAW_LEVEL_MAX || (this.#open && runs.bytes < RAW_BYTES_MIN)) return false;
+    if (!this.#fast || (this.#open && runs.bytes < RAW_BYTES_MIN)) return false;
     const pageSize = this.#pageSize;
     this.#repeats.begin();
     for (let run = 0; run < runs.count; run++) {

@@ -8,8 +8,8 @@
 const MAGIC = 0xfd2f_b528;
 /** Neither content size nor checksum nor dictionary; a window descriptor follows. */
 const DESCRIPTOR = 0;
-/** As the window of libzstd's fast levels, so that a reader's buffer needs no other size. */
-const WINDOW_BITS = 19;
+/** As the window of the fast levels, so that a reader's buffer needs no other size. */
+const WINDOW_BITS = 20;
 const WINDOW_BITS_MIN = 10;
 
 /** Length of a frame's header as {@linkcode writeFrameHeader} writes it. */
