@@ -36,6 +36,9 @@ import {
   writeRawBlockHeader,
 } from "./zstd_frame.ts";
 
+/** Behind a packet of raw blocks one page of so many is looked at. */
+const RAW_STREAK_STEP = 4;
+
 /** Fewer incompressible bytes than this are not worth the history that leaving them out costs. */
 const RAW_BYTES_MIN = 131_072;
 
@@ -48,6 +51,8 @@ export class ZstdEncoder implements PageEncoder {
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
   /** Whether the window, and so what may be lost with the history, is two full packets. */
   #fast: boolean;
+  /** Whether the packet before was left raw. */
+  #wasRaw = false;
   /** Whether the reader is inside a frame. */
   #open = false;
   #nextLevel: number | undefined;
@@ -64,9 +69,8 @@ export class ZstdEncoder implements PageEncoder {
   }
 
   encode(runs: PageRuns, payload: IovecList): number {
-    return this.#isIncompressible(runs)
-      ? this.#leaveRaw(runs, payload)
-      : this.#compress(runs, payload);
+    this.#wasRaw = this.#isIncompressible(runs);
+    return this.#wasRaw ? this.#leaveRaw(runs, payload) : this.#compress(runs, payload);
   }
 
   setLevel(level: number): void {
@@ -81,11 +85,12 @@ export class ZstdEncoder implements PageEncoder {
   #isIncompressible(runs: PageRuns): boolean {
     if (!this.#fast || (this.#open && runs.bytes < RAW_BYTES_MIN)) return false;
     const pageSize = this.#pageSize;
+    const step = this.#wasRaw ? RAW_STREAK_STEP * pageSize : pageSize;
     this.#repeats.begin();
     for (let run = 0; run < runs.count; run++) {
       const address = runs.addresses[run];
       const length = runs.lengths[run];
-      for (let page = 0; page < length; page += pageSize) {
+      for (let page = 0; page < length; page += step) {
         if (!this.#sampler.isIncompressible(address + page, pageSize)) return false;
         if (this.#repeats.isRepeated(this.#sampler.fingerprint)) return false;
       }
