@@ -378,6 +378,23 @@ test("multifd/device/pauses: silence between packets is no stall, on either side
   expect(words[0]).toBe(3000);
 });
 
+test("multifd/device/slow loads: connections may be silent while what has come is loaded", async () => {
+  const words = newWords();
+  const memory = new SharedArrayBuffer(MIB);
+  const limits = { ...timeouts, idleMs: 2000 };
+  const save = code("saveChunks", { seed: 4, chunks: 20, bytes: 1000 });
+  const load = code("loadChunks", { memory, words, delayMs: 250 });
+  const finalize = async (): Promise<void> => Bun.sleep(1500);
+  await migrate(
+    {
+      devices: [{ idstr: "dev", save }],
+      receive: { timeouts: limits, devices: [{ idstr: "dev", load }], finalize },
+    },
+    complete,
+  );
+  expect(words[0]).toBeGreaterThan(0);
+}, 60_000);
+
 test("multifd/device/slow producers: a main connection that is silent for long does not matter", async () => {
   const words = newWords();
   const memory = new SharedArrayBuffer(MIB);

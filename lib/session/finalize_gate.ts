@@ -5,6 +5,7 @@
  * @module
  */
 import { MultifdError, TimeoutError } from "../errors.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
 import { Semaphore } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 
@@ -32,7 +33,12 @@ export class FinalizeGate {
 
   /** Receiver's thread: waits for the step, at most `limitMs`. */
   wait(limitMs: number): void {
-    const result = this.#open.take(limitMs);
+    const deadline = performance.now() + limitMs;
+    let result = this.#open.take(Math.min(WAIT_TICK_MS, limitMs));
+    while (result === "timeout" && performance.now() < deadline) {
+      this.#control.noteActivity(); // connections have nothing to say meanwhile; the clock is here
+      result = this.#open.take(WAIT_TICK_MS);
+    }
     this.#control.throwIfFailed();
     if (result === "taken") return;
     if (result === "stopped") {

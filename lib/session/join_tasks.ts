@@ -30,6 +30,7 @@ export function joinTasks(
   while (!pool.waitAll(WAIT_TICK_MS)) {
     control.throwIfFailed();
     check();
+    control.noteActivity(); // connections have nothing to say meanwhile; the clock is here
     const now = progress();
     if (now !== before) changedMs = performance.now();
     else if (performance.now() - changedMs >= idleMs) {

@@ -83,7 +83,7 @@ export class SenderDevices implements Disposable {
    */
   joinSaves(): void {
     const progress = (): number =>
-      this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, this.#control.activity);
+      this.#table.devices.reduce((sum, { buffers }) => sum + buffers.value, 0);
     const standstill = (task: number): string => {
       const { idstr, instanceId } = this.#saves[task]; // each has one task, in order
       return `device ${idstr} instance ${instanceId} queued no buffer`;
