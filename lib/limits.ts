@@ -157,10 +157,10 @@ export const JOIN_LIMIT_MS = 5000;
 export const WORKER_START_LIMIT_MS = 30_000;
 
 /**
- * What may still be on a channel's way when the main connection has told of a sync point: the most
- * that two sockets hold, with room.
+ * What may still be on a channel's way when the main connection has told of a sync point: more than
+ * two sockets hold, also where they are tuned for long ways.
  */
-export const SYNC_LAG_BYTES = 33_554_432;
+export const SYNC_LAG_BYTES = 268_435_456;
 
 /**
  * How long connections stay open before a source is refused. QEMU 10.0 may never get over losing a

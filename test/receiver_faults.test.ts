@@ -1,6 +1,7 @@
 import { beforeAll, expect, test } from "bun:test";
 import {
   CodecError,
+  connect,
   listen,
   memoryDevice,
   RamBlock,
@@ -572,6 +573,37 @@ test("Receiver.complete() rejects when the receiver is disposed before everythin
   await receiver.announced();
   await receiver[Symbol.asyncDispose]();
   expect((await failure).code).toBe("ERR_MULTIFD_STOPPED");
+});
+
+test("Receiver.complete() resolves when the receiver is disposed as soon as the sender knows", async () => {
+  const block = RamBlock.allocate("pc.ram", 16 * 4096);
+  for (let round = 0; round < 25; round++) {
+    const receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1, timeouts });
+    const done = receiver.complete();
+    await using sender = await connect({
+      endpoint: receiver.endpoint,
+      channels: 1,
+      blocks: [block],
+      timeouts,
+    });
+    await sender.send();
+    await sender.complete();
+    await receiver[Symbol.asyncDispose]();
+    expect((await done).ramBytes).toBe(block.bytes);
+  }
+});
+
+test("Receiver.complete() gives the reason of a refusal, whatever the source does meanwhile", async () => {
+  const error = await failureOf(
+    async (peer) => {
+      await peer.open(mainStream("setup"));
+      const channel = await peer.open(begin());
+      await Bun.sleep(200); // it is refused a second later
+      peer.reset(channel);
+    },
+    { machine: "other" },
+  );
+  expect(error.code).toBe("ERR_MULTIFD_STREAM_MACHINE");
 });
 
 test("Receiver.complete() tells of a cancel, also while the source is being refused", async () => {

@@ -227,3 +227,14 @@ test("relay() can be cancelled while nobody is there, and refuses impossible opt
     expect(error instanceof RangeError || error instanceof TypeError).toBe(true);
   }
 });
+
+test("Relay.complete() rejects when the relay is disposed before everything has gone through", async () => {
+  const relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0", ...plain },
+    connect: { endpoint: "127.0.0.1:1", ...plain },
+    timeouts: testTimeouts,
+  });
+  const failure = rejectionOf(relaying.complete());
+  await relaying[Symbol.asyncDispose]();
+  expect((await failure).code).toBe("ERR_MULTIFD_STOPPED");
+});

@@ -51,6 +51,7 @@ export class ZstdEncoder implements PageEncoder {
   readonly #output = new Arena(PAYLOAD_BYTES_MAX);
   /** Whether the window, and so what may be lost with the history, is two full packets. */
   #fast: boolean;
+  #phase = 0;
   /** Whether the packet before was left raw. */
   #wasRaw = false;
   /** Whether the reader is inside a frame. */
@@ -86,11 +87,14 @@ export class ZstdEncoder implements PageEncoder {
     if (!this.#fast || (this.#open && runs.bytes < RAW_BYTES_MIN)) return false;
     const pageSize = this.#pageSize;
     const step = this.#wasRaw ? RAW_STREAK_STEP * pageSize : pageSize;
+    // Another one of four in the next packet: content may have a pattern too.
+    this.#phase = (this.#phase + 1) % RAW_STREAK_STEP;
+    const first = this.#wasRaw ? this.#phase * pageSize : 0;
     this.#repeats.begin();
     for (let run = 0; run < runs.count; run++) {
       const address = runs.addresses[run];
       const length = runs.lengths[run];
-      for (let page = 0; page < length; page += step) {
+      for (let page = Math.min(first, length - pageSize); page < length; page += step) {
         if (!this.#sampler.isIncompressible(address + page, pageSize)) return false;
         if (this.#repeats.isRepeated(this.#sampler.fingerprint)) return false;
       }

@@ -7,6 +7,7 @@
  * @module
  */
 import { gc } from "bun";
+import { randomBytes } from "node:crypto";
 import { Arena } from "../../ffi/arena.ts";
 import { copyMemory, shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
@@ -162,12 +163,7 @@ function releaseScratch(): void {
 }
 
 function fillWithNoise(page: Uint8Array): void {
-  const words = new Uint32Array(page.buffer, page.byteOffset, page.byteLength >>> 2);
-  let state = 1;
-  for (let at = 0; at < words.length; at++) {
-    state = Math.imul(state, 1_664_525) + 1_013_904_223;
-    words[at] = state;
-  }
+  page.set(randomBytes(page.byteLength));
 }
 
 const RAW = { method: "none", level: 1 } as const;

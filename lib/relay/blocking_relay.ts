@@ -106,7 +106,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
       try {
         this.#connect();
       } catch (error) {
-        this.#receiveSide.delayRefusal();
+        const peer = formatEndpoint(this.#config.outgoing.endpoint);
+        this.#receiveSide.delayRefusal(error, { side: "source", peer });
         throw error;
       }
     });
@@ -118,12 +119,15 @@ export class BlockingRelay implements RelayTarget, Disposable {
         this.#control.throwIfFailed();
         this.#checkEnd(stream);
       } catch (error) {
-        if (this.#control.phase === "setup") this.#receiveSide.delayRefusal();
+        if (this.#control.phase === "setup") this.#receiveSide.delayRefusal(error);
+        // Both sides know it has succeeded; the source had only to hang up.
+        if (this.#confirmation.given) this.#control.noteCompleted();
         throw error;
       } finally {
         this.#counters[0].addBytes(reader.position);
         this.#counters[1].addBytes(this.out.position);
       }
+      this.#control.noteCompleted();
       this.#control.phase = "end";
       for (const counters of this.#counters) counters.end();
       this.#control.finish();

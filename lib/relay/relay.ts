@@ -89,8 +89,8 @@ export class Relay implements AsyncDisposable {
    */
   async complete(): Promise<RelayStatistics> {
     await this.#thread.ended();
-    const { error } = this.#control;
-    if (error !== undefined) throw error;
+    const { error, completed } = this.#control;
+    if (error !== undefined || !completed) throw this.#thread.failure();
     return this.statistics();
   }
 

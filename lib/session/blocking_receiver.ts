@@ -136,6 +136,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         this.#counters.addBytes(reader.position);
       }
       handler.confirm();
+      this.#control.noteCompleted();
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
       this.#hooks.afterMigration?.({ reader, replies, stream, table: this.#table });
@@ -290,7 +291,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     try {
       step();
     } catch (error) {
-      this.#side.delayRefusal();
+      this.#side.delayRefusal(error);
       throw error;
     }
   }

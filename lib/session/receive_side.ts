@@ -8,7 +8,13 @@
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
-import { ChannelError, HandshakeError, LimitError, TimeoutError } from "../errors.ts";
+import {
+  ChannelError,
+  HandshakeError,
+  LimitError,
+  TimeoutError,
+  type ErrorContext,
+} from "../errors.ts";
 import { CHANNELS_MAX, REFUSAL_DELAY_MS, SYNC_LAG_BYTES } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
@@ -100,7 +106,7 @@ export class ReceiveSide {
       try {
         accepted = acceptor.run();
       } catch (error) {
-        if (error instanceof HandshakeError) this.delayRefusal();
+        if (error instanceof HandshakeError) this.delayRefusal(error);
         throw error;
       }
     }
@@ -122,9 +128,14 @@ export class ReceiveSide {
     return { connection, uuid: accepted.uuid };
   }
 
-  /** To be called before a source is refused: leaves it time to get through its start. */
-  delayRefusal(): void {
-    pause(REFUSAL_DELAY_MS, this.#parts.control);
+  /**
+   * To be called before a source is refused for `error`: leaves it time to get through its start. What
+   * its channels do meanwhile is no better reason.
+   */
+  delayRefusal(error: unknown, context: ErrorContext = {}): void {
+    const { control } = this.#parts;
+    pause(REFUSAL_DELAY_MS, control);
+    control.supersede(error, { side: "destination", peer: this.#peer, ...context });
   }
 
   /**

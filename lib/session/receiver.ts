@@ -128,14 +128,14 @@ export class Receiver implements AsyncDisposable {
   async #complete(): Promise<Statistics> {
     // The thread says so before it winds down; the end of a failed one comes without a word.
     await Promise.race([this.#allReceived.promise, this.#thread.ended()]);
-    const { error } = this.#control;
-    if (error !== undefined) throw error;
+    const { error, completed } = this.#control;
+    // Disposed too early it has no error, and a part must not be taken for the whole.
+    if (error !== undefined || !completed) throw this.#thread.failure();
     return this.statistics();
   }
 
   async #end(): Promise<void> {
-    // Whoever still waits for all of it must not take a part for that; without effect after the end.
-    this.#control.fail(this.#thread.failure(), { side: "destination" });
+    this.#control.finish();
     await this.#thread.end();
   }
 

@@ -11,6 +11,7 @@
 import { close, shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import {
+  CancelledError,
   fromErrorRecord,
   toErrorRecord,
   type ErrorContext,
@@ -24,6 +25,7 @@ const STOP = 0; // 0 running, 1 stopping; set once by any thread, never cleared
 const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it from OPEN owns the record
 const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
 const PHASE = 3; // index into PHASES; written by the thread that runs the session
+const COMPLETED = 4; // 1 = the session has done what it is for
 const ACTIVITY = 16; // counts moves of bytes, on a cache line of its own; some may get lost
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
 const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
@@ -102,12 +104,7 @@ export class SessionControl implements ActiveSession {
   /** Records `error` if nothing ended the session before, and leaves stopping to another thread. */
   record(error: unknown, context: ErrorContext = {}): void {
     if (Atomics.compareExchange(this.#words, OUTCOME, OPEN, WRITING) === OPEN) {
-      this.#cause = error instanceof MultifdError ? error.cause : error;
-      const record = toErrorRecord(error, { phase: this.phase, ...context });
-      const { written } = encodeInto(JSON.stringify(record), this.#record);
-      this.#words[RECORD_BYTES] = written;
-      Atomics.store(this.#words, OUTCOME, FAILED); // pairs with the load in `error`
-      Atomics.notify(this.#words, OUTCOME);
+      this.#write(error, context);
     }
   }
 
@@ -115,6 +112,30 @@ export class SessionControl implements ActiveSession {
   finish(): void {
     Atomics.compareExchange(this.#words, OUTCOME, OPEN, FINISHED);
     this.#stop();
+  }
+
+  /**
+   * Whether the session has done what it is for. One that was ended early has neither this nor an
+   * error.
+   */
+  get completed(): boolean {
+    return Atomics.load(this.#words, COMPLETED) !== 0;
+  }
+
+  /** Says so; what happens afterwards only winds it down. */
+  noteCompleted(): void {
+    Atomics.store(this.#words, COMPLETED, 1);
+  }
+
+  /**
+   * Records `error` as what has ended the session, even if another thread has failed meanwhile:
+   * such a failure is taken for a consequence. Only a cancel stays.
+   */
+  supersede(error: unknown, context: ErrorContext = {}): void {
+    this.record(error, context);
+    if (this.error instanceof CancelledError) return;
+    if (Atomics.compareExchange(this.#words, OUTCOME, FAILED, WRITING) !== FAILED) return;
+    this.#write(error, context);
   }
 
   /** The error that ended the session, if one did. */
@@ -157,6 +178,16 @@ export class SessionControl implements ActiveSession {
   closeDescriptor(place: number): void {
     const fd = Atomics.exchange(this.#words, DESCRIPTORS + place, 0) - 1;
     if (fd >= 0) close(fd);
+  }
+
+  /** Of whoever owns the record. */
+  #write(error: unknown, context: ErrorContext): void {
+    this.#cause = error instanceof MultifdError ? error.cause : error;
+    const record = toErrorRecord(error, { phase: this.phase, ...context });
+    const { written } = encodeInto(JSON.stringify(record), this.#record);
+    this.#words[RECORD_BYTES] = written;
+    Atomics.store(this.#words, OUTCOME, FAILED); // pairs with the load in `error`
+    Atomics.notify(this.#words, OUTCOME);
   }
 
   #stop(): void {

@@ -85,7 +85,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
     if (state.connected(channel).take(Infinity) !== "taken") return;
     const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
     receiver.run(new Connection(fd, control, timeouts));
-    state.noteEnded(channel);
+    if (!control.stopping) state.noteEnded(channel);
   } catch (error) {
     control.fail(error, { side: "destination", channel });
   }

@@ -249,6 +249,19 @@ export class Qemu implements AsyncDisposable {
     return asText(reply["status"], "query-status");
   }
 
+  /** Waits for a RunState: QEMU tells of a migration's end before it has drawn all conclusions. */
+  async waitStatus(wanted: string, timeoutMs = EXIT_TIMEOUT_MS): Promise<void> {
+    const deadline = performance.now() + timeoutMs;
+    for (;;) {
+      const status = await this.status();
+      if (status === wanted) return;
+      if (performance.now() > deadline) {
+        throw new Error(`Cannot go on with ${this.name}: it is ${status}, must be ${wanted}`);
+      }
+      await Bun.sleep(SERIAL_POLL_MS);
+    }
+  }
+
   /** Stops the guest's CPUs. */
   async stop(): Promise<void> {
     await this.execute("stop");

@@ -171,7 +171,7 @@ qemuTest(
       await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
         status: "failed",
       });
-      expect(await source.status()).toBe("running");
+      await source.waitStatus("running");
       expect(await readdir(guest.folder)).toEqual([]);
       if (code !== "ERR_MULTIFD_PACKET_METHOD") continue;
       await speedUp(source);
@@ -238,7 +238,7 @@ qemuTest("record() gives the guest back when the recording cannot be written", a
   await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
     status: "failed",
   });
-  while ((await source.status()) !== "running") await Bun.sleep(5);
+  await source.waitStatus("running");
   await using recorder = await record({ ...options, output: guest.path("vm.rec") });
   await migrateAgain(source, uriOf(recorder.endpoint));
   await recorder.complete();
@@ -311,7 +311,7 @@ qemuTest(
       await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
         status: "failed",
       });
-      expect(await source.status()).toBe("running");
+      await source.waitStatus("running");
       expect(await readdir(guest.folder)).toEqual([]);
     }
     await speedUp(source);

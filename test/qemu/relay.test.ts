@@ -115,7 +115,7 @@ async function expectGuestStays({ guest, source }: Pair): Promise<void> {
 }
 
 async function expectMigratesAgain(guest: GuestTest, source: Qemu): Promise<void> {
-  expect(await source.status()).toBe("running");
+  await source.waitStatus("running");
   const side: Side = { channels: 3, compression: "zlib" };
   await using target = await guest.startTarget(side);
   const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
@@ -189,7 +189,7 @@ qemuTest("relay() ends both sides when one is killed right before the switch-ove
     await source.execute("migrate-continue", { state: "pre-switchover" }).catch(() => {});
     await source.setCapabilities({ "pause-before-switchover": false }).catch(() => {});
     await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
-    while ((await source.status()) !== "running") await Bun.sleep(5);
+    await source.waitStatus("running");
   }
 });
 
@@ -272,7 +272,7 @@ qemuTest(
       await underWay(source, target);
       program.kill("SIGKILL");
       await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
-      expect(await source.status()).toBe("running");
+      await source.waitStatus("running");
     }
     await using target = await guest.startTarget(to);
     const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));

@@ -65,7 +65,7 @@ qemuTest("tiny guest goes on after multifd/tcp/zstd between two QEMUs", async ()
     "completed",
     "completed",
   ]);
-  expect(await source.status()).toBe("postmigrate");
+  await source.waitStatus("postmigrate");
   const info = await source.queryMigrate();
   expect(info.ram?.multifdBytes).toBeGreaterThan(2 * MIB); // the noise does not shrink
 
