@@ -17,6 +17,8 @@ import {
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { handshake, mainStream, RawSource } from "./kit/raw_peer.ts";
+import { until } from "./kit/threads.ts";
 import { temporaryFolder, testTimeouts } from "./kit/transfer.ts";
 
 interface Chain {
@@ -237,4 +239,21 @@ test("Relay.complete() rejects when the relay is disposed before everything has 
   const failure = rejectionOf(relaying.complete());
   await relaying[Symbol.asyncDispose]();
   expect((await failure).code).toBe("ERR_MULTIFD_STOPPED");
+});
+
+test("relay() keeps a channel's failure as the reason, also before the source has announced its blocks", async () => {
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 1 });
+  await using relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0", channels: 1 },
+    connect: { endpoint: receiver.endpoint, channels: 1 },
+    timeouts: testTimeouts,
+  });
+  using peer = new RawSource(relaying.endpoint);
+  const failure = rejectionOf(relaying.complete());
+  const main = await peer.open(mainStream("header"));
+  const channel = await peer.open(handshake(0));
+  // The destination's answer to the header's ping: the relay is connected on both sides.
+  await until("the PONG has come", () => (peer.answers[main]?.length ?? 0) > 0);
+  peer.write(channel, new Uint8Array(2000));
+  expect(await failure).toMatchObject({ code: "ERR_MULTIFD_PACKET_MAGIC", channel: 0 });
 });

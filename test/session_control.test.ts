@@ -10,6 +10,7 @@ import {
   SessionControl,
 } from "../lib/sync/session_control.ts";
 import {
+  CancelledError,
   ChannelError,
   CodecError,
   describeError,
@@ -187,4 +188,20 @@ test("describeError() says what failed and where in one line, nothing twice", ()
   );
   expect(describeError(new RangeError("Cannot x"))).toBe("Cannot x");
   expect(describeError("text")).toBe("text");
+});
+
+test("SessionControl.supersede() puts its error in place of a failure, and of nothing else", () => {
+  const refused = new MultifdError("ERR_MULTIFD_STREAM", "refused");
+  const failure = new MultifdError("ERR_MULTIFD_CHANNEL", "a consequence");
+  const cancel = new CancelledError("ERR_MULTIFD_CANCELLED", "enough");
+  const outcome = (before: (control: SessionControl) => void): string | undefined => {
+    const control = new SessionControl();
+    before(control);
+    control.supersede(refused);
+    return new SessionControl(control.buffer).error?.code;
+  };
+  expect(outcome(() => {})).toBe("ERR_MULTIFD_STREAM");
+  expect(outcome((control) => control.fail(failure))).toBe("ERR_MULTIFD_STREAM");
+  expect(outcome((control) => control.fail(cancel))).toBe("ERR_MULTIFD_CANCELLED");
+  expect(outcome((control) => control.finish())).toBeUndefined();
 });

@@ -134,6 +134,7 @@ export class ReceiveSide {
    */
   delayRefusal(error: unknown, context: ErrorContext = {}): void {
     const { control } = this.#parts;
+    if (control.stopping) return; // then the error is what came of an earlier one
     pause(REFUSAL_DELAY_MS, control);
     control.supersede(error, { side: "destination", peer: this.#peer, ...context });
   }
