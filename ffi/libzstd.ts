@@ -22,9 +22,10 @@ const ZSTD_e_flush = 1;
 const ZSTD_e_end = 2;
 const ZSTD_c_compressionLevel = 100;
 const ZSTD_c_windowLog = 101;
+const ZSTD_reset_session_only = 1;
 
 /** For fast levels a MiB: 2.7 % less output from the RAM of a Linux guest, and 2 % less time. */
-const FAST_WINDOW_BITS = 20;
+export const FAST_WINDOW_BITS = 20;
 
 /**
  * Whether libzstd's own choice at `level` is a window of half a MiB, which is made a whole one here:
@@ -33,7 +34,6 @@ const FAST_WINDOW_BITS = 20;
 export function isFastZstdLevel(level: number): boolean {
   return level <= 1 && level !== 0;
 }
-const ZSTD_reset_session_only = 1;
 
 const CONTEXT = FFIType.ptr; // ZSTD_CCtx * or ZSTD_DCtx *
 const STATUS = FFIType.u64_fast; // size_t: a count, or an error code near 2^64 (a BigInt here)

@@ -4,12 +4,11 @@
  *
  * @module
  */
+import { FAST_WINDOW_BITS } from "../../ffi/libzstd.ts";
 
 const MAGIC = 0xfd2f_b528;
 /** Neither content size nor checksum nor dictionary; a window descriptor follows. */
 const DESCRIPTOR = 0;
-/** As the window of the fast levels, so that a reader's buffer needs no other size. */
-const WINDOW_BITS = 20;
 const WINDOW_BITS_MIN = 10;
 
 /** Length of a frame's header as {@linkcode writeFrameHeader} writes it. */
@@ -19,11 +18,14 @@ export const BLOCK_HEADER_BYTES = 3;
 /** The most content of a block, in a frame whose window is at least as large. */
 export const BLOCK_BYTES_MAX = 131_072;
 
-/** Writes the header of a frame whose size is not known. */
+/**
+ * Writes the header of a frame whose size is not known. Its window is that of the fast levels, so that
+ * a reader's buffer needs no other size.
+ */
 export function writeFrameHeader(output: Uint8Array, at: number): void {
   for (let byte = 0; byte < 4; byte++) output[at + byte] = MAGIC >>> (8 * byte);
   output[at + 4] = DESCRIPTOR;
-  output[at + 5] = (WINDOW_BITS - WINDOW_BITS_MIN) << 3;
+  output[at + 5] = (FAST_WINDOW_BITS - WINDOW_BITS_MIN) << 3;
 }
 
 /** Writes the header of a block of `bytes` bytes that are not compressed. */

@@ -8,7 +8,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import type { SocketPair } from "../net/socket_pair.ts";
-import type { ActiveSession } from "../sync/semaphore.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import {
   DEVICE_PACKET_BYTES,
@@ -46,7 +46,7 @@ export function warmUpDeviceSending(
   channel: SendChannel,
   slot: Slot,
   pair: SocketPair,
-  session: ActiveSession,
+  session: Stoppable,
 ): void {
   const arena = new Arena(HEADER_BYTES + STATE_BYTES);
   const { address } = arena;
@@ -73,7 +73,7 @@ export function warmUpDeviceReceiving(
   channel: ReceiveChannel,
   queue: DeviceQueue,
   makePair: () => SocketPair,
-  session: ActiveSession,
+  session: Stoppable,
 ): void {
   const arena = new Arena(HEADER_BYTES + STATE_BYTES);
   const packet = new DataView(arena.buffer, 0, DEVICE_PACKET_BYTES);

@@ -17,7 +17,7 @@ import { PACKETS_PER_JOB_MIN, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { SocketPair } from "../net/socket_pair.ts";
-import type { ActiveSession } from "../sync/semaphore.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
@@ -62,12 +62,12 @@ export interface ChannelPlan {
 }
 
 /** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
-export function warmUpSender(plan: ChannelPlan, session: ActiveSession): void {
+export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
   rehearseSending(plan, session);
   releaseScratch();
 }
 
-function rehearseSending(plan: ChannelPlan, session: ActiveSession): void {
+function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
   const { pageSize, compression, devices } = plan;
   using rehearsal = new Rehearsal(pageSize);
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
@@ -105,12 +105,12 @@ function rehearseSending(plan: ChannelPlan, session: ActiveSession): void {
  * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
  * `session` stops.
  */
-export function warmUpReceiver(plan: ChannelPlan, session: ActiveSession): void {
+export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
   rehearseReceiving(plan, session);
   releaseScratch();
 }
 
-function rehearseReceiving(plan: ChannelPlan, session: ActiveSession): void {
+function rehearseReceiving(plan: ChannelPlan, session: Stoppable): void {
   const { pageSize, compression, devices } = plan;
   using rehearsal = new Rehearsal(pageSize);
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
@@ -162,10 +162,6 @@ function releaseScratch(): void {
   gc(true);
 }
 
-function fillWithNoise(page: Uint8Array): void {
-  page.set(randomBytes(page.byteLength));
-}
-
 const RAW = { method: "none", level: 1 } as const;
 
 /** Bytes of a packet of the pages {@linkcode Rehearsal.sparsePages}. */
@@ -200,8 +196,7 @@ class Rehearsal implements Disposable {
     const bytes = this.#memory.view(0, pagesMax * pageSize);
     for (let page = 0; page < pagesMax; page++) {
       if (page % ZERO_PAGE_STEP > 0) bytes[page * pageSize] = 1;
-      if (page % NOISE_PAGE_STEP === 1)
-        fillWithNoise(bytes.subarray(page * pageSize, (page + 1) * pageSize));
+      if (page % NOISE_PAGE_STEP === 1) bytes.set(randomBytes(pageSize), page * pageSize);
     }
     this.table = new BlockTable(this.#memory.bytes);
     this.block = this.table.add(this.#memory);

@@ -7,7 +7,7 @@
  */
 import { fromErrorRecord, toErrorRecord, type ErrorRecord, type MultifdError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
-import type { ActiveSession } from "../sync/semaphore.ts";
+import type { Stoppable } from "../sync/semaphore.ts";
 
 const ABORT = 0; // 1 once all tasks are to end; set by anybody, never cleared
 const CHANGES = 1; // counts ended tasks; workers add and notify
@@ -25,16 +25,16 @@ const BUSY = 1;
 const ENDED = 2; // the task has ended, the owner has not looked yet
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
-export class PoolState implements ActiveSession {
+export class PoolState implements Stoppable {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
-  readonly #session: ActiveSession;
+  readonly #session: Stoppable;
 
   /**
    * @param source The buffer to attach to, or how many workers a new pool may have.
    * @param session What else ends the pool.
    */
-  constructor(source: SharedArrayBuffer | number, session: ActiveSession) {
+  constructor(source: SharedArrayBuffer | number, session: Stoppable) {
     this.buffer =
       typeof source === "number"
         ? new SharedArrayBuffer((POOL_WORDS + source * ROW_WORDS) * 4)
@@ -46,14 +46,6 @@ export class PoolState implements ActiveSession {
   /** Whether tasks are to end: the pool was aborted or its session stops. */
   get stopping(): boolean {
     return Atomics.load(this.#words, ABORT) !== 0 || this.#session.stopping;
-  }
-
-  get activity(): number {
-    return this.#session.activity;
-  }
-
-  noteActivity(): void {
-    this.#session.noteActivity();
   }
 
   /** Asks all tasks to end. */
