@@ -6,6 +6,7 @@ import { expect, test } from "bun:test";
 import { PageStreamDecoder, PageStreamEncoder } from "../../mod.ts";
 import { missingEngines, packetsOf, samplePages, waysHere } from "./codec_pages.ts";
 
+// An engine is a system library; where it is not installed there is nothing to run.
 for (const engine of missingEngines())
   test.skip(`codec/${engine}: its library is missing`, () => {});
 

@@ -113,6 +113,7 @@ const READ_CASES: [string, SaveCase][] = [
 
 for (const [path, save] of READ_CASES) {
   if (save.directIo === true && !hasDirectIo()) {
+    // Some file systems refuse O_DIRECT, and QEMU then refuses to save at all.
     test.skip(`qemu/${path} (needs O_DIRECT in the folder for temporary files)`, () => {});
     continue;
   }

@@ -27,5 +27,6 @@ if (every > 0) {
     qemuTest(`matrix: relay: ${name}`, () => relayBetween(options), LIMIT_MS);
   }
 } else {
+  // Some minutes long; CI asks for it, a developer's run does not.
   test.skip(`matrix of QEMU migrations (needs ${MATRIX_VARIABLE}=1, see test/qemu/matrix.ts)`, () => {});
 }
