@@ -135,11 +135,11 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       } finally {
         this.#counters.addBytes(reader.position);
       }
-      handler.confirm();
-      this.#control.noteCompleted();
+      const { afterMigration } = this.#hooks;
+      this.#confirm(handler, afterMigration === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
-      this.#hooks.afterMigration?.({ reader, replies, stream, table: this.#table });
+      afterMigration?.({ reader, replies, stream, table: this.#table });
       this.#counters.end();
       this.#control.finish();
       this[Symbol.dispose]();
@@ -211,6 +211,17 @@ export class BlockingReceiver implements Disposable, StreamTarget {
 
   get config(): ReceiverConfig {
     return this.#config;
+  }
+
+  /** Tells the sender. Whoever hears of it there may cancel at once, which must change nothing here. */
+  #confirm(handler: ReceiverStream, completes: boolean): void {
+    this.#control.noteCompleted(completes);
+    try {
+      handler.confirm();
+    } catch (error) {
+      this.#control.noteCompleted(false);
+      throw error;
+    }
   }
 
   #checkConfiguration(configuration: StreamConfiguration): void {

@@ -202,6 +202,7 @@ export class BlockingSender implements Disposable {
   /** As `complete()`, but leaves it to the caller to release threads and connections afterwards. */
   awaitConfirmation(): void {
     this.endMigration();
+    this.#control.noteCompleted();
     this.#counters.end();
     this.#control.phase = "end";
   }

@@ -92,6 +92,7 @@ export class SessionThread {
   }
 
   readonly #cancel = (): void => {
+    if (this.#control.completed) return; // it is being wound down, and both sides know the outcome
     const cause: unknown = this.#signal?.reason;
     const reason = cause instanceof Error ? cause.message : String(cause);
     this.#control.fail(

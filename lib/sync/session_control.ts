@@ -122,9 +122,9 @@ export class SessionControl implements ActiveSession {
     return Atomics.load(this.#words, COMPLETED) !== 0;
   }
 
-  /** Says so; what happens afterwards only winds it down. */
-  noteCompleted(): void {
-    Atomics.store(this.#words, COMPLETED, 1);
+  /** Says so; what happens afterwards only winds it down. False takes it back. */
+  noteCompleted(completed = true): void {
+    Atomics.store(this.#words, COMPLETED, completed ? 1 : 0);
   }
 
   /**
