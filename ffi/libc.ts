@@ -54,7 +54,6 @@ const SYMBOLS = {
   pwrite: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
   preadv: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   pwritev: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
-  readahead: { args: [INT, SSIZE, SIZE], returns: SSIZE }, // fd, offset, count
   sched_yield: { args: [], returns: INT },
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
@@ -236,11 +235,6 @@ export function fcntl(fd: number, command: number, argument: number): number {
 /** Moves the position of `fd`, or finds data and holes in a sparse file. */
 export function lseek(fd: number, offset: number, whence: number): number {
   return result(libc().lseek(fd, offset, whence));
-}
-
-/** Starts reading a range of a file into the page cache, without waiting for most of it. */
-export function readAhead(fd: number, offset: number, bytes: number): number {
-  return result(libc().readahead(fd, offset, bytes));
 }
 
 /** Lets another thread run that waits for this processor; returns at once when there is none. */

@@ -60,8 +60,8 @@ export const MAPPED_RAM_BYTES_MAX = SEGMENTS_MAX * SEGMENT_BYTES;
 /** Largest piece of a file one channel reads or writes in one call, as in QEMU. */
 export const FILE_JOB_BYTES = 1_048_576;
 
-/** Such jobs that are read ahead of the one in hand, so that the disk never waits for a copy. */
-export const FILE_JOBS_AHEAD = 16;
+/** Most such pieces that a channel takes in a row. */
+export const FILE_STRETCH_WINDOWS = 128;
 
 /** Largest block: page numbers are 32-bit everywhere in the engine. */
 export const BLOCK_PAGES_MAX = 0xffff_ffff;

@@ -1,6 +1,7 @@
 import { expect, test } from "bun:test";
 import { FileChannel, type PageFile } from "../lib/file/file_channel.ts";
 import { FileBlock, FileRound } from "../lib/file/file_round.ts";
+import { FILE_STRETCH_WINDOWS } from "../lib/limits.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
 import { PageBitmap, RamBlock } from "../mod.ts";
 
@@ -106,4 +107,25 @@ test("FileBlock windows never cross memory in pieces", () => {
   expect(calls).toEqual(
     [0, 1, 2].map((piece) => [ram.segments[piece]!.address, 65_536, piece * 65_536]),
   );
+});
+
+test("FileRound gives out every window once a pass, in stretches that get shorter", () => {
+  const round = new FileRound();
+  const [first, second] = [new FileRound(round.buffer), new FileRound(round.buffer)];
+  for (const windows of [1000, 7]) {
+    round.reset(windows, 4);
+    const taken = [first.takeWindow(), second.takeWindow()];
+    const shareOf = (left: number): number => Math.min(FILE_STRETCH_WINDOWS, Math.ceil(left / 4));
+    const stretch = shareOf(windows);
+    expect(taken).toEqual([0, stretch]);
+    for (const channel of [first, second]) {
+      for (let window = channel.takeWindow(); window < windows; window = channel.takeWindow()) {
+        taken.push(window);
+      }
+    }
+    // The first channel took the rest while the second one had its stretch in hand.
+    expect(taken.at(-1)).toBe(stretch + shareOf(windows - stretch) - 1);
+    expect(taken.toSorted((left, right) => left - right)).toEqual([...Array(windows).keys()]);
+  }
+  expect(first.takeWindow()).toBe(7);
 });

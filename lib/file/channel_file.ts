@@ -5,7 +5,7 @@
  * @module
  */
 import { constants } from "node:fs";
-import { close, Errno, fcntl, openFile, pread, pwrite, readAhead, unwrap } from "../../ffi/libc.ts";
+import { close, Errno, fcntl, openFile, pread, pwrite, unwrap } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag } from "../../ffi/linux.ts";
 import type { FileRound } from "./file_round.ts";
 import { readWhole, writeWhole } from "./positioned_io.ts";
@@ -38,11 +38,6 @@ export class ChannelFile implements Disposable {
   read(address: number, bytes: number, offset: number): void {
     const done = this.#direct ? this.#attempt(pread, address, bytes, offset) : 0;
     if (done < bytes) readWhole(this.#fd, address + done, bytes - done, offset + done);
-  }
-
-  /** Has bytes read into the page cache; a hint, so failures do not matter. */
-  readAhead(bytes: number, offset: number): void {
-    if (!this.#direct) readAhead(this.#fd, offset, bytes);
   }
 
   /** Writes all `bytes` bytes; see `writeWhole()`. */

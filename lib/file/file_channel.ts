@@ -6,7 +6,6 @@
  */
 import { clearMemory, isZero } from "../../ffi/libc.ts";
 import type { ChannelCounters } from "../engine/statistics.ts";
-import { FILE_JOBS_AHEAD } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import type { FileBlock, FileRound } from "./file_round.ts";
 
@@ -14,8 +13,6 @@ import type { FileBlock, FileRound } from "./file_round.ts";
 export interface PageFile extends Disposable {
   /** Reads exactly `bytes` bytes from file offset `offset` on to `address`. */
   read(address: number, bytes: number, offset: number): void;
-  /** Has bytes read into the page cache that will be asked for soon; absent without such a cache. */
-  readAhead?(bytes: number, offset: number): void;
   /** Writes all `bytes` bytes at `address` to file offset `offset`. */
   write(address: number, bytes: number, offset: number): void;
 }
@@ -61,10 +58,7 @@ export class FileChannel {
       const first = (window - firstWindow) * block.windowPages;
       const end = Math.min(first + block.windowPages, block.pages);
       if (mode === "write") this.#writeWindow(block, first, end);
-      else {
-        this.#readAhead(block, first + FILE_JOBS_AHEAD * block.windowPages);
-        this.#readWindow(block, first, end);
-      }
+      else this.#readWindow(block, first, end);
       round.finishWindow();
     }
   }
@@ -107,22 +101,6 @@ export class FileChannel {
     const start = performance.now();
     file.write(block.addressOf(first), (end - first) * pageSize, pagesOffset + first * pageSize);
     counters.addTransfer(performance.now() - start);
-  }
-
-  /**
-   * Channels that take turns look to the kernel like random access, which it does not read ahead for:
-   * without this a disk is idle while its data is copied.
-   */
-  #readAhead(block: FileBlock, first: number): void {
-    const { file } = this.#parts;
-    if (file.readAhead === undefined) return;
-    const { present, pageSize, pagesOffset } = block;
-    const end = Math.min(first + block.windowPages, block.pages);
-    for (let page = present.nextSet(first, end); page < end;) {
-      const runEnd = present.nextClear(page, end);
-      file.readAhead((runEnd - page) * pageSize, pagesOffset + page * pageSize);
-      page = present.nextSet(runEnd, end);
-    }
   }
 
   /** Reads the present pages among the pending ones; the others become zero. */

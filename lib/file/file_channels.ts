@@ -112,7 +112,7 @@ export class FileChannels implements AsyncDisposable {
     const counters = this.#statistics.main();
     counters.start();
     counters.addRound();
-    this.#round.reset();
+    this.#round.reset(this.#windows, this.#channels);
     const passing = Promise.withResolvers<void>();
     this.#passing = passing;
     for (const worker of this.#workers) {

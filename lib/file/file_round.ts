@@ -1,12 +1,14 @@
 /**
  * One pass of all channels over the pages of a file. Blocks are cut into windows of at most 1 MiB
  * that lie in one piece of memory, hence every run of pages in a window is one piece of memory and
- * one piece of the file. Channels take the next window from a shared counter: unlike packets, jobs
- * of a file are all known when a pass begins, so nobody has to hand them out and nobody waits.
+ * one piece of the file. Channels take stretches of windows from a shared counter: unlike packets,
+ * jobs of a file are all known when a pass begins, so nobody has to hand them out and nobody waits.
+ * A stretch is a share of what is left: long at first, since a file that is read in sequence is one
+ * that the kernel reads ahead of, and short in the end, so that all channels end together.
  *
  * @module
  */
-import { FILE_JOB_BYTES } from "../limits.ts";
+import { FILE_JOB_BYTES, FILE_STRETCH_WINDOWS } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { Segment, SharedRamBlock } from "../memory/ram_block.ts";
 
@@ -62,14 +64,19 @@ export class FileBlock {
   }
 }
 
-const CURSOR = 0; // next window over all blocks; channels take, the coordinator resets between passes
+const CURSOR = 0; // next window over all blocks; channels move it, the coordinator resets between passes
 const FINISHED = 16; // windows that are done; channels add, the coordinator resets between passes
+const WINDOWS = 17; // windows of the pass; written by the coordinator between passes
+const CHANNELS = 18; // channels that may share them; written by the coordinator between passes
 const DIRECT_REFUSED = 32; // errno of a refused O_DIRECT, 0 = none; first refusal wins
 
 /** The shared words of a pass. Each thread makes its own object over the same buffer. */
 export class FileRound {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
+  /** What is left of the stretch that this thread has taken. */
+  #next = 0;
+  #end = 0;
 
   constructor(buffer = new SharedArrayBuffer(256)) {
     this.buffer = buffer;
@@ -77,15 +84,18 @@ export class FileRound {
   }
 
   /** Starts a new pass; only when the one before is finished and what is pending is marked. */
-  reset(): void {
+  reset(windows: number, channels: number): void {
     Atomics.store(this.#words, FINISHED, 0);
+    Atomics.store(this.#words, WINDOWS, windows);
+    Atomics.store(this.#words, CHANNELS, channels);
     // Last: a channel that is late from the pass before takes windows from here on.
     Atomics.store(this.#words, CURSOR, 0);
   }
 
-  /** Takes the next window. */
+  /** Takes the next window; the number of windows when there are none. */
   takeWindow(): number {
-    return Atomics.add(this.#words, CURSOR, 1);
+    if (this.#next === this.#end) this.#takeStretch();
+    return this.#next < this.#end ? this.#next++ : Atomics.load(this.#words, WINDOWS);
   }
 
   /** Counts a window as done; the channel touches its memory no more. */
@@ -106,5 +116,22 @@ export class FileRound {
   /** Why O_DIRECT was refused, as an errno number; 0 when it was not. */
   get directRefused(): number {
     return Atomics.load(this.#words, DIRECT_REFUSED);
+  }
+
+  #takeStretch(): void {
+    const windows = Atomics.load(this.#words, WINDOWS);
+    const channels = Atomics.load(this.#words, CHANNELS);
+    let first = Atomics.load(this.#words, CURSOR);
+    while (first < windows) {
+      const share = Math.ceil((windows - first) / channels);
+      const end = first + Math.min(share, FILE_STRETCH_WINDOWS);
+      const seen = Atomics.compareExchange(this.#words, CURSOR, first, end);
+      if (seen === first) {
+        this.#next = first;
+        this.#end = end;
+        return;
+      }
+      first = seen;
+    }
   }
 }
