@@ -60,7 +60,7 @@ export const MAPPED_RAM_BYTES_MAX = SEGMENTS_MAX * SEGMENT_BYTES;
 /** Largest piece of a file one channel reads or writes in one call, as in QEMU. */
 export const FILE_JOB_BYTES = 1_048_576;
 
-/** Most such pieces that a channel takes in a row. */
+/** Most such pieces that a channel takes in a row where the kernel reads ahead. */
 export const FILE_STRETCH_WINDOWS = 128;
 
 /** Largest block: page numbers are 32-bit everywhere in the engine. */

@@ -1,7 +1,6 @@
 import { expect, test } from "bun:test";
 import { FileChannel, type PageFile } from "../lib/file/file_channel.ts";
 import { FileBlock, FileRound } from "../lib/file/file_round.ts";
-import { FILE_STRETCH_WINDOWS } from "../lib/limits.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
 import { PageBitmap, RamBlock } from "../mod.ts";
 
@@ -113,9 +112,9 @@ test("FileRound gives out every window once a pass, in stretches that get shorte
   const round = new FileRound();
   const [first, second] = [new FileRound(round.buffer), new FileRound(round.buffer)];
   for (const windows of [1000, 7]) {
-    round.reset(windows, 4);
+    round.reset(windows, 4, 128);
     const taken = [first.takeWindow(), second.takeWindow()];
-    const shareOf = (left: number): number => Math.min(FILE_STRETCH_WINDOWS, Math.ceil(left / 4));
+    const shareOf = (left: number): number => Math.min(128, Math.ceil(left / 4));
     const stretch = shareOf(windows);
     expect(taken).toEqual([0, stretch]);
     for (const channel of [first, second]) {

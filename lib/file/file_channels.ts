@@ -9,7 +9,7 @@ import type { Worker } from "node:worker_threads";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
-import { CHANNELS_MAX, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
+import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { FileChannelCommand } from "../worker/messages.ts";
 import { WorkerGroup } from "../worker/worker_group.ts";
@@ -112,7 +112,9 @@ export class FileChannels implements AsyncDisposable {
     const counters = this.#statistics.main();
     counters.start();
     counters.addRound();
-    this.#round.reset(this.#windows, this.#channels);
+    // Nobody reads ahead of direct I/O, and channels that take turns end at the same time.
+    const stretchMax = this.#options.directIo ? 1 : FILE_STRETCH_WINDOWS;
+    this.#round.reset(this.#windows, this.#channels, stretchMax);
     const passing = Promise.withResolvers<void>();
     this.#passing = passing;
     for (const worker of this.#workers) {

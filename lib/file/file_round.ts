@@ -8,7 +8,7 @@
  *
  * @module
  */
-import { FILE_JOB_BYTES, FILE_STRETCH_WINDOWS } from "../limits.ts";
+import { FILE_JOB_BYTES } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { Segment, SharedRamBlock } from "../memory/ram_block.ts";
 
@@ -68,6 +68,7 @@ const CURSOR = 0; // next window over all blocks; channels move it, the coordina
 const FINISHED = 16; // windows that are done; channels add, the coordinator resets between passes
 const WINDOWS = 17; // windows of the pass; written by the coordinator between passes
 const CHANNELS = 18; // channels that may share them; written by the coordinator between passes
+const STRETCH_MAX = 19; // most windows in a stretch; written by the coordinator between passes
 const DIRECT_REFUSED = 32; // errno of a refused O_DIRECT, 0 = none; first refusal wins
 
 /** The shared words of a pass. Each thread makes its own object over the same buffer. */
@@ -83,11 +84,18 @@ export class FileRound {
     this.#words = new Int32Array(buffer);
   }
 
-  /** Starts a new pass; only when the one before is finished and what is pending is marked. */
-  reset(windows: number, channels: number): void {
+  /**
+   * Starts a new pass; only when the one before is finished and what is pending is marked.
+   *
+   * @param windows Of all blocks together.
+   * @param channels How many may share them; fewer do until the others have started.
+   * @param stretchMax Most windows that a channel takes in a row.
+   */
+  reset(windows: number, channels: number, stretchMax: number): void {
     Atomics.store(this.#words, FINISHED, 0);
     Atomics.store(this.#words, WINDOWS, windows);
     Atomics.store(this.#words, CHANNELS, channels);
+    Atomics.store(this.#words, STRETCH_MAX, stretchMax);
     // Last: a channel that is late from the pass before takes windows from here on.
     Atomics.store(this.#words, CURSOR, 0);
   }
@@ -121,10 +129,11 @@ export class FileRound {
   #takeStretch(): void {
     const windows = Atomics.load(this.#words, WINDOWS);
     const channels = Atomics.load(this.#words, CHANNELS);
+    const stretchMax = Atomics.load(this.#words, STRETCH_MAX);
     let first = Atomics.load(this.#words, CURSOR);
     while (first < windows) {
       const share = Math.ceil((windows - first) / channels);
-      const end = first + Math.min(share, FILE_STRETCH_WINDOWS);
+      const end = first + Math.min(share, stretchMax);
       const seen = Atomics.compareExchange(this.#words, CURSOR, first, end);
       if (seen === first) {
         this.#next = first;
