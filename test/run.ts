@@ -8,6 +8,7 @@
 import { bun, repositoryRoot, run } from "./setup/command.ts";
 import { installDependencies } from "./setup/dependencies.ts";
 import { installPackages } from "./setup/packages.ts";
+import { prepareQemus } from "./setup/qemu_packages.ts";
 import { prepareQpl, QPL_VARIABLE } from "./setup/qpl_library.ts";
 
 const bunVersion = "1.4.4";
@@ -116,6 +117,10 @@ async function main(): Promise<number> {
   if (await step("npm packages", installDependencies)) {
     await step("Debian packages", async () => {
       await installPackages();
+      return true;
+    });
+    await step("QEMUs of other releases", async () => {
+      await prepareQemus();
       return true;
     });
     await step("Intel QPL", async () => {

@@ -14,12 +14,17 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { cpuSeconds } from "../../bench/cpu_time.ts";
 import { migrateInfo, type MigrateInfo } from "./migrate_info.ts";
+import { QEMU_BINARIES, qemuMissing, type QemuVersion } from "./qemu_versions.ts";
 import { asObject, asText, Qmp, QmpError, type JsonObject, type JsonValue } from "./qmp.ts";
 
 /** What machine to start. Source and destination must agree in all but `incoming` and `ramFile`. */
 export interface QemuOptions {
   /** Tells the machines of one test apart in messages. */
   readonly name: string;
+  /** Which QEMU. Default: the machine's own. */
+  readonly version?: QemuVersion | undefined;
+  /** Default `max`; QEMUs of different ages need one that is the same in both. */
+  readonly cpu?: string | undefined;
   /** Machine type, such as `pc`, `q35` or `pc-i440fx-8.0`. Default `q35`. */
   readonly machine?: string | undefined;
   readonly memoryMib: number;
@@ -52,8 +57,6 @@ export class QemuMigrationError extends Error {
   }
 }
 
-const BINARY = process.env["MULTIFD_QEMU"] ?? "qemu-system-x86_64";
-const VERSION_MIN = 9; // zero-page-detection and mapped-ram; Debian 12 itself has 7.2
 const EXIT_TIMEOUT_MS = 10_000;
 const SERIAL_POLL_MS = 10;
 const LOG_TAIL_CHARS = 2_000;
@@ -67,8 +70,6 @@ const CRASH_SIGNALS: readonly (NodeJS.Signals | number)[] = [
   "SIGBUS",
   "SIGILL",
 ];
-
-let available: string | null | undefined;
 
 const breakdowns: string[] = [];
 
@@ -88,17 +89,7 @@ export function takeBreakdowns(): string[] {
  * @returns `null` if they can, or else what is missing, to be shown beside a skipped test.
  */
 export function qemuAvailable(): string | null {
-  available ??= whyUnavailable();
-  return available;
-}
-
-function whyUnavailable(): string | null {
-  const advice = `needs QEMU ${VERSION_MIN} or later: Debian package qemu-system-x86, in Debian 12 from bookworm-backports`;
-  if (Bun.which(BINARY) === null) return `${BINARY} not found; ${advice}`;
-  const { stdout } = Bun.spawnSync([BINARY, "--version"], { timeout: EXIT_TIMEOUT_MS });
-  const version = /version (\d+)\.\S+/.exec(stdout.toString());
-  if (version === null) return `${BINARY} does not run; ${advice}`;
-  return Number(version[1]) >= VERSION_MIN ? null : `${BINARY} is ${version[0]}; ${advice}`;
+  return qemuMissing("10.0");
 }
 
 /**
@@ -124,7 +115,8 @@ export class Qemu implements AsyncDisposable {
     this.name = options.name;
     this.#folder = mkdtempSync(join(tmpdir(), "multifd-qemu-"));
     const log = Bun.file(this.#path("log"));
-    const command = [...dieWithParent(), BINARY, ...machineArgs(options)];
+    const binary = QEMU_BINARIES[options.version ?? "10.0"];
+    const command = [...dieWithParent(), binary, ...machineArgs(options)];
     command.push("-serial", `file:${this.#path("serial")}`);
     command.push("-qmp", `unix:${this.#path("qmp")},server=on,wait=off`);
     this.#process = Bun.spawn(command, { stdin: "ignore", stdout: log, stderr: log });
@@ -400,7 +392,7 @@ function machineArgs(options: QemuOptions): string[] {
     options.ramFile === undefined
       ? `memory-backend-ram,id=pc.ram,size=${size}`
       : `memory-backend-file,id=pc.ram,size=${size},mem-path=${options.ramFile},share=on`;
-  const args = ["-accel", "tcg", "-cpu", "max", "-nodefaults", "-no-user-config"];
+  const args = ["-accel", "tcg", "-cpu", options.cpu ?? "max", "-nodefaults", "-no-user-config"];
   args.push("-display", "none", "-m", size);
   args.push("-object", options.prealloc === true ? `${backend},prealloc=on` : backend);
   args.push("-machine", `${options.machine ?? "q35"},memory-backend=pc.ram`);

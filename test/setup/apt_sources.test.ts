@@ -4,7 +4,7 @@ import {
   backportsSources,
   parseDeb822Sources,
   parseOneLineSources,
-  sidSources,
+  suiteSources,
 } from "./apt_sources.ts";
 
 test("parseOneLineSources reads options and skips what apt-get cannot use unattended", () => {
@@ -86,18 +86,20 @@ test("backportsSources finds no mirror in the sources of another release", () =>
   expect(backportsSources(sources, "bookworm")).toBeUndefined();
 });
 
-test("sidSources takes the machine's own mirror, not a vendor's and not the security archive", () => {
+test("suiteSources takes the machine's own mirror, not a vendor's and not the security archive", () => {
   const sources = parseOneLineSources(`
 deb http://vendor.example/php bookworm main
 deb [signed-by=/usr/share/keyrings/k.gpg] http://mirror.example/debian bookworm main contrib
 deb http://mirror.example/debian bookworm-updates main
 deb http://security.example/debian-security bookworm-security main
 `);
-  expect(sidSources(sources)).toBe(`Types: deb
+  expect(suiteSources(sources, "sid")).toBe(`Types: deb
 URIs: http://mirror.example/debian
 Suites: sid
 Components: main
 Signed-By: /usr/share/keyrings/k.gpg
 `);
-  expect(sidSources(parseOneLineSources("deb http://vendor.example/php any main"))).toBeUndefined();
+  expect(
+    suiteSources(parseOneLineSources("deb http://vendor.example/php any main"), "sid"),
+  ).toBeUndefined();
 });

@@ -97,17 +97,17 @@ export function backportsSources(
 }
 
 /**
- * Describes the suite sid of the machine's Debian mirror.
+ * Describes any suite of the machine's Debian mirror.
  *
  * @returns the text of a *.sources file, or undefined when no source is a Debian mirror
  */
-export function sidSources(sources: readonly AptSource[]): string | undefined {
+export function suiteSources(sources: readonly AptSource[], suite: string): string | undefined {
   const updated = updatedUris(sources);
   const mirrors = sources.filter((source) => source.uris.some((uri) => updated.has(uri)));
-  const sid = sources.filter((source) => source.suites.some((suite) => suite === "sid"));
-  const mirror = preferred([...sid, ...mirrors], updated);
+  const own = sources.filter((source) => source.suites.includes(suite));
+  const mirror = preferred([...own, ...mirrors], updated);
   if (mirror === undefined) return undefined;
-  return formatDeb822({ ...mirror, suites: ["sid"], components: ["main"] });
+  return formatDeb822({ ...mirror, suites: [suite], components: ["main"] });
 }
 
 /** Other vendors name their suites after releases too, but only Debian's mirrors have -updates. */

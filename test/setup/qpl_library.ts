@@ -3,22 +3,21 @@
  * older releases have; but its static library is little more than machine code, and linked together
  * with the two functions of the newer C library that it calls it runs on all of them.
  *
- * The machine's own apt configuration stays untouched: package lists, cache and state are in a
- * folder of this script. What was built is kept for the next run, outside the repository.
+ * What was built is kept for the next run, outside the repository.
  */
 import { existsSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from "node:fs";
-import { homedir, tmpdir } from "node:os";
+import { tmpdir } from "node:os";
 import { join } from "node:path";
 
-import { machineSources, sidSources } from "./apt_sources.ts";
+import { cacheDirectory } from "./cache_directory.ts";
 import { outputOf, run } from "./command.ts";
 import { installPackage } from "./packages.ts";
+import { downloadPackages } from "./private_apt.ts";
 
 /** The variable that leads the library, and so the tests, to what this script has built. */
 export const QPL_VARIABLE = "MULTIFD_LIBQPL";
 
 const soname = "libqpl.so.1";
-const packageName = "libqpl-dev";
 
 /** What a C library before 2.38 lacks: strtol() and strtoll() that also know binary numbers. */
 const shimSource = `
@@ -45,7 +44,7 @@ export async function prepareQpl(): Promise<string | undefined> {
     return undefined;
   }
   if (await installPackage("libqpl1")) return undefined;
-  const cache = join(process.env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache"), "multifd");
+  const cache = cacheDirectory();
   const library = join(cache, soname);
   if (existsSync(library)) {
     console.log(`built before: ${library}`);
@@ -80,7 +79,12 @@ async function build(directory: string): Promise<string | undefined> {
     );
     return undefined;
   }
-  const archive = await downloadPackage(directory);
+  const [archive] =
+    (await downloadPackages(directory, {
+      suite: "sid",
+      packageName: "libqpl-dev",
+      withDependencies: false,
+    })) ?? [];
   if (archive === undefined) return undefined;
   if ((await run(["dpkg-deb", "--extract", archive, directory])) !== 0) return undefined;
 
@@ -108,44 +112,6 @@ async function build(directory: string): Promise<string | undefined> {
   ]);
   if (linked === 0) return library;
   console.log("Cannot build QPL: linking failed, see the messages above");
-  return undefined;
-}
-
-/** Path of the package file, or undefined after a message that says why not. */
-async function downloadPackage(directory: string): Promise<string | undefined> {
-  const sources = sidSources(machineSources());
-  if (sources === undefined) {
-    console.log("Cannot download QPL: apt's sources name no Debian mirror");
-    return undefined;
-  }
-  for (const name of ["sources", "lists/partial", "cache/archives/partial", "files"]) {
-    mkdirSync(join(directory, name), { recursive: true });
-  }
-  writeFileSync(join(directory, "sources/sid.sources"), sources);
-  const apt = [
-    "apt-get",
-    "--quiet",
-    "--option=Acquire::http::Timeout=30",
-    "--option=Acquire::Retries=1",
-    "--option=Acquire::Languages=none",
-    "--option=Dir::Etc::SourceList=/dev/null",
-    `--option=Dir::Etc::SourceParts=${join(directory, "sources")}`,
-    `--option=Dir::State::Lists=${join(directory, "lists")}`,
-    "--option=Dir::State::status=/dev/null",
-    `--option=Dir::Cache=${join(directory, "cache")}`,
-    // apt would download as another user, who has no business in this folder.
-    "--option=APT::Sandbox::User=root",
-  ];
-  const files = join(directory, "files");
-  const status =
-    (await run([...apt, "update", "--error-on=any"])) ||
-    (await run([...apt, "download", packageName], { cwd: files }));
-  const [file] = status === 0 ? [...new Bun.Glob("*.deb").scanSync(files)] : [];
-  if (file !== undefined) return join(files, file);
-  console.log(
-    `Cannot download ${packageName}: apt reported the errors above, ` +
-      "the machine's Debian mirror must be reachable and have the suite sid",
-  );
   return undefined;
 }
 
