@@ -72,6 +72,9 @@ export const RECEIVE_BYTES_DEFAULT = 64 * 1_073_741_824;
 /** Longest machine name in a configuration section; QEMU's are below 64. */
 export const MACHINE_NAME_BYTES_MAX = 255;
 
+/** Capabilities named in a configuration section; QEMU's source names those it checks, a few. */
+export const CAPABILITIES_MAX = 64;
+
 /** Longest VM description; QEMU's are below 1 MiB for large machines. */
 export const DESCRIPTION_BYTES_MAX = 16 * 1_048_576;
 

@@ -246,6 +246,19 @@ const broken: readonly [string, string, () => Uint8Array][] = [
       out.u32(65);
     }),
   ],
+  [
+    "a configuration subsection that comes again, which could go on for ever",
+    "CONFIGURATION",
+    after((out) => {
+      for (let time = 0; time < 2; time++) {
+        out.u8(5);
+        out.countedString("configuration/capabilities");
+        out.u32(1);
+        out.u32(0);
+      }
+    }),
+  ],
+  ["a machine name that is not UTF-8", "TEXT", head("5145564d 00000003 07 00000002 c328")],
   ["an unknown section type", "SECTION", after((out) => out.u8(0x42))],
   ["a footer without section", "SECTION", after((out) => out.u8(0x7e))],
   [
@@ -383,6 +396,32 @@ const broken: readonly [string, string, () => Uint8Array][] = [
     }),
   ],
   [
+    "an empty block list, also where a real one follows",
+    "BLOCKS",
+    after((out, writer) => {
+      writer.beginRamSection("start");
+      out.u64(4);
+      writer.blockList(blocks);
+    }),
+  ],
+  [
+    "a block id with a NUL",
+    "BLOCKS",
+    blockList(4096, (out) => {
+      out.countedString("a\0b");
+      out.u64(4096);
+    }),
+  ],
+  [
+    "a block id of 255 bytes that are not UTF-8",
+    "TEXT",
+    blockList(4096, (out) => {
+      out.u8(255);
+      out.bytes(new Uint8Array(255).fill(0xff));
+      out.u64(4096);
+    }),
+  ],
+  [
     "a start section without block list",
     "BLOCKS",
     after((_, writer) => {
@@ -507,6 +546,28 @@ for (const [what, part, bytes] of broken) {
     expect(error.code).toBe(`ERR_MULTIFD_STREAM_${part}`);
   });
 }
+
+test("MainStreamReader keeps every byte of a block id, a byte order mark as well", () => {
+  const bytes = blockList(8192, (out) => {
+    for (const idstr of ["\u{feff}pc.ram", "pc.ram"]) {
+      out.countedString(idstr);
+      out.u64(4096);
+    }
+  })();
+  const recorder = new Recorder();
+  expect(
+    thrownBy(() => new MainStreamReader(readerOf(bytes), recorder, 4096).readAll()),
+  ).toBeDefined();
+  expect(recorder.calls).toContainEqual([
+    "ramBlocks",
+    [
+      { idstr: "\u{feff}pc.ram", bytes: 4096 },
+      { idstr: "pc.ram", bytes: 4096 },
+    ],
+  ]);
+  const [marked] = tableOf(RamBlock.allocate("\u{feff}pc.ram", 4096));
+  expect(marked?.idstr).toBe("\u{feff}pc.ram");
+});
 
 test("MainStreamReader tells flags from addresses with larger pages", () => {
   const block = RamBlock.allocate("big", 4 * 65_536, { pageSize: 65_536 });

@@ -52,7 +52,7 @@ test("RamBlock.allocate() rejects lengths and page sizes that do not go together
 test("RamBlock ids have 1 to 255 bytes of UTF-8 without NUL", () => {
   expect(RamBlock.allocate("x".repeat(255), 4096).idstr).toHaveLength(255);
   expect(RamBlock.allocate("ä".repeat(127), 4096).idstr).toHaveLength(127);
-  for (const idstr of ["", "x".repeat(256), "ä".repeat(128), "a\0b"]) {
+  for (const idstr of ["", "x".repeat(256), "ä".repeat(128), "a\0b", "\ud800"]) {
     expect(() => RamBlock.allocate(idstr, 4096)).toThrow(RangeError);
   }
 });

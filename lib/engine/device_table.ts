@@ -123,7 +123,7 @@ export class DeviceTable {
     const idBytes = new Uint8Array(this.buffer, at + ID_AT, words[2]).slice();
     const counters = new Int32Array(this.buffer, at, ID_AT / 4);
     return {
-      idstr: new TextDecoder().decode(idBytes),
+      idstr: new TextDecoder("utf-8", { ignoreBOM: true }).decode(idBytes),
       instanceId: words[0],
       format: DEVICE_FORMATS[words[1]],
       idBytes,

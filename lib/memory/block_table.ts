@@ -194,7 +194,7 @@ export class BlockTable {
     ).slice();
     return {
       index,
-      idstr: new TextDecoder().decode(idBytes),
+      idstr: new TextDecoder("utf-8", { ignoreBOM: true }).decode(idBytes),
       idBytes,
       pages,
       pageSize: this.#view.getUint32(at + 16, true),

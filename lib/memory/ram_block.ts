@@ -20,13 +20,8 @@ import {
 } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
 import { ImageReader, saveImage } from "./image_file.ts";
-import {
-  BLOCK_ID_BYTES_MAX,
-  BLOCK_PAGES_MAX,
-  BUFFER_BYTES_MAX,
-  PAGE_SIZES,
-  SEGMENT_BYTES,
-} from "../limits.ts";
+import { blockIdFault } from "./block_id.ts";
+import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
 
 /** A contiguous piece of a block's memory. */
 export interface Segment {
@@ -95,12 +90,8 @@ export class RamBlock implements Disposable {
 
   private constructor(shared: SharedRamBlock, unmap?: () => void, writable = true) {
     const { idstr, pageSize, segments, zeroed } = shared;
-    const idBytes = new TextEncoder().encode(idstr).byteLength;
-    if (idBytes < 1 || idBytes > BLOCK_ID_BYTES_MAX || idstr.includes("\0")) {
-      throw new RangeError(
-        `Cannot make RAM block: its id has ${idBytes} bytes, must be 1 to ${BLOCK_ID_BYTES_MAX} without NUL`,
-      );
-    }
+    const fault = blockIdFault(idstr);
+    if (fault !== undefined) throw new RangeError(`Cannot make RAM block: its id ${fault}`);
     checkPageSize(pageSize);
     this.bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
     this.pages = this.bytes / pageSize;

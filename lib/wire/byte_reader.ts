@@ -17,6 +17,8 @@ export interface ByteSource {
   isReadable?(waitMs: number): boolean;
 }
 
+/** Every byte counts in a name: one that is replaced or left out makes it another name. */
+const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const BUFFER_BYTES = 65_536;
 /** Room in front of what was read, for bytes that are given back. */
 const GIVE_BACK_BYTES = 1024;
@@ -114,9 +116,31 @@ export class ByteReader {
     }
   }
 
-  /** Reads a string behind its length byte. */
+  /**
+   * Reads a string behind its length byte.
+   *
+   * @throws {StreamError} when it is not UTF-8.
+   */
   countedString(): string {
-    return new TextDecoder().decode(this.bytes(this.u8()));
+    return this.text(this.u8());
+  }
+
+  /**
+   * Reads `count` bytes of UTF-8; the caller has checked `count` against a limit.
+   *
+   * @throws {StreamError} when they are none.
+   */
+  text(count: number): string {
+    const bytes = this.bytes(count);
+    try {
+      return UTF8.decode(bytes);
+    } catch (error) {
+      throw new StreamError(
+        "ERR_MULTIFD_STREAM_TEXT",
+        `Cannot read stream: the name of ${count} bytes that ends at byte ${this.#consumed} is not UTF-8`,
+        { cause: error },
+      );
+    }
   }
 
   /** Reads what there is, at least one byte and at most `bytesMax`; undefined at the end. */

@@ -6,7 +6,7 @@
  * @module
  */
 import { StreamError } from "../errors.ts";
-import { DESCRIPTION_BYTES_MAX, MACHINE_NAME_BYTES_MAX } from "../limits.ts";
+import { CAPABILITIES_MAX, DESCRIPTION_BYTES_MAX, MACHINE_NAME_BYTES_MAX } from "../limits.ts";
 import type { ByteReader } from "./byte_reader.ts";
 import {
   Command,
@@ -20,8 +20,6 @@ import {
 } from "./main_stream.ts";
 import { RamSectionReader, type RamHandler } from "./ram_section_reader.ts";
 import { UUID_BYTES } from "./uuid.ts";
-
-const CAPABILITIES_MAX = 64;
 
 /** What a destination does with a stream; every call is made in stream order. */
 export interface MainStreamHandler extends RamHandler {
@@ -128,13 +126,17 @@ export class MainStreamReader {
         `machine name has ${length} bytes, at most ${MACHINE_NAME_BYTES_MAX} are allowed`,
       );
     }
-    const machine = new TextDecoder().decode(reader.bytes(length));
+    const machine = reader.text(length);
     let pageBits: number | undefined;
     let uuid: Uint8Array | undefined;
     const capabilities: string[] = [];
+    const seen = new Set<string>();
     let type = reader.u8();
     for (; type === Section.SUBSECTION; type = reader.u8()) {
       const name = reader.countedString();
+      // Else a list could grow for as long as the peer likes to repeat it.
+      if (seen.has(name)) throw streamError("CONFIGURATION", `${name} comes twice, must be once`);
+      seen.add(name);
       const version = reader.u32();
       if (version !== 1) throw streamError("CONFIGURATION", `${name} has version ${version}`);
       if (name === ConfigurationName.PAGE_BITS) pageBits = reader.u32();

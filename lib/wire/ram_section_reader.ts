@@ -5,6 +5,7 @@
  */
 import { StreamError } from "../errors.ts";
 import { BLOCKS_MAX } from "../limits.ts";
+import { blockIdFault } from "../memory/block_id.ts";
 import type { ByteReader } from "./byte_reader.ts";
 import { RamFlag, type AnnouncedBlock } from "./main_stream.ts";
 
@@ -80,6 +81,8 @@ export class RamSectionReader {
 
   #blockList(total: number): void {
     const reader = this.#reader;
+    // QEMU lists every block it would migrate, and without one there is nothing to receive.
+    if (total === 0) throw blockError("it is empty, must name at least 1 block");
     // A second list would be allocated as well, past the limit that the first was held to.
     if (this.#blocks.size > 0) throw blockError("it is the second one");
     const blocks: AnnouncedBlock[] = [];
@@ -90,9 +93,9 @@ export class RamSectionReader {
       const idstr = reader.countedString();
       const bytes = reader.u64();
       const name = JSON.stringify(idstr);
-      if (idstr === "" || this.#blocks.has(idstr)) {
-        throw blockError(`block ${name}, names must be unique and not empty`);
-      }
+      const fault = blockIdFault(idstr);
+      if (fault !== undefined) throw blockError(`block ${name}: its id ${fault}`);
+      if (this.#blocks.has(idstr)) throw blockError(`block ${name} comes twice, must be once`);
       if (bytes === 0 || bytes % this.#pageSize !== 0 || bytes > left) {
         throw blockError(
           `block ${name} has ${bytes} bytes of ${left} left, must be whole pages of ${this.#pageSize}`,

@@ -1,0 +1,16 @@
+/**
+ * What the id of a RAM block may be. Packets carry it in a field that ends with a NUL, and both sides
+ * compare bytes: an id that does not survive the way from bytes to text and back names another block.
+ *
+ * @module
+ */
+import { BLOCK_ID_BYTES_MAX } from "../limits.ts";
+
+/** What is wrong with an id, to be put behind "its id"; undefined when nothing is. */
+export function blockIdFault(idstr: string): string | undefined {
+  if (!idstr.isWellFormed()) return "is no Unicode text";
+  if (idstr.includes("\0")) return "holds a NUL, must be without";
+  const bytes = new TextEncoder().encode(idstr).byteLength;
+  if (bytes >= 1 && bytes <= BLOCK_ID_BYTES_MAX) return undefined;
+  return `has ${bytes} bytes, must be 1 to ${BLOCK_ID_BYTES_MAX}`;
+}
