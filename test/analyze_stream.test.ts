@@ -5,24 +5,24 @@ import { MultifdError } from "../mod.ts";
 import { analyzeFile } from "../lib/qemu/analyze_file.ts";
 import { DescriptionMismatch, parseDevice } from "../lib/qemu/device_parser.ts";
 import { hex } from "./kit/byte_ends.ts";
-import { TestDirectory } from "./kit/example_program.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const RUNS = Number(process.env["MULTIFD_FUZZ_RUNS"] ?? 400);
-let directory: TestDirectory;
+let directory: TemporaryFolder;
 let stream: Uint8Array;
 
 beforeAll(async () => {
-  directory = await TestDirectory.make();
+  directory = new TemporaryFolder();
   const golden = join(import.meta.dir, "golden", "zstd_2", "conn0.fwd.zst");
   stream = Bun.zstdDecompressSync(await Bun.file(golden).bytes());
 });
 
 afterAll(async () => {
-  await directory[Symbol.asyncDispose]();
+  directory[Symbol.dispose]();
 });
 
 async function analysisOf(bytes: Uint8Array) {
-  const path = directory.join("stream");
+  const path = directory.file("stream");
   await Bun.write(path, bytes);
   return analyzeFile(path);
 }

@@ -7,7 +7,8 @@ import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RawDestination } from "./kit/raw_destination.ts";
 import { handshake, mainStream, packet, RawSource, syncPacket } from "./kit/raw_peer.ts";
 import { expectReleased, resourcesNow } from "./kit/resources.ts";
-import { testTimeouts, transfer } from "./kit/transfer.ts";
+import { transfer } from "./kit/transfer.ts";
+import { testTimeouts } from "./kit/limits.ts";
 
 const large = RamBlock.allocate("pc.ram", 16 * 1_048_576);
 for (let page = 0; page < large.pages; page++)

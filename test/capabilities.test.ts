@@ -1,6 +1,9 @@
 import { expect, test } from "bun:test";
 
 import { capabilities, type LibraryCapability, type MethodCapability } from "../mod.ts";
+import { LimitMs } from "./kit/limits.ts";
+import { runCommand } from "./kit/subprocess.ts";
+import { bun } from "./setup/command.ts";
 
 test("capabilities() names every library with its package, and why it is missing if it is", () => {
   const { libraries } = capabilities();
@@ -31,16 +34,11 @@ test("capabilities() calls a library missing when its override names no library"
       methods.find(({ method }) => method === "zstd"),
     ]));
   `;
-  const child = Bun.spawn([process.execPath, "-e", code], {
-    cwd: new URL("..", import.meta.url).pathname,
-    env: { ...process.env, MULTIFD_LIBZSTD: "/nonexistent/libzstd.so.1" },
-    stdout: "pipe",
-    timeout: 20_000,
+  const { stdout } = await runCommand([bun, "-e", code], {
+    env: { MULTIFD_LIBZSTD: "/nonexistent/libzstd.so.1" },
+    timeoutMs: LimitMs.program,
   });
-  const [library, method] = JSON.parse(await child.stdout.text()) as [
-    LibraryCapability,
-    MethodCapability,
-  ];
+  const [library, method] = JSON.parse(stdout) as [LibraryCapability, MethodCapability];
   expect(library.available).toBeFalse();
   expect(library.reason).toContain("/nonexistent/libzstd.so.1");
   expect(method.available).toBeFalse();

@@ -1,7 +1,5 @@
 import { afterAll, describe, expect, test } from "bun:test";
-import { closeSync, openSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import {
   connect,
   createMappedRamFile,
@@ -20,6 +18,7 @@ import { DeviceTable } from "../lib/engine/device_table.ts";
 import { chunkLengths, deviceBytes } from "./kit/device_content.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1_048_576;
 const module = new URL("./device_tasks.ts", import.meta.url).href;
@@ -131,14 +130,13 @@ test("multifd/device/memory: buffers longer than the receiver's chunks are refus
 });
 
 describe("multifd/device/descriptor", () => {
-  const folder = join(tmpdir(), `multifd-device-${process.pid}`);
+  const folder = new TemporaryFolder();
   const file = (name: string, content = new Uint8Array(0)): string => {
-    const path = `${folder}-${name}`;
+    const path = folder.file(name);
     writeFileSync(path, content);
     return path;
   };
-  const paths = ["source", "target"].map((name) => `${folder}-${name}`);
-  afterAll(() => paths.forEach((path) => rmSync(path, { force: true })));
+  afterAll(() => folder[Symbol.dispose]());
 
   test("from a file into a file", async () => {
     const content = deviceBytes(5, 0, 2 * MIB + 777);
@@ -148,7 +146,7 @@ describe("multifd/device/descriptor", () => {
     await migrate({ devices: [device(from)], receive: { devices: [device(to)] } }, complete);
     closeSync(from);
     closeSync(to);
-    expect(Buffer.compare(readFileSync(`${folder}-target`), content)).toBe(0);
+    expect(Buffer.compare(readFileSync(folder.file("target")), content)).toBe(0);
   });
 
   test("from a pipe that is slow into a pipe that is slow, while another device is fast", async () => {
@@ -156,7 +154,7 @@ describe("multifd/device/descriptor", () => {
     const script = `for (let i = 0; i < 16; i++) { process.stdout.write(Buffer.alloc(${total / 16}, i)); await Bun.sleep(5); }`;
     const writer = Bun.spawn(["bun", "-e", script], { stdout: "pipe" });
     // A named pipe is the only one whose both ends this process can open.
-    const names = ["in", "out"].map((name) => `${folder}-${name}`);
+    const names = ["in", "out"].map((name) => folder.file(name));
     for (const name of names) Bun.spawnSync(["mkfifo", name]);
     const [inName, outName] = names as [string, string];
     const feed = Bun.spawn(["sh", "-c", 'cat > "$0"', inName], { stdin: writer.stdout });
@@ -185,7 +183,6 @@ describe("multifd/device/descriptor", () => {
     closeSync(to);
     const received = await collected;
     await feed.exited;
-    for (const name of names) rmSync(name);
     const wanted = Buffer.concat(Array.from({ length: 16 }, (_, i) => Buffer.alloc(total / 16, i)));
     expect(Buffer.compare(received, wanted)).toBe(0);
   });
@@ -300,15 +297,17 @@ test("connect() and listen() refuse device state beside compression, and say wha
   const blocks = [RamBlock.allocate("pc.ram", MIB)];
   const endpoint = "127.0.0.1:1";
   const wrong = "Cannot transfer device state: compression is zlib, must be none";
-  expect(connect({ endpoint, blocks, devices, compression: "zlib" })).rejects.toThrow(wrong);
-  expect(listen({ endpoint, devices, compression: "zlib" })).rejects.toThrow(wrong);
+  await expect(connect({ endpoint, blocks, devices, compression: "zlib" })).rejects.toThrow(wrong);
+  await expect(listen({ endpoint, devices, compression: "zlib" })).rejects.toThrow(wrong);
 });
 
 test("createMappedRamFile() refuses device state, and says why", async () => {
   const blocks = [RamBlock.allocate("pc.ram", MIB)];
   const devices = [memoryDevice({ idstr: "dev", buffer: new SharedArrayBuffer(8) })];
-  const options = { path: join(tmpdir(), "multifd-no-such-file"), blocks, channels: 2, devices };
-  expect(createMappedRamFile(options)).rejects.toThrow("Cannot write device state to a mapped-ram");
+  const options = { path: "/nonexistent/multifd.snap", blocks, channels: 2, devices };
+  await expect(createMappedRamFile(options)).rejects.toThrow(
+    "Cannot write device state to a mapped-ram",
+  );
 });
 
 test("connect() and listen() refuse devices that cannot work", async () => {
@@ -325,20 +324,20 @@ test("connect() and listen() refuse devices that cannot work", async () => {
     { idstr: "dev", config: new Uint8Array(MIB + 1) },
     { idstr: "dev", save: { builtin: "descriptor", fd: 0, chunkBytes: 0 } },
   ] satisfies DeviceDefinition[]) {
-    expect(connect({ endpoint, blocks, devices: [device] })).rejects.toThrow(/^Cannot use/);
+    await expect(connect({ endpoint, blocks, devices: [device] })).rejects.toThrow(/^Cannot use/);
   }
   for (const device of [
     { idstr: "dev" },
     { idstr: "dev", load, queuedBytesMax: 0 },
     { idstr: "dev", load, queuedBuffersMax: 1.5 },
   ] satisfies DeviceDefinition[]) {
-    expect(listen({ endpoint, devices: [device] })).rejects.toThrow(/^Cannot /);
+    await expect(listen({ endpoint, devices: [device] })).rejects.toThrow(/^Cannot /);
   }
   const twice = [
     { idstr: "dev", load },
     { idstr: "dev", load },
   ];
-  expect(listen({ endpoint, devices: twice })).rejects.toThrow(RangeError);
+  await expect(listen({ endpoint, devices: twice })).rejects.toThrow(RangeError);
 });
 
 test("Sender.registerDevice() refuses a device twice, queueDeviceState() an unknown one, and both go on", async () => {
@@ -348,8 +347,10 @@ test("Sender.registerDevice() refuses a device twice, queueDeviceState() an unkn
     { receive: { devices: [{ idstr: "dev", load: code("loadChunks", { memory, words }) }] } },
     async (sender, receiver) => {
       await sender.registerDevice({ idstr: "dev" });
-      expect(sender.registerDevice({ idstr: "dev" })).rejects.toThrow(RangeError);
-      expect(sender.queueDeviceState("other", 0, new Uint8Array(1))).rejects.toThrow(RangeError);
+      await expect(sender.registerDevice({ idstr: "dev" })).rejects.toThrow(RangeError);
+      await expect(sender.queueDeviceState("other", 0, new Uint8Array(1))).rejects.toThrow(
+        RangeError,
+      );
       await sender.queueDeviceState("dev", 0, deviceBytes(1, 0, 300_000));
       await complete(sender, receiver);
       expect(words[0]).toBe(300_000);
@@ -666,13 +667,13 @@ describe("multifd/device/abort", () => {
   });
 
   test("while a save waits for a pipe that nobody writes to", async () => {
-    const path = join(tmpdir(), `multifd-abort-${process.pid}`);
+    using folder = new TemporaryFolder();
+    const path = folder.file("pipe");
     Bun.spawnSync(["mkfifo", path]);
     const fd = openSync(path, "r+");
     const device = descriptorDevice({ idstr: "dev", fd });
     await cancelled(device, noLoad, () => Bun.sleep(300));
     closeSync(fd);
-    rmSync(path);
   });
 
   test("while the destination loads and everything has been sent", async () => {

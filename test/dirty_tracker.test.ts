@@ -1,7 +1,5 @@
 import { describe, expect, test } from "bun:test";
 import { closeSync, openSync, readSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import {
   PageBitmap,
   RamBlock,
@@ -11,6 +9,7 @@ import {
   type DirtyTracker,
 } from "../mod.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const BYTES = 8 * 1_048_576;
 
@@ -122,25 +121,20 @@ describe("trackDirtyPages: choice of the method", () => {
   });
 
   test("mapped memory is compared, since others may write to it unseen", async () => {
-    const path = join(tmpdir(), `multifd-tracker-${process.pid}`);
+    using folder = new TemporaryFolder();
+    const path = folder.file("mapped");
     await Bun.write(path, new Uint8Array(16_384));
-    try {
-      using block = RamBlock.map("pc.ram", path);
-      using tracker = await trackDirtyPages(block);
-      expect(tracker.method).toBe("compare");
-      expect(tracker.reason).toContain("mapped memory");
-      const bytes = new Uint8Array(16_384);
-      bytes[8192] = 1;
-      await Bun.write(path, bytes);
-      const dirty = new PageBitmap(block.pages);
-      await tracker.fetch(dirty);
-      expect(pagesOf(dirty)).toEqual([2]);
-      await expect(trackDirtyPages(block, { method: "write-protect" })).rejects.toThrow(
-        SystemError,
-      );
-    } finally {
-      await Bun.file(path).delete();
-    }
+    using block = RamBlock.map("pc.ram", path);
+    using tracker = await trackDirtyPages(block);
+    expect(tracker.method).toBe("compare");
+    expect(tracker.reason).toContain("mapped memory");
+    const bytes = new Uint8Array(16_384);
+    bytes[8192] = 1;
+    await Bun.write(path, bytes);
+    const dirty = new PageBitmap(block.pages);
+    await tracker.fetch(dirty);
+    expect(pagesOf(dirty)).toEqual([2]);
+    await expect(trackDirtyPages(block, { method: "write-protect" })).rejects.toThrow(SystemError);
   });
 
   test("a block that is already tracked by the kernel is compared", () => {

@@ -4,10 +4,12 @@ import { readFileSync } from "node:fs";
 import { mkdir, symlink } from "node:fs/promises";
 import { join } from "node:path";
 import { capabilities, COMPRESSION_METHODS } from "../mod.ts";
-import { makeImage, TestDirectory } from "./kit/example_program.ts";
+import { makeImage } from "./kit/example_program.ts";
+import { LimitMs } from "./kit/limits.ts";
+import { runCommand, type ProgramEnd } from "./kit/subprocess.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
 
-const LIMIT_MS = 30_000;
 const readme = readFileSync(join(repositoryRoot, "README.md"), "utf8");
 
 interface Program {
@@ -27,28 +29,19 @@ function programsOf(file: string): Program[] {
 }
 
 /** A folder in which `multifd` is installed as a dependency. */
-async function project(): Promise<TestDirectory> {
-  const directory = await TestDirectory.make();
-  await mkdir(directory.join("node_modules"));
-  await symlink(repositoryRoot, directory.join("node_modules", "multifd"));
+async function project(): Promise<TemporaryFolder> {
+  const directory = new TemporaryFolder();
+  await mkdir(directory.file("node_modules"));
+  await symlink(repositoryRoot, directory.file("node_modules", "multifd"));
   for (const name of ["@types", "bun-types"]) {
     const target = join(repositoryRoot, "node_modules", name);
-    await symlink(target, directory.join("node_modules", name));
+    await symlink(target, directory.file("node_modules", name));
   }
   return directory;
 }
 
-async function runIn(directory: TestDirectory, args: string[]) {
-  const child = Bun.spawn([bun, ...args], {
-    cwd: directory.path,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: LIMIT_MS,
-    killSignal: "SIGKILL",
-  });
-  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  return { status: await child.exited, stdout, stderr };
+function runIn(directory: TemporaryFolder, args: string[]): Promise<ProgramEnd> {
+  return runCommand([bun, ...args], { cwd: directory.path, timeoutMs: LimitMs.program });
 }
 
 test("documents: there are programs to run", () => {
@@ -73,8 +66,8 @@ for (const { name, code } of programs) {
   const title = `${name} runs and prints what its comments say${reason}`;
   test.skipIf(missing.length > 0)(title, async () => {
     await using directory = await project();
-    await Bun.write(directory.join("image.ram"), makeImage(4 << 20));
-    await Bun.write(directory.join("program.ts"), code);
+    await Bun.write(directory.file("image.ram"), makeImage(4 << 20));
+    await Bun.write(directory.file("program.ts"), code);
     const { status, stdout, stderr } = await runIn(directory, ["program.ts"]);
     expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
     for (const [, promised = ""] of code.matchAll(/^\s*console\.log\(.*\); \/\/ (.*)$/gm)) {
@@ -86,7 +79,7 @@ for (const { name, code } of programs) {
 test("documents: their programs have the right types", async () => {
   await using directory = await project();
   for (const [index, { code }] of programs.entries()) {
-    await Bun.write(directory.join(`program_${index}.ts`), code);
+    await Bun.write(directory.file(`program_${index}.ts`), code);
   }
   const configuration = {
     extends: join(repositoryRoot, "tsconfig.json"),
@@ -95,7 +88,7 @@ test("documents: their programs have the right types", async () => {
     // The library is checked in a project of its own, without this option.
     compilerOptions: { noUncheckedIndexedAccess: false },
   };
-  await Bun.write(directory.join("tsconfig.json"), JSON.stringify(configuration));
+  await Bun.write(directory.file("tsconfig.json"), JSON.stringify(configuration));
   const { status, stdout, stderr } = await runIn(directory, ["check", "--no-script"]);
   expect(stdout + stderr).toContain("No type errors");
   expect(status).toBe(0);

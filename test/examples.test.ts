@@ -9,9 +9,9 @@ import {
   filesEqual,
   makeImage,
   runExample,
-  TestDirectory,
   transfer,
 } from "./kit/example_program.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { untilConnected } from "./kit/tcp_connections.ts";
 import { outputOf, repositoryRoot } from "./setup/command.ts";
 
@@ -27,8 +27,8 @@ function startReceiver(output: string, endpoint = "127.0.0.1:0"): ExampleProgram
 }
 
 /** A transfer that lasts long enough to be disturbed: 16 MiB at 1 MiB/s. */
-async function slowImage(directory: TestDirectory): Promise<string[]> {
-  const path = directory.join("slow.ram");
+async function slowImage(directory: TemporaryFolder): Promise<string[]> {
+  const path = directory.file("slow.ram");
   await Bun.write(path, crypto.getRandomValues(Buffer.alloc(65_536)));
   await truncate(path, 16 * MIB);
   return ["--block", `slow=${path}`, "--max-bandwidth", "1M", "--zero-page-detection", "none"];
@@ -36,17 +36,17 @@ async function slowImage(directory: TestDirectory): Promise<string[]> {
 
 for (const method of COMPRESSION_METHODS) {
   test(`examples/${method}: several blocks arrive as equal files in a directory`, async () => {
-    await using directory = await TestDirectory.make();
+    using directory = new TemporaryFolder();
     const names = ["pc.ram", "/rom@etc/acpi/tables", "../../escape", "Grüße %41"];
     const files = ["pc.ram", "%2From%40etc%2Facpi%2Ftables", "%2E.%2F..%2Fescape"];
     files.push("Gr%C3%BC%C3%9Fe%20%2541");
     const blocks: string[] = [];
     for (const [index, name] of names.entries()) {
-      const path = directory.join(`in${index}`);
+      const path = directory.file(`in${index}`);
       await Bun.write(path, makeImage((index + 1) * MIB + 4096, index + 1));
       blocks.push("--block", `${name}=${path}`);
     }
-    const output = directory.join("out");
+    const output = directory.file("out");
     const { sender, receiver } = await transfer(
       ["--output", output],
       [...blocks, "--verify"],
@@ -56,7 +56,7 @@ for (const method of COMPRESSION_METHODS) {
     expect([sender.status, receiver.status]).toEqual([0, 0]);
     expect((await readdir(output)).toSorted()).toEqual(files.toSorted());
     for (const [index, file] of files.entries()) {
-      expect(await filesEqual(directory.join(`in${index}`), `${output}/${file}`)).toBe(true);
+      expect(await filesEqual(directory.file(`in${index}`), `${output}/${file}`)).toBe(true);
       expect(decodeURIComponent(file)).toBe(names[index] ?? "");
     }
     const ramBytes = 10 * MIB + 4 * 4096;
@@ -68,13 +68,13 @@ for (const method of COMPRESSION_METHODS) {
 }
 
 test("examples: one block becomes one file, over a Unix socket, with every option given", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image.ram");
-  const copy = directory.join("copy.ram");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image.ram");
+  const copy = directory.file("copy.ram");
   await Bun.write(image, makeImage(4 * MIB));
   await Bun.write(copy, "an older file");
   const { sender, receiver } = await transfer(
-    ["--listen", `unix:${directory.join("socket")}`, "--output", copy, "--ram-max", "4M"],
+    ["--listen", `unix:${directory.file("socket")}`, "--output", copy, "--ram-max", "4M"],
     [
       "--block",
       `pc.ram=${image}`,
@@ -116,9 +116,9 @@ test("examples: one block becomes one file, over a Unix socket, with every optio
 });
 
 test("examples: --rounds sends what another process changes meanwhile", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("live.ram");
-  const copy = directory.join("copy.ram");
+  using directory = new TemporaryFolder();
+  const image = directory.file("live.ram");
+  const copy = directory.file("copy.ram");
   await Bun.write(image, makeImage(4 * MIB));
   await using receiver = startReceiver(copy);
   await using sender = new ExampleProgram("sender", [
@@ -146,11 +146,11 @@ test("examples: --rounds sends what another process changes meanwhile", async ()
 });
 
 test("examples: the copy is as sparse as the image is zero", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image.ram");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image.ram");
   await Bun.write(image, makeImage(1 * MIB));
   await truncate(image, 512 * MIB);
-  const copy = directory.join("copy.ram");
+  const copy = directory.file("copy.ram");
   const { sender } = await transfer(["--output", copy], ["--block", `pc.ram=${image}`]);
   expect(sender.status).toBe(0);
   const { size, blocks } = await stat(copy);
@@ -224,10 +224,10 @@ test("examples: wrong arguments end with status 2, the reason and the usage", as
 });
 
 test("examples/sender: an image that cannot be read is one line and status 1", async () => {
-  await using directory = await TestDirectory.make();
-  await Bun.write(directory.join("odd"), "x".repeat(5000));
-  await Bun.write(directory.join("empty"), "");
-  await outputOf(["mkfifo", directory.join("pipe")]);
+  using directory = new TemporaryFolder();
+  await Bun.write(directory.file("odd"), "x".repeat(5000));
+  await Bun.write(directory.file("empty"), "");
+  await outputOf(["mkfifo", directory.file("pipe")]);
   const wrong: [string, RegExp][] = [
     ["\u001B[31mred\nline", /^Cannot load [^\p{Cc}]* \[31mred line: ENOENT [^\p{Cc}]*\n$/u],
     ["missing", /^Cannot load .*missing: ENOENT \[ERR_MULTIFD_SYSTEM\]\n$/],
@@ -237,7 +237,7 @@ test("examples/sender: an image that cannot be read is one line and status 1", a
     [".", /must be a regular file or a block device \[ERR_MULTIFD_IMAGE\]\n$/],
   ];
   for (const [name, line] of wrong) {
-    const block = `pc.ram=${directory.join(name)}`;
+    const block = `pc.ram=${directory.file(name)}`;
     const connect = ["--connect", "127.0.0.1:1", "--json"];
     const { status, stderr, result } = await runExample("sender", [...connect, "--block", block]);
     expect(stderr).toMatch(line);
@@ -248,13 +248,13 @@ test("examples/sender: an image that cannot be read is one line and status 1", a
 });
 
 test("examples/sender: nobody listens, so it fails with errno and peer", async () => {
-  await using directory = await TestDirectory.make();
-  await Bun.write(directory.join("image"), makeImage(MIB));
+  using directory = new TemporaryFolder();
+  await Bun.write(directory.file("image"), makeImage(MIB));
   const { status, stderr } = await runExample("sender", [
     "--connect",
     "127.0.0.1:1",
     "--block",
-    `pc.ram=${directory.join("image")}`,
+    `pc.ram=${directory.file("image")}`,
   ]);
   expect(status).toBe(1);
   expect(stderr).toMatch(/^[^\n]*ECONNREFUSED[^\n]*\n$/);
@@ -276,8 +276,8 @@ test("examples/receiver: a port in use is one line and status 1", async () => {
 });
 
 test("examples/receiver: nowhere to write is told before anything is received", async () => {
-  await using directory = await TestDirectory.make();
-  const missing = directory.join("no/such/directory/copy.ram");
+  using directory = new TemporaryFolder();
+  const missing = directory.file("no/such/directory/copy.ram");
   const listen = ["--listen", "127.0.0.1:0", "--output"];
   const { status, stderr } = await runExample("receiver", [...listen, missing]);
   expect(status).toBe(1);
@@ -285,9 +285,9 @@ test("examples/receiver: nowhere to write is told before anything is received", 
 });
 
 test("examples/receiver: several blocks do not go into a file, and the sender fails too", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image");
-  const output = directory.join("output");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image");
+  const output = directory.file("output");
   await Bun.write(image, makeImage(MIB));
   await Bun.write(output, "kept");
   const blocks = ["--block", `a=${image}`, "--block", `b=${image}`];
@@ -304,12 +304,12 @@ const fullDisk = "a full disk fails both sides and leaves no file behind";
 const unlessMounting = mayMount ? "" : " (skipped: mounting a small tmpfs needs root)";
 
 test.skipIf(!mayMount)(`examples/receiver: ${fullDisk}${unlessMounting}`, async () => {
-  await using directory = await TestDirectory.make();
-  const mountPoint = directory.join("full");
+  using directory = new TemporaryFolder();
+  const mountPoint = directory.file("full");
   await mkdir(mountPoint);
   await outputOf(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", mountPoint]);
   try {
-    const image = directory.join("image");
+    const image = directory.file("image");
     await Bun.write(image, makeImage(8 * MIB));
     const { sender, receiver } = await transfer(
       ["--output", `${mountPoint}/copy`],
@@ -326,10 +326,10 @@ test.skipIf(!mayMount)(`examples/receiver: ${fullDisk}${unlessMounting}`, async 
 });
 
 test("examples: --verify at the receiver alone refuses a sender without digests", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image");
   await Bun.write(image, makeImage(MIB));
-  const output = ["--output", directory.join("copy"), "--verify"];
+  const output = ["--output", directory.file("copy"), "--verify"];
   const { sender, receiver } = await transfer(output, ["--block", `pc.ram=${image}`]);
   expect([sender.status, receiver.status]).toEqual([1, 1]);
   expect(receiver.stderr).toMatch(
@@ -340,11 +340,11 @@ test("examples: --verify at the receiver alone refuses a sender without digests"
 });
 
 test("examples: different uuids fail on both sides", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image");
   await Bun.write(image, makeImage(MIB));
   const { sender, receiver } = await transfer(
-    ["--output", directory.join("copy")],
+    ["--output", directory.file("copy")],
     ["--block", `pc.ram=${image}`, "--uuid", "00112233-4455-6677-8899-aabbccddeeff"],
   );
   expect([sender.status, receiver.status]).toEqual([1, 1]);
@@ -355,8 +355,8 @@ test("examples: different uuids fail on both sides", async () => {
 for (const signal of ["SIGINT", "SIGTERM"] as const) {
   for (const side of ["sender", "receiver"] as const) {
     test(`examples: ${signal} at the ${side} ends both sides within a second`, async () => {
-      await using directory = await TestDirectory.make();
-      const copy = directory.join("copy");
+      using directory = new TemporaryFolder();
+      const copy = directory.file("copy");
       await using receiver = startReceiver(copy);
       const endpoint = await receiver.listening();
       const image = await slowImage(directory);
@@ -381,8 +381,8 @@ for (const signal of ["SIGINT", "SIGTERM"] as const) {
 }
 
 test("examples/receiver: SIGINT ends one that still waits for a sender", async () => {
-  await using directory = await TestDirectory.make();
-  await using receiver = startReceiver(directory.join("copy"));
+  using directory = new TemporaryFolder();
+  await using receiver = startReceiver(directory.file("copy"));
   await receiver.listening();
   const signalledMs = performance.now();
   receiver.kill("SIGINT");
@@ -393,8 +393,8 @@ test("examples/receiver: SIGINT ends one that still waits for a sender", async (
 
 for (const side of ["sender", "receiver"] as const) {
   test(`examples: kill -9 of the ${side} is told by the other side`, async () => {
-    await using directory = await TestDirectory.make();
-    await using receiver = startReceiver(directory.join("copy"));
+    using directory = new TemporaryFolder();
+    await using receiver = startReceiver(directory.file("copy"));
     const endpoint = await receiver.listening();
     const image = await slowImage(directory);
     const connect = ["--connect", endpoint, "--json"];
@@ -411,18 +411,18 @@ for (const side of ["sender", "receiver"] as const) {
 }
 
 test("examples/receiver: a Unix socket is free again after success, failure and kill -9", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image");
   await Bun.write(image, makeImage(MIB));
-  const socket = directory.join("socket");
-  const receiver = (): ExampleProgram => startReceiver(directory.join("copy"), `unix:${socket}`);
+  const socket = directory.file("socket");
+  const receiver = (): ExampleProgram => startReceiver(directory.file("copy"), `unix:${socket}`);
   for (const end of ["success", "SIGINT", "SIGKILL", "success"] as const) {
     await using first = receiver();
     expect(await first.listening()).toBe(`unix:${socket}`);
     // While one listens, another one neither can nor disturbs it.
     const second = await runExample(
       "receiver",
-      words(`--listen unix:${socket} --output ${directory.join("other")}`),
+      words(`--listen unix:${socket} --output ${directory.file("other")}`),
     );
     expect(second.status).toBe(1);
     expect(second.stderr).toContain("EADDRINUSE");
@@ -439,12 +439,12 @@ test("examples/receiver: a Unix socket is free again after success, failure and 
 });
 
 test("examples/receiver: is usable again right after a transfer on the same port", async () => {
-  await using directory = await TestDirectory.make();
-  const image = directory.join("image");
+  using directory = new TemporaryFolder();
+  const image = directory.file("image");
   await Bun.write(image, makeImage(MIB));
   let endpoint = "127.0.0.1:0";
   for (const name of ["one", "two"]) {
-    await using receiver = startReceiver(directory.join(name), endpoint);
+    await using receiver = startReceiver(directory.file(name), endpoint);
     endpoint = await receiver.listening();
     const sender = await runExample("sender", [
       "--connect",
@@ -454,7 +454,7 @@ test("examples/receiver: is usable again right after a transfer on the same port
     ]);
     expect([sender.status, (await receiver.end()).status]).toEqual([0, 0]);
     expect(sender.stdout).toMatch(/^memory .*\nwire .*\npages .*\nchannel 0 .*\nchannel 1 .*\n$/);
-    expect(await filesEqual(image, directory.join(name))).toBe(true);
+    expect(await filesEqual(image, directory.file(name))).toBe(true);
   }
 });
 

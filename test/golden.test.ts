@@ -3,7 +3,7 @@ import { createConnection, type Socket } from "node:net";
 import { join } from "node:path";
 import { listen, type CompressionMethod, type Receiver } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
-import { testTimeouts } from "./kit/transfer.ts";
+import { testTimeouts } from "./kit/limits.ts";
 
 const folder = join(import.meta.dir, "golden");
 

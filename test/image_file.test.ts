@@ -3,16 +3,17 @@ import { open, readdir, readlink, stat, symlink, truncate } from "node:fs/promis
 import { array, assert, asyncProperty, constantFrom, nat, record } from "fast-check";
 import { ImageReader } from "../lib/memory/image_file.ts";
 import { CancelledError, RamBlock } from "../mod.ts";
-import { filesEqual, makeImage, TestDirectory } from "./kit/example_program.ts";
+import { filesEqual, makeImage } from "./kit/example_program.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { outputOf } from "./setup/command.ts";
 
 const MIB = 1 << 20;
 
 test("RamBlock.fromFile() and toFile() keep every byte, whatever is data and whatever is hole", async () => {
-  await using directory = await TestDirectory.make();
-  const source = directory.join("source");
-  const copy = directory.join("copy");
+  using directory = new TemporaryFolder();
+  const source = directory.file("source");
+  const copy = directory.file("copy");
   const pageSizes = constantFrom(4096, 8192, 16_384, 65_536);
   const writes = array(record({ page: nat(2063), value: nat(255) }), { maxLength: 20 });
   await assert(
@@ -41,9 +42,9 @@ test("RamBlock.fromFile() and toFile() keep every byte, whatever is data and wha
 });
 
 test("RamBlock.fromFile() reads a file across segments, past 1 GiB, without touching its holes", async () => {
-  await using directory = await TestDirectory.make();
-  const source = directory.join("large");
-  const copy = directory.join("copy");
+  using directory = new TemporaryFolder();
+  const source = directory.file("large");
+  const copy = directory.file("copy");
   const border = 1024 * MIB;
   {
     await using file = await open(source, "w");
@@ -64,26 +65,26 @@ test("RamBlock.fromFile() reads a file across segments, past 1 GiB, without touc
 });
 
 test("RamBlock.fromFile() rejects what is no image", async () => {
-  await using directory = await TestDirectory.make();
-  await Bun.write(directory.join("odd"), "x".repeat(4097));
-  await Bun.write(directory.join("empty"), "");
-  await outputOf(["mkfifo", directory.join("pipe")]);
+  using directory = new TemporaryFolder();
+  await Bun.write(directory.file("odd"), "x".repeat(4097));
+  await Bun.write(directory.file("empty"), "");
+  await outputOf(["mkfifo", directory.file("pipe")]);
   for (const name of ["odd", "empty"]) {
-    expect(RamBlock.fromFile("a", directory.join(name))).rejects.toThrow(RangeError);
+    await expect(RamBlock.fromFile("a", directory.file(name))).rejects.toThrow(RangeError);
   }
   for (const [name, code] of [
     ["missing", "ERR_MULTIFD_SYSTEM"],
     ["pipe", "ERR_MULTIFD_IMAGE"],
     ["", "ERR_MULTIFD_IMAGE"],
   ] as const) {
-    const error = await rejectionOf(RamBlock.fromFile("a", directory.join(name)));
+    const error = await rejectionOf(RamBlock.fromFile("a", directory.file(name)));
     expect(error.code).toBe(code);
   }
 });
 
 test("RamBlock.fromFile() notices a file that becomes shorter", async () => {
-  await using directory = await TestDirectory.make();
-  const path = directory.join("shrinking");
+  using directory = new TemporaryFolder();
+  const path = directory.file("shrinking");
   await Bun.write(path, makeImage(64 * MIB));
   await using image = await ImageReader.open(path);
   await truncate(path, 9 * MIB);
@@ -93,9 +94,9 @@ test("RamBlock.fromFile() notices a file that becomes shorter", async () => {
 });
 
 test("RamBlock.toFile() replaces a file only when all is written, through links too", async () => {
-  await using directory = await TestDirectory.make();
-  const file = directory.join("file");
-  const link = directory.join("link");
+  using directory = new TemporaryFolder();
+  const file = directory.file("file");
+  const link = directory.file("link");
   await Bun.write(file, "older");
   await symlink("file", link);
   const block = RamBlock.allocate("pc.ram", MIB);
@@ -114,22 +115,22 @@ test("RamBlock.toFile() replaces a file only when all is written, through links 
 });
 
 test("RamBlock.toFile() never takes the place of a directory or a device", async () => {
-  await using directory = await TestDirectory.make();
+  using directory = new TemporaryFolder();
   const block = RamBlock.allocate("pc.ram", 4096);
   for (const path of [directory.path, "/dev/null"]) {
     expect((await rejectionOf(block.toFile(path))).code).toBe("ERR_MULTIFD_IMAGE");
   }
-  const missing = await rejectionOf(block.toFile(directory.join("no", "file")));
+  const missing = await rejectionOf(block.toFile(directory.file("no", "file")));
   expect(missing.errno).toBe("ENOENT");
   expect(await readdir(directory.path)).toEqual([]);
 });
 
 test("RamBlock.toFile() is cancelled between chunks and leaves nothing behind", async () => {
-  await using directory = await TestDirectory.make();
+  using directory = new TemporaryFolder();
   const block = RamBlock.allocate("pc.ram", 256 * MIB);
   for (const view of block.views()) view.fill(1);
   const controller = new AbortController();
-  const saving = rejectionOf(block.toFile(directory.join("image"), { signal: controller.signal }));
+  const saving = rejectionOf(block.toFile(directory.file("image"), { signal: controller.signal }));
   while ((await readdir(directory.path)).length === 0) await Bun.sleep(1);
   controller.abort(new Error("SIGINT"));
   expect((await saving).message).toContain("cancelled (SIGINT)");

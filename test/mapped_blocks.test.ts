@@ -28,7 +28,7 @@ test.skipIf(!existsSync(sharedFolder))(
       const { fillBlock } = await import('./test/kit/page_content.ts');
       using block = RamBlock.map("pc.ram", ${JSON.stringify(from.path)}, { writable: true });
       fillBlock(block, 8);`;
-    expect((await runCommand([bun, "-e", program])).code).toBe(0);
+    expect((await runCommand([bun, "-e", program])).status).toBe(0);
     const expected = RamBlock.allocate("pc.ram", pages * 4096);
     fillBlock(expected, 8);
     {

@@ -2,10 +2,10 @@ import { expect, test } from "bun:test";
 import { addressOf, Arena, viewOfMemory } from "../ffi/arena.ts";
 import { errnoName, openFile, unwrap } from "../ffi/libc.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
-import { temporaryFolder } from "./kit/transfer.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 test("native structs keep their addresses in hot loops of 150000 rounds, with collections between", async () => {
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   const result = await fixtureResult("hot_loops", [`${folder.path}/socket`]);
   expect(result).toMatchObject({ rounds: 150_000, wrong: { arena: 0, socket: 0, zstd: 0 } });
 }, 90_000);

@@ -5,10 +5,10 @@
 import { afterAll, beforeAll, expect, test } from "bun:test";
 import { cp, mkdir, readdir, rename, symlink } from "node:fs/promises";
 import { join } from "node:path";
-import { TestDirectory } from "./kit/example_program.ts";
+import { LimitMs } from "./kit/limits.ts";
+import { runCommand, type ProgramEnd } from "./kit/subprocess.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
-
-const LIMIT_MS = 60_000;
 
 /** Sender and receiver with all kinds of workers, on one event loop. */
 const PROGRAM = `
@@ -27,46 +27,42 @@ for (const compression of ["none", "zlib", "zstd"] as const) {
 }
 `;
 
-const EXPECTED = { status: 0, stdout: "none equal\nzlib equal\nzstd equal\n", stderr: "" };
+const EXPECTED = {
+  status: 0,
+  killed: false,
+  stdout: "none equal\nzlib equal\nzstd equal\n",
+  stderr: "",
+};
 
-let directory: TestDirectory;
+let directory: TemporaryFolder;
 
-async function runIn(cwd: string, command: string[]) {
-  const child = Bun.spawn(command, {
-    cwd,
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: LIMIT_MS,
-    killSignal: "SIGKILL",
-  });
-  const [stdout, stderr] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  return { status: await child.exited, stdout, stderr };
+function runIn(cwd: string, command: readonly string[]): Promise<ProgramEnd> {
+  return runCommand(command, { cwd });
 }
 
 /** Packs the library, installs it in a project elsewhere, and puts the program there. */
 beforeAll(async () => {
-  directory = await TestDirectory.make();
-  const destination = directory.join("packed");
+  directory = new TemporaryFolder();
+  const destination = directory.file("packed");
   await mkdir(destination);
   const pack = [bun, "pm", "pack", "--destination", destination];
   expect(await runIn(repositoryRoot, pack)).toMatchObject({ status: 0 });
   const [tarball = ""] = await readdir(destination);
 
-  const project = directory.join("project");
+  const project = directory.file("project");
   await mkdir(project);
   await Bun.write(join(project, "package.json"), '{ "name": "user", "type": "module" }');
   const add = [bun, "add", "--offline", join(destination, tarball)];
   expect(await runIn(project, add)).toMatchObject({ status: 0 });
   await Bun.write(join(project, "program.ts"), PROGRAM);
-}, LIMIT_MS);
+}, LimitMs.fixture);
 
 afterAll(async () => {
-  await directory[Symbol.asyncDispose]();
+  directory[Symbol.dispose]();
 });
 
 test("multifd/package holds what it needs and no more", async () => {
-  const installed = directory.join("project", "node_modules", "multifd");
+  const installed = directory.file("project", "node_modules", "multifd");
   const names = (await readdir(installed)).filter((name) => !name.startsWith(".")).toSorted();
   const expected = ["CHANGELOG.md", "LICENSE", "README.md", "docs", "ffi", "lib", "mod.ts"];
   expect(names).toEqual([...expected, "package.json", "types"]);
@@ -86,7 +82,7 @@ test("multifd/package holds what it needs and no more", async () => {
 test(
   "multifd/package has types that pass with the options of bun init",
   async () => {
-    const project = directory.join("project");
+    const project = directory.file("project");
     const compilerOptions = {
       lib: ["ESNext"],
       target: "ESNext",
@@ -112,54 +108,54 @@ test(
     expect(stdout + stderr).toContain("No type errors in 1 file");
     expect(status).toBe(0);
   },
-  LIMIT_MS,
+  LimitMs.fixture,
 );
 
 test(
   "multifd/package transfers when installed as a dependency",
   async () => {
-    expect(await runIn(directory.join("project"), [bun, "program.ts"])).toEqual(EXPECTED);
+    expect(await runIn(directory.file("project"), [bun, "program.ts"])).toEqual(EXPECTED);
   },
-  LIMIT_MS,
+  LimitMs.fixture,
 );
 
 test(
   "multifd/bundle transfers from one file of bun build, with nothing beside it",
   async () => {
-    const project = directory.join("project");
-    const alone = directory.join("bundle");
+    const project = directory.file("project");
+    const alone = directory.file("bundle");
     await mkdir(alone);
     const build = [bun, "build", "program.ts", "--target=bun", "--outfile=bundle.js"];
     expect(await runIn(project, build)).toMatchObject({ status: 0 });
     await rename(join(project, "bundle.js"), join(alone, "bundle.js"));
     expect(await runIn(alone, [bun, "bundle.js"])).toEqual(EXPECTED);
   },
-  LIMIT_MS,
+  LimitMs.fixture,
 );
 
 test(
   "multifd/bundle transfers from a minified folder with several entries",
   async () => {
-    const project = directory.join("project");
+    const project = directory.file("project");
     await cp(join(project, "program.ts"), join(project, "other.ts"));
-    const outdir = directory.join("split");
+    const outdir = directory.file("split");
     const options = ["--target=bun", "--splitting", "--minify", `--outdir=${outdir}`];
     const build = [bun, "build", "program.ts", "other.ts", ...options];
     expect(await runIn(project, build)).toMatchObject({ status: 0 });
     expect(await runIn(outdir, [bun, "other.js"])).toEqual(EXPECTED);
   },
-  LIMIT_MS,
+  LimitMs.fixture,
 );
 
 test(
   "multifd/compiled transfers from a binary of bun build --compile",
   async () => {
-    const alone = directory.join("compiled");
+    const alone = directory.file("compiled");
     await mkdir(alone);
     const binary = join(alone, "program");
     const build = [bun, "build", "program.ts", "--compile", `--outfile=${binary}`];
-    expect(await runIn(directory.join("project"), build)).toMatchObject({ status: 0 });
+    expect(await runIn(directory.file("project"), build)).toMatchObject({ status: 0 });
     expect(await runIn(alone, [binary])).toEqual(EXPECTED);
   },
-  LIMIT_MS,
+  LimitMs.fixture,
 );

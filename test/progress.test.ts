@@ -4,7 +4,8 @@ import { array, assert, nat, property, record } from "fast-check";
 import type { Statistics } from "../mod.ts";
 import { ProgressMeter, progressLine } from "../examples/progress.ts";
 import { formatBytes, formatSeconds } from "../examples/units.ts";
-import { ExampleProgram, makeImage, TestDirectory } from "./kit/example_program.ts";
+import { ExampleProgram, makeImage } from "./kit/example_program.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
 
 const MIB = 1 << 20;
@@ -85,13 +86,13 @@ test("formatBytes() and formatSeconds() change units where people would", () => 
 for (const cancelled of [false, true]) {
   const name = cancelled ? "restores the terminal after SIGINT" : "shows a bar on a terminal";
   test(`examples/sender: ${name}`, async () => {
-    await using directory = await TestDirectory.make();
-    const image = directory.join("image");
+    using directory = new TemporaryFolder();
+    const image = directory.file("image");
     await Bun.write(image, makeImage(MIB));
     await truncate(image, 4 * MIB);
     await using receiver = new ExampleProgram(
       "receiver",
-      ["--listen", "127.0.0.1:0", "--json", "--output"].concat(directory.join("copy")),
+      ["--listen", "127.0.0.1:0", "--json", "--output"].concat(directory.file("copy")),
     );
     const endpoint = await receiver.listening();
     const decoder = new TextDecoder();

@@ -16,7 +16,8 @@ import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { handshake, mainStream, packet, RawSource, rawBlock, syncPacket } from "./kit/raw_peer.ts";
 import { expectReleased, resourcesNow, settledResources } from "./kit/resources.ts";
 import { until } from "./kit/threads.ts";
-import { temporaryFolder, transfer } from "./kit/transfer.ts";
+import { transfer } from "./kit/transfer.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { bun, repositoryRoot } from "./setup/command.ts";
 
 /** For failures that need no limit: a busy machine must not run into one before. */
@@ -631,7 +632,7 @@ test("Receiver tells the source that its data could not be used", async () => {
 });
 
 test("listen() fails at once on a port or socket that is in use, and the first one goes on", async () => {
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   for (const endpoint of ["127.0.0.1:0", "[::1]:0", `unix:${folder.path}/socket`]) {
     await using receiver = await listen({ endpoint, channels: 1, timeouts });
     const before = await settledResources();
@@ -647,7 +648,7 @@ test("listen() fails at once on a port or socket that is in use, and the first o
 });
 
 test("listen() can use an endpoint again as soon as its receiver has ended", async () => {
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   for (const endpoint of ["127.0.0.1:0", `unix:${folder.path}/socket`]) {
     let again = endpoint;
     for (let round = 0; round < 3; round++) {

@@ -13,19 +13,19 @@ import {
 } from "../mod.ts";
 import { encodeFullSection } from "../lib/wire/main_stream_writer.ts";
 import { rejectionOf } from "./kit/errors.ts";
-import { TestDirectory } from "./kit/example_program.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 
 const HEADER_BYTES = 36;
 const UUID = Uint8Array.from({ length: 16 }, (_, index) => index * 17);
-let directory: TestDirectory;
+let directory: TemporaryFolder;
 
 beforeAll(async () => {
-  directory = await TestDirectory.make();
+  directory = new TemporaryFolder();
 });
 
 afterAll(async () => {
-  await directory[Symbol.asyncDispose]();
+  directory[Symbol.dispose]();
 });
 
 function contentOf(blocks: readonly RamBlock[]): RecordingContent {
@@ -87,7 +87,7 @@ function filledBlocks(): RamBlock[] {
 test("writeRecording() and Recording.open() keep RAM, device state and everything else", async () => {
   const blocks = filledBlocks();
   const content = contentOf(blocks);
-  const path = directory.join("whole.rec");
+  const path = directory.file("whole.rec");
   const metadata = await writeRecording(path, content);
   using recording = await Recording.open(path);
   expect(recording.metadata).toEqual(metadata);
@@ -108,7 +108,7 @@ test("writeRecording() and Recording.open() keep RAM, device state and everythin
 test("writeRecording() makes holes of zero pages", async () => {
   const block = RamBlock.allocate("pc.ram", 256 << 20);
   block.view(200 << 20, 4096).fill(1);
-  const path = directory.join("sparse.rec");
+  const path = directory.file("sparse.rec");
   await writeRecording(path, contentOf([block]));
   const { blocks: sectors, size } = await Bun.file(path).stat();
   expect(size).toBeGreaterThan(256 << 20);
@@ -116,8 +116,8 @@ test("writeRecording() makes holes of zero pages", async () => {
 });
 
 test("writeRecording() leaves nothing behind when it is cancelled, and keeps the older file", async () => {
-  await using folder = await TestDirectory.make();
-  const path = folder.join("vm.rec");
+  using folder = new TemporaryFolder();
+  const path = folder.file("vm.rec");
   await Bun.write(path, "an older one");
   const controller = new AbortController();
   controller.abort(new Error("not today"));
@@ -131,7 +131,7 @@ test("writeRecording() leaves nothing behind when it is cancelled, and keeps the
 
 /** Writes `bytes` and opens them; undefined when the recording is taken. */
 async function refusal(bytes: Uint8Array): Promise<MultifdError | undefined> {
-  const path = directory.join("changed.rec");
+  const path = directory.file("changed.rec");
   await Bun.write(path, bytes);
   try {
     (await Recording.open(path))[Symbol.dispose]();
@@ -143,7 +143,7 @@ async function refusal(bytes: Uint8Array): Promise<MultifdError | undefined> {
 }
 
 async function soundRecording(): Promise<Uint8Array> {
-  const path = directory.join("sound.rec");
+  const path = directory.file("sound.rec");
   await writeRecording(path, contentOf([RamBlock.allocate("pc.ram", 4096)]));
   return Bun.file(path).bytes();
 }

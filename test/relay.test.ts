@@ -19,7 +19,8 @@ import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
 import { handshake, mainStream, RawSource } from "./kit/raw_peer.ts";
 import { until } from "./kit/threads.ts";
-import { temporaryFolder, testTimeouts } from "./kit/transfer.ts";
+import { testTimeouts } from "./kit/limits.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 interface Chain {
   readonly from?: { channels: number; compression: CompressionMethod };
@@ -154,7 +155,7 @@ test("relay: memory that changes all the time arrives as it was in the last, qui
 });
 
 test("relay: any number of channels, Unix sockets, no return path", async () => {
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   const block = filled("pc.ram", 400, 9);
   const receiver = await through({
     from: { channels: 5, compression: "none" },

@@ -15,7 +15,8 @@ import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RawDestination, shut, type RawDestinationOptions } from "./kit/raw_destination.ts";
 import { expectReleased, resourcesNow } from "./kit/resources.ts";
-import { temporaryFolder, transfer } from "./kit/transfer.ts";
+import { transfer } from "./kit/transfer.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 /** For failures that need no limit: a busy machine must not run into one before. */
 const timeouts = { connectMs: 15_000, idleMs: 15_000, stallMs: 15_000 } as const;
@@ -187,7 +188,7 @@ test("connect() rejects when nobody listens, with the reason and the address", a
     phase: "connect",
     message: `Cannot connect to 127.0.0.1:${port}: ECONNREFUSED`,
   });
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   const missing = await rejectionOf(
     connect({ endpoint: `unix:${folder.path}/socket`, blocks: [large], timeouts }),
   );
@@ -208,7 +209,7 @@ function fullListener(endpoint: string): Disposable & { readonly endpoint: strin
 }
 
 test("connect() rejects when a listener lets nobody in within the limit", async () => {
-  using folder = temporaryFolder();
+  using folder = new TemporaryFolder();
   for (const endpoint of ["127.0.0.1:0", `unix:${folder.path}/socket`]) {
     const before = resourcesNow();
     {

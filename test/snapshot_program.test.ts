@@ -1,14 +1,14 @@
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { createMappedRamFile, openMappedRamFile, RamBlock, Recording } from "../mod.ts";
-import { runExample, type ProgramEnd } from "./kit/example_program.ts";
+import { runExample, type ExampleEnd } from "./kit/example_program.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
 const PAGE = 4096;
 
-function snapshot(...args: readonly string[]): Promise<ProgramEnd> {
+function snapshot(...args: readonly string[]): Promise<ExampleEnd> {
   return runExample("snapshot", [...args, "--json"]);
 }
 
@@ -108,7 +108,7 @@ test("examples/snapshot convert goes through every format and back without a cha
   const path = (name: string): string => folder.file(name);
   const [ram, rom] = twoBlocks();
   await save(path("a.snap"), [ram, rom]);
-  const convert = async (...args: readonly string[]): Promise<ProgramEnd> => {
+  const convert = async (...args: readonly string[]): Promise<ExampleEnd> => {
     const end = await snapshot("convert", ...args);
     expect([end.status, end.stderr]).toEqual([0, ""]);
     return end;

@@ -14,7 +14,7 @@ import { handshake, packet, RawSource, syncPacket } from "./kit/raw_peer.ts";
 import { RawDestination } from "./kit/raw_destination.ts";
 import { tableOf } from "./kit/table_blocks.ts";
 import { until } from "./kit/threads.ts";
-import { testTimeouts } from "./kit/transfer.ts";
+import { testTimeouts } from "./kit/limits.ts";
 
 const join = (...parts: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
 

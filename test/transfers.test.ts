@@ -9,7 +9,9 @@ import {
 } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
-import { temporaryFolder, testTimeouts, transfer } from "./kit/transfer.ts";
+import { transfer } from "./kit/transfer.ts";
+import { testTimeouts } from "./kit/limits.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 /** Blocks of odd lengths: less than a packet, a few packets, a packet and a page. */
 function oddBlocks(pageSize = 4096): RamBlock[] {
@@ -49,7 +51,7 @@ for (const compression of methods) {
       turn++;
       const path = [transport, compression, channels, zeroPageDetection, syncMode, pageSize];
       test(`multifd/${path.join("/")}`, async () => {
-        using folder = temporaryFolder();
+        using folder = new TemporaryFolder();
         const endpoint = {
           tcp: "127.0.0.1:0",
           tcp6: "[::1]:0",

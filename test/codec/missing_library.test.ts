@@ -3,8 +3,10 @@
  * in a process of its own, since a library that was opened once stays.
  */
 import { expect, test } from "bun:test";
+import { LimitMs } from "../kit/limits.ts";
+import { runCommand } from "../kit/subprocess.ts";
+import { bun } from "../setup/command.ts";
 
-const limitMs = 20_000;
 const nowhere = "/nonexistent/library.so";
 
 /** Resolves a compression with these libraries missing; what was chosen, or the error. */
@@ -22,13 +24,11 @@ async function resolveWithout(variables: readonly string[], compression: unknown
       console.log(error.name + " " + error.code + " " + error.message);
     }
   `;
-  const child = Bun.spawn([process.execPath, "-e", code], {
-    cwd: new URL("../..", import.meta.url).pathname,
-    env: { ...process.env, ...Object.fromEntries(variables.map((name) => [name, nowhere])) },
-    stdout: "pipe",
-    timeout: limitMs,
+  const { stdout } = await runCommand([bun, "-e", code], {
+    env: Object.fromEntries(variables.map((name) => [name, nowhere])),
+    timeoutMs: LimitMs.program,
   });
-  return (await child.stdout.text()).trim();
+  return stdout.trim();
 }
 
 const ISAL = "MULTIFD_LIBISAL";
@@ -41,13 +41,9 @@ for (const [compression, missing, chosen] of [
   ["uadk", [ISAL, LIBDEFLATE], "libz libz"],
   ["qatzip", [ISAL, LIBDEFLATE], "libz libz"],
 ] as const) {
-  test(
-    `codec/${compression}: without ${missing.join(", ")} the next engine is taken`,
-    async () => {
-      expect(await resolveWithout(missing, compression)).toBe(chosen);
-    },
-    limitMs,
-  );
+  test(`codec/${compression}: without ${missing.join(", ")} the next engine is taken`, async () => {
+    expect(await resolveWithout(missing, compression)).toBe(chosen);
+  });
 }
 
 for (const [compression, missing, packages] of [
@@ -56,13 +52,9 @@ for (const [compression, missing, packages] of [
   [{ method: "qpl", engine: "libqpl" }, [QPL], ["libqpl1", QPL]],
   ["zlib", [ISAL, "MULTIFD_LIBZ"], ["libisal2", "zlib1g"]],
 ] as const) {
-  test(
-    `codec/${JSON.stringify(compression)}: without ${missing.join(", ")} the error names the package`,
-    async () => {
-      const answer = await resolveWithout(missing, compression);
-      expect(answer).toStartWith("MissingLibraryError ERR_MULTIFD_LIBRARY Cannot open ");
-      for (const name of [...packages, nowhere]) expect(answer).toContain(name);
-    },
-    limitMs,
-  );
+  test(`codec/${JSON.stringify(compression)}: without ${missing.join(", ")} the error names the package`, async () => {
+    const answer = await resolveWithout(missing, compression);
+    expect(answer).toStartWith("MissingLibraryError ERR_MULTIFD_LIBRARY Cannot open ");
+    for (const name of [...packages, nowhere]) expect(answer).toContain(name);
+  });
 }

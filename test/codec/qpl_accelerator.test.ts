@@ -3,55 +3,46 @@
  * us and the real one plays it.
  */
 import { afterAll, beforeAll, expect, test } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
-
 import { capabilities } from "../../mod.ts";
+import { LimitMs } from "../kit/limits.ts";
+import { runCommand } from "../kit/subprocess.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
+import { bun } from "../setup/command.ts";
 
 const real = capabilities().libraries.find(({ name }) => name === "libqpl");
 const missing = real?.available !== true ? "libqpl" : Bun.which("gcc") === null ? "gcc" : undefined;
 const accelerated = test.skipIf(missing !== undefined);
 const without = missing === undefined ? "" : ` (needs ${missing})`;
-const limitMs = 30_000;
 
 interface RoundTrip {
   readonly result: unknown;
   readonly counts: Record<string, number>;
 }
 
-let folder = "";
+let folder: TemporaryFolder;
 
 beforeAll(async () => {
-  folder = await mkdtemp(join(tmpdir(), "multifd-accelerator-"));
+  folder = new TemporaryFolder();
   if (missing !== undefined) return;
   const source = new URL("fake_accelerator.c", import.meta.url).pathname;
-  const library = join(folder, "libqpl.so.1");
-  const gcc = Bun.spawn(["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"]);
-  if ((await gcc.exited) !== 0) throw new Error("gcc cannot build fake_accelerator.c");
+  const library = folder.file("libqpl.so.1");
+  const gcc = ["gcc", "-shared", "-fPIC", "-O1", "-o", library, source, "-ldl"];
+  expect(await runCommand(gcc, { timeoutMs: LimitMs.program })).toMatchObject({ status: 0 });
 });
 
-afterAll(() => rm(folder, { recursive: true, force: true }));
+afterAll(() => folder[Symbol.dispose]());
 
 async function roundTrip(...args: string[]): Promise<RoundTrip> {
   const program = new URL("qpl_round_trip.ts", import.meta.url).pathname;
-  const child = Bun.spawn([process.execPath, program, ...args], {
-    env: {
-      ...process.env,
-      MULTIFD_LIBQPL: join(folder, "libqpl.so.1"),
-      REAL_LIBQPL: real?.path ?? "",
-    },
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "pipe",
-    timeout: limitMs,
+  const end = await runCommand([bun, program, ...args], {
+    env: { MULTIFD_LIBQPL: folder.file("libqpl.so.1"), REAL_LIBQPL: real?.path ?? "" },
+    timeoutMs: LimitMs.program,
   });
-  const [output, complaints] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  expect({ status: await child.exited, complaints }).toMatchObject({ status: 0 });
+  expect(end).toMatchObject({ status: 0 });
   const counts: Record<string, number> = {};
-  for (const [, word = "", count] of complaints.matchAll(/(\w+) (\d+)/g))
+  for (const [, word = "", count] of end.stderr.matchAll(/(\w+) (\d+)/g))
     counts[word] = Number(count);
-  return { result: JSON.parse(output) as unknown, counts };
+  return { result: JSON.parse(end.stdout) as unknown, counts };
 }
 
 accelerated(
@@ -65,7 +56,6 @@ accelerated(
     expect(counts["waited"]).toBe(counts["submitted"] ?? -1);
     expect(counts["left"]).toBe(0);
   },
-  limitMs,
 );
 
 accelerated(
@@ -75,5 +65,4 @@ accelerated(
     expect(result).toMatchObject({ equal: false, error: "CodecError" });
     expect(counts["left"]).toBe(0);
   },
-  limitMs,
 );

@@ -24,7 +24,7 @@ for (const target of fuzzTargets) {
 test("fuzz.ts runs for as long as it is told and reports every target", async () => {
   const result = await runCommand([bun, "test/fuzz.ts", "--seconds", "2"]);
   expect(result.stderr).toBe("");
-  expect(result.code).toBe(0);
+  expect(result.status).toBe(0);
   expect(result.stdout.trim().split("\n")).toHaveLength(fuzzTargets.length);
-  expect((await runCommand([bun, "test/fuzz.ts", "--seconds", "no"])).code).toBe(2);
+  expect((await runCommand([bun, "test/fuzz.ts", "--seconds", "no"])).status).toBe(2);
 });

@@ -1,9 +1,8 @@
 /** Several threads that write at random to one buffer, as a guest would. */
 import { Worker } from "node:worker_threads";
 import { PageBitmap } from "../../mod.ts";
+import { LimitMs } from "./limits.ts";
 import { WriterCommand, type RandomWriterStart } from "./random_writer.ts";
-
-const LIMIT_MS = 20_000;
 
 /** What the writers do. */
 export interface RandomWritersOptions {
@@ -59,7 +58,7 @@ export class RandomWriters implements AsyncDisposable {
   }
 
   async #until(isDone: () => boolean): Promise<void> {
-    for (const deadline = Date.now() + LIMIT_MS; !isDone();) {
+    for (const deadline = Date.now() + LimitMs.thread; !isDone();) {
       if (Date.now() > deadline) throw new Error("Cannot use writers: they do not obey");
       await Bun.sleep(1);
     }

@@ -1,5 +1,6 @@
 /** What a process holds: threads and descriptors, as the kernel counts them. */
 import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { LimitMs } from "./limits.ts";
 
 /** Counts at one moment. */
 export interface Resources {
@@ -41,7 +42,10 @@ export async function settledResources(): Promise<Resources> {
  *
  * @throws {Error} naming what is left over after `limitMs`.
  */
-export async function expectReleased(before: Resources, limitMs = 15_000): Promise<void> {
+export async function expectReleased(
+  before: Resources,
+  limitMs: number = LimitMs.release,
+): Promise<void> {
   const deadline = performance.now() + limitMs;
   for (;;) {
     const now = resourcesNow();

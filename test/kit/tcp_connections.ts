@@ -1,8 +1,8 @@
 /** Established TCP connections of this machine, as the kernel lists them. */
 import { readFileSync } from "node:fs";
+import { LimitMs } from "./limits.ts";
 
 const ESTABLISHED = "01";
-const LIMIT_MS = 30_000;
 
 /** How many connections the listener of an IPv4 `host:port` has accepted or is about to. */
 function connectionsTo(endpoint: string): number {
@@ -16,7 +16,7 @@ function connectionsTo(endpoint: string): number {
 
 /** Waits until so many connections lead to `endpoint`: how long processes need to start varies. */
 export async function untilConnected(endpoint: string, connections: number): Promise<void> {
-  const deadline = performance.now() + LIMIT_MS;
+  const deadline = performance.now() + LimitMs.migration;
   while (connectionsTo(endpoint) < connections) {
     if (performance.now() > deadline) {
       throw new Error(`There are ${connectionsTo(endpoint)} connections to ${endpoint}`);

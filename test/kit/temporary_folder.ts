@@ -13,8 +13,8 @@ export class TemporaryFolder implements Disposable {
   }
 
   /** Path of a file in the folder. */
-  file(name: string): string {
-    return join(this.path, name);
+  file(...names: readonly string[]): string {
+    return join(this.path, ...names);
   }
 
   [Symbol.dispose](): void {

@@ -5,6 +5,7 @@
  * @module
  */
 import { Worker } from "node:worker_threads";
+import { LimitMs } from "./limits.ts";
 
 /** A thread of `test/fixtures/<file>.ts`; disposing ends it whatever it does. */
 export class TestThread implements AsyncDisposable {
@@ -23,7 +24,7 @@ export class TestThread implements AsyncDisposable {
   }
 
   /** What the thread posts at its end. */
-  async result(limitMs = 20_000): Promise<unknown> {
+  async result(limitMs: number = LimitMs.thread): Promise<unknown> {
     const { promise: late, reject } = Promise.withResolvers<never>();
     const timer = setTimeout(() => reject(new Error(`No result within ${limitMs} ms`)), limitMs);
     try {
@@ -42,7 +43,7 @@ export class TestThread implements AsyncDisposable {
 export async function until(
   what: string,
   condition: () => boolean,
-  limitMs = 10_000,
+  limitMs: number = LimitMs.condition,
 ): Promise<void> {
   const deadline = performance.now() + limitMs;
   while (!condition()) {

@@ -1,7 +1,4 @@
 /** One migration between a receiver and a sender in this process, over a real socket. */
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import {
   connect,
   listen,
@@ -12,6 +9,7 @@ import {
   type Sender,
   type Statistics,
 } from "../../mod.ts";
+import { testTimeouts } from "./limits.ts";
 
 /** What both ends say at the end. */
 export interface TransferResult {
@@ -29,9 +27,6 @@ export interface TransferOptions {
   /** What is sent; default everything once. */
   readonly send?: (sender: Sender, receiver: Receiver) => Promise<void>;
 }
-
-/** Limits that let a test fail instead of hang. */
-export const testTimeouts = { connectMs: 10_000, idleMs: 20_000, stallMs: 10_000 } as const;
 
 /** Sends, completes both ends and releases them. */
 export async function transfer(options: TransferOptions): Promise<TransferResult> {
@@ -51,10 +46,4 @@ export async function transfer(options: TransferOptions): Promise<TransferResult
   await send(sender, receiver);
   const [sent, received] = await Promise.all([sender.complete(), receiver.complete()]);
   return { sent, received, blocks: receiver.blocks };
-}
-
-/** A folder that is removed at the end. */
-export function temporaryFolder(): Disposable & { readonly path: string } {
-  const path = mkdtempSync(join(tmpdir(), "multifd-test-"));
-  return { path, [Symbol.dispose]: () => rmSync(path, { recursive: true, force: true }) };
 }
