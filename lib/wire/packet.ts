@@ -158,7 +158,7 @@ export class RamPacketDecoder {
   normalPages = 0;
   /** Pages that are all zero; the entries of `pages` that follow. */
   zeroPages = 0;
-  /** Bytes of payload behind the packet. */
+  /** Bytes of payload behind the packet; 0 without normal pages, whatever the packet says. */
   payloadBytes = 0;
   /** Sequence number, for diagnostics only. */
   packetNumber = 0;
@@ -208,8 +208,10 @@ export class RamPacketDecoder {
         `${zero} zero pages announced, at most ${pagesAlloc - normal} fit`,
       );
     }
-    const payloadBytes = view.getUint32(NEXT_PACKET_SIZE_AT);
-    this.#checkPayload(payloadBytes, normal, flags & PacketFlag.METHOD_MASK, normal + zero > 0);
+    // Senders up to QEMU 8.2 leave the size of the packet before in one without normal pages.
+    const payloadBytes = normal === 0 ? 0 : view.getUint32(NEXT_PACKET_SIZE_AT);
+    if (normal + zero > 0) this.#checkMethod(flags & PacketFlag.METHOD_MASK);
+    if (normal > 0) this.#checkPayload(payloadBytes, normal);
     if (normal + zero > 0) this.#decodePages(blocks, normal + zero);
     this.sync = (flags & PacketFlag.SYNC) !== 0;
     this.normalPages = normal;
@@ -219,23 +221,25 @@ export class RamPacketDecoder {
       view.getUint32(PACKET_NUMBER_AT) * 0x1_0000_0000 + view.getUint32(PACKET_NUMBER_AT + 4);
   }
 
-  #checkPayload(bytes: number, normal: number, methodFlag: number, hasPages: boolean): void {
-    const { pageSize, methodFlag: expectedFlag } = this.#expected;
-    if (hasPages && methodFlag !== expectedFlag) {
+  #checkMethod(methodFlag: number): void {
+    const { methodFlag: expected } = this.#expected;
+    if (methodFlag !== expected) {
       throw packetError(
         "METHOD",
-        `compression flag is 0x${methodFlag.toString(16)}, must be 0x${expectedFlag.toString(16)}`,
+        `compression flag is 0x${methodFlag.toString(16)}, must be 0x${expected.toString(16)}`,
       );
     }
-    if (normal === 0 ? bytes !== 0 : bytes === 0 || bytes > PAYLOAD_BYTES_MAX) {
+  }
+
+  #checkPayload(bytes: number, normal: number): void {
+    const { pageSize, methodFlag } = this.#expected;
+    if (bytes === 0 || bytes > PAYLOAD_BYTES_MAX) {
       throw packetError(
         "NEXT_PACKET_SIZE",
-        normal === 0
-          ? `${bytes} bytes of payload without a normal page, must be 0`
-          : `${bytes} bytes of payload, must be 1 to ${PAYLOAD_BYTES_MAX}`,
+        `${bytes} bytes of payload, must be 1 to ${PAYLOAD_BYTES_MAX}`,
       );
     }
-    if (expectedFlag === 0 && bytes !== normal * pageSize) {
+    if (methodFlag === 0 && bytes !== normal * pageSize) {
       throw packetError(
         "NEXT_PACKET_SIZE",
         `${bytes} bytes of payload for ${normal} pages, must be ${normal * pageSize}`,

@@ -66,12 +66,19 @@ function sized(bytes: Uint8Array, length: number): DataView {
   return new DataView(whole.buffer);
 }
 
+/** As QEMU up to 8.2 sends it: with the payload length of the packet before. */
+function staleSyncPacket(): Uint8Array {
+  const bytes = syncPacket();
+  new DataView(bytes.buffer, bytes.byteOffset).setUint32(20, 8192);
+  return bytes;
+}
+
 function packetTarget(pageSize: number, flag: number): FuzzTarget {
   const head = packet({ normal: [1, 2], zero: [3], methodFlag: flag }).subarray(0, 1344);
   const expected = { pageSize, methodFlag: flag };
   return {
     name: `packet/${pageSize}/${flag}`,
-    seeds: [head, syncPacket()],
+    seeds: [head, syncPacket(), staleSyncPacket()],
     run: (bytes) => {
       const decoder = new RamPacketDecoder(sized(bytes, ramPacketBytes(pageSize)), expected);
       decoder.decode(blocks);

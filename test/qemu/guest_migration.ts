@@ -10,6 +10,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import type { CompressionMethod } from "../../mod.ts";
 import { noteBreakdown, Qemu, type QemuOptions } from "./qemu.ts";
+import type { QemuVersion } from "./qemu_versions.ts";
 import {
   assembleTinyGuest,
   checkCounters,
@@ -27,6 +28,8 @@ const SLOW_START_MS = 30_000; // the machine may be busy
 export interface Side {
   readonly channels: number;
   readonly compression: CompressionMethod;
+  /** Which QEMU. Default: the machine's own. */
+  readonly version?: QemuVersion | undefined;
   /** Default true. */
   readonly returnPath?: boolean | undefined;
   readonly switchoverAck?: boolean | undefined;
@@ -37,6 +40,7 @@ export interface Side {
 /** The machine of a test. */
 export interface GuestMachine {
   readonly machine?: string | undefined;
+  readonly cpu?: string | undefined;
   /** Default 48. */
   readonly memoryMib?: number | undefined;
   readonly uuid?: string | undefined;
@@ -79,7 +83,7 @@ export class GuestTest implements AsyncDisposable {
 
   /** A running guest that has finished its first round, with multifd set up. */
   async startSource(side: Side): Promise<Qemu> {
-    const vm = await Qemu.start({ ...this.machine, name: "source" });
+    const vm = await Qemu.start({ ...this.machine, name: "source", version: side.version });
     await configure(vm, side);
     await vm.waitSerial(/00000001\n/, SLOW_START_MS);
     return vm;
@@ -92,6 +96,7 @@ export class GuestTest implements AsyncDisposable {
       ...machine,
       memoryMib: this.machine.memoryMib,
       name: "target",
+      version: side.version,
       incoming: "defer",
       paused: true,
     });
@@ -143,7 +148,8 @@ export async function configure(vm: Qemu, side: Side): Promise<void> {
   await vm.setCapabilities({
     multifd: true,
     "return-path": side.returnPath ?? true,
-    "switchover-ack": side.switchoverAck ?? false,
+    // Not in QEMU before 8.1, so only where it is asked for.
+    ...(side.switchoverAck === undefined ? {} : { "switchover-ack": side.switchoverAck }),
     "validate-uuid": side.validateUuid ?? false,
   });
   await vm.setParameters({

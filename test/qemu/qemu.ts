@@ -201,7 +201,9 @@ export class Qemu implements AsyncDisposable {
    */
   async migrateIncoming(uri: string, exitOnError = true): Promise<string> {
     this.qmp.dropEvents("MIGRATION");
-    await this.execute("migrate-incoming", { uri, "exit-on-error": exitOnError });
+    // QEMU before 9.1 knows no other way than its default.
+    const option = exitOnError ? {} : { "exit-on-error": false };
+    await this.execute("migrate-incoming", { uri, ...option });
     return (await this.queryMigrate()).listenUri ?? uri;
   }
 

@@ -5,7 +5,8 @@
  */
 
 import { test } from "bun:test";
-import { qemuAvailable, takeBreakdowns } from "./qemu.ts";
+import { takeBreakdowns } from "./qemu.ts";
+import { qemuMissing, type QemuVersion } from "./qemu_versions.ts";
 import { nasmAvailable } from "./tiny_guest.ts";
 
 const TIMEOUT_MS = 240_000;
@@ -19,9 +20,17 @@ const ATTEMPTS_MAX = 3;
  * a failure all the same.
  *
  * @param timeoutMs Limit of the test. Default 240 s: it only ends what hangs, and machines may be busy.
+ * @param versions The QEMUs that it needs. Default: the machine's own.
  */
-export function qemuTest(name: string, body: () => Promise<void>, timeoutMs = TIMEOUT_MS): void {
-  const missing = qemuAvailable() ?? nasmAvailable();
+export function qemuTest(
+  name: string,
+  body: () => Promise<void>,
+  timeoutMs = TIMEOUT_MS,
+  versions: readonly QemuVersion[] = ["10.0"],
+): void {
+  const missing =
+    versions.map((version) => qemuMissing(version)).find((reason) => reason !== null) ??
+    nasmAvailable();
   const title = missing === null ? name : `${name} (${missing})`;
   test.skipIf(missing !== null)(title, () => repeatedly(name, body), timeoutMs);
 }
