@@ -1,4 +1,6 @@
 import { expect, test } from "bun:test";
+import type { Socket } from "node:net";
+import { StreamTail } from "../lib/relay/stream_tail.ts";
 import {
   connect,
   listen,
@@ -17,6 +19,7 @@ import {
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { PONG, RawDestination, shut } from "./kit/raw_destination.ts";
 import { handshake, mainStream, RawSource } from "./kit/raw_peer.ts";
 import { until } from "./kit/threads.ts";
 import { testTimeouts } from "./kit/limits.ts";
@@ -257,4 +260,73 @@ test("relay() keeps a channel's failure as the reason, also before the source ha
   await until("the PONG has come", () => (peer.answers[main]?.length ?? 0) > 0);
   peer.write(channel, new Uint8Array(2000));
   expect(await failure).toMatchObject({ code: "ERR_MULTIFD_PACKET_MAGIC", channel: 0 });
+});
+
+/** What relay and sender end with in front of a destination that answers so to the first bytes. */
+async function failuresBefore(
+  onData: (kind: "main" | "channel", bytes: number, socket: Socket, piece: Buffer) => void,
+  onEnd: (main: Socket) => void = () => {},
+): Promise<{ relayed: MultifdError; sent: MultifdError }> {
+  await using peer = await RawDestination.listen({ pong: false, onData, onEnd });
+  await using relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0", ...plain },
+    connect: { endpoint: peer.endpoint, ...plain },
+    timeouts: testTimeouts,
+  });
+  const relayed = rejectionOf(relaying.complete());
+  const sending = async (): Promise<void> => {
+    await using sender = await connect({
+      ...plain,
+      endpoint: relaying.endpoint,
+      timeouts: testTimeouts,
+      blocks: [filled("pc.ram", 64, 3)],
+    });
+    await sender.send();
+    await sender.complete();
+  };
+  return { sent: await rejectionOf(sending()), relayed: await relayed };
+}
+
+test("relay() passes no confirmation on that comes before all has been sent", async () => {
+  const answer = Buffer.concat([PONG, shut(0)]);
+  const { relayed, sent } = await failuresBefore((kind, bytes, socket, piece) => {
+    if (kind === "main" && bytes === piece.byteLength) socket.write(answer);
+  });
+  expect(relayed).toMatchObject({
+    code: "ERR_MULTIFD_PEER",
+    side: "source",
+    message:
+      "Cannot relay migration: the destination ended the migration before all of it was sent",
+  });
+  expect(sent.code).toMatch(/^ERR_MULTIFD_(CHANNEL|TIMEOUT)/); // and not that it was confirmed
+});
+
+test("relay() passes no confirmation on that is taken back at once", async () => {
+  const { relayed, sent } = await failuresBefore(
+    (kind, bytes, socket, piece) => {
+      if (kind === "main" && bytes === piece.byteLength) socket.write(PONG);
+    },
+    (main) => main.write(Buffer.concat([shut(0), shut(1)])),
+  );
+  expect(relayed.code).toBe("ERR_MULTIFD_STREAM_RETURN_PATH");
+  expect(sent.code).toMatch(/^ERR_MULTIFD_(CHANNEL|TIMEOUT)/);
+});
+
+test("StreamTail knows the end of a stream, also behind more than it holds and in single bytes", () => {
+  const end = mainStream().subarray(mainStream("end").byteLength);
+  const tail = new StreamTail();
+  expect(tail.isComplete).toBe(false);
+  const elsewhere = new StreamTail(tail.buffer);
+  for (const byte of end) {
+    expect(elsewhere.isComplete).toBe(false);
+    tail.append(Uint8Array.of(byte));
+  }
+  expect(elsewhere.isComplete).toBe(true);
+  const chunk = new Uint8Array(65_537).fill(1);
+  for (let bytes = 0; bytes < 70 << 20; bytes += chunk.byteLength) tail.append(chunk);
+  expect(elsewhere.isComplete).toBe(false);
+  tail.append(end);
+  expect(elsewhere.isComplete).toBe(true);
+  tail.append(Uint8Array.of(0));
+  expect(elsewhere.isComplete).toBe(false);
 });

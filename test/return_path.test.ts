@@ -88,3 +88,33 @@ test("awaitSwitchoverAck() throws when the destination ends the migration instea
     expect(error.message).toMatch(/^Cannot switch over: the destination /);
   }
 });
+
+test("requireOpen() reads what is here and throws at any SHUT", () => {
+  const error = thrownBy(() =>
+    new ReturnPathReader(readerOf(hex("0002 0004 00000001  0001 0004 00000000"))).requireOpen(),
+  );
+  expect(error).toBeInstanceOf(PeerError);
+  expect(error.message).toBe(
+    "Cannot send: the destination ended the migration before all of it was sent",
+  );
+});
+
+test("requireEnd() rejects whatever follows SHUT, and takes the end of the connection for one", () => {
+  for (const [rest, code] of [
+    ["", undefined],
+    ["00", "ERR_MULTIFD_STREAM_RETURN_PATH"],
+    ["0001 0004 00000000", "ERR_MULTIFD_STREAM_RETURN_PATH"],
+  ] as const) {
+    const path = new ReturnPathReader(readerOf(hex(`0001 0004 00000000 ${rest}`)));
+    path.awaitShut();
+    if (code === undefined) path.requireEnd();
+    else expect(thrownBy(() => path.requireEnd()).code).toBe(code);
+  }
+});
+
+test("ReturnPathReader rejects an answer or an acknowledgement that comes twice", () => {
+  for (const message of ["0002 0004 00000001", "0007 0000"]) {
+    const path = new ReturnPathReader(readerOf(hex(`${message} ${message} 0001 0004 00000000`)));
+    expect(thrownBy(() => path.awaitShut()).code).toBe("ERR_MULTIFD_STREAM_RETURN_PATH");
+  }
+});

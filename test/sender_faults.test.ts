@@ -1,5 +1,5 @@
 import { beforeAll, expect, test } from "bun:test";
-import { createServer } from "node:net";
+import { createServer, type Socket } from "node:net";
 import { close } from "../ffi/libc.ts";
 import { listenSocket } from "../lib/net/socket.ts";
 import {
@@ -13,7 +13,7 @@ import {
 } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
-import { RawDestination, shut, type RawDestinationOptions } from "./kit/raw_destination.ts";
+import { PONG, RawDestination, shut, type RawDestinationOptions } from "./kit/raw_destination.ts";
 import { expectReleased, resourcesNow } from "./kit/resources.ts";
 import { transfer } from "./kit/transfer.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
@@ -80,6 +80,24 @@ test("a raw destination that keeps to the protocol is enough for a sender", asyn
   const { normalPages } = await sender.complete();
   expect(normalPages).toBe(large.pages);
 });
+
+/** Does something with the main connection when its first bytes arrive. */
+function onFirst(step: (main: Socket) => unknown): NonNullable<RawDestinationOptions["onData"]> {
+  return (kind, bytes, socket, piece) => {
+    if (kind === "main" && bytes === piece.byteLength) step(socket);
+  };
+}
+
+/** Confirms in the middle of the first round, when nothing has ended yet. */
+function confirmsEarly(): RawDestinationOptions {
+  let main: Socket | undefined;
+  return {
+    onData: (kind, bytes, socket, piece) => {
+      if (kind === "main") main ??= socket;
+      else if (bytes > 1_000_000 && bytes - piece.byteLength <= 1_000_000) main?.write(shut(0));
+    },
+  };
+}
 
 const cases: readonly [
   name: string,
@@ -156,6 +174,27 @@ const cases: readonly [
     "the destination ends the migration before it has everything",
     /^ERR_MULTIFD_PEER$/,
     { pong: false, onData: (kind, _, socket) => void (kind === "main" && socket.write(shut(0))) },
+  ],
+  [
+    "the destination confirms as soon as it has answered",
+    /^ERR_MULTIFD_PEER$/,
+    { pong: false, onData: onFirst((main) => main.write(Buffer.concat([PONG, shut(0)]))) },
+  ],
+  ["the destination confirms when pages arrive", /^ERR_MULTIFD_PEER$/, confirmsEarly()],
+  [
+    "the destination takes its confirmation back",
+    /^ERR_MULTIFD_STREAM_RETURN_PATH$/,
+    { onEnd: (main) => main.write(Buffer.concat([shut(0), shut(1)])) },
+  ],
+  [
+    "the destination goes on with half a message after its confirmation",
+    /^ERR_MULTIFD_STREAM_RETURN_PATH$/,
+    { onEnd: (main) => main.write(Buffer.concat([shut(0), PONG.subarray(0, 3)])) },
+  ],
+  [
+    "the destination answers twice",
+    /^ERR_MULTIFD_STREAM_RETURN_PATH$/,
+    { pong: false, onData: onFirst((main) => main.write(Buffer.concat([PONG, PONG]))) },
   ],
 ];
 

@@ -25,6 +25,7 @@ import { WorkerGroup } from "../worker/worker_group.ts";
 import type { RelayConfig } from "./relay_config.ts";
 import { RelayStream, type RelayTarget } from "./relay_stream.ts";
 import { Confirmation } from "./return_path_relay.ts";
+import { StreamTail } from "./stream_tail.ts";
 
 /** Hooks of the thread that runs a relay. */
 export interface RelayHooks {
@@ -35,6 +36,7 @@ export interface RelayHooks {
 /** See the module comment. Used by one thread, for one migration. */
 export class BlockingRelay implements RelayTarget, Disposable {
   readonly table: BlockTable = new BlockTable(RECEIVE_BYTES_DEFAULT);
+  readonly tail: StreamTail = new StreamTail();
   readonly #config: RelayConfig;
   readonly #control: SessionControl;
   readonly #outgoing: StatisticsTable;
@@ -113,11 +115,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
     });
     this.#guarded("destination", () => {
       this.#control.phase = "setup";
-      const stream = new RelayStream(this);
       try {
-        new MainStreamReader(reader, stream, this.pageSize).readAll();
+        new MainStreamReader(reader, new RelayStream(this), this.pageSize).readAll();
         this.#control.throwIfFailed();
-        this.#checkEnd(stream);
+        this.#checkEnd();
       } catch (error) {
         if (this.#control.phase === "setup") this.#receiveSide.delayRefusal(error);
         // Both sides know it has succeeded; the source had only to hang up.
@@ -167,6 +168,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       role: "relay-return",
       timeouts: this.#config.outgoing.timeouts,
       confirmation: this.#confirmation.buffer,
+      tail: this.tail.buffer,
       control: this.#control.buffer,
       peer: formatEndpoint(this.#config.outgoing.endpoint),
     });
@@ -221,8 +223,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
   }
 
   /** The source has ended its stream: as it should, or because it gave up. */
-  #checkEnd(stream: RelayStream): void {
-    if (this.#answers ? this.#confirmation.given : stream.isComplete) return;
+  #checkEnd(): void {
+    if (this.#answers ? this.#confirmation.given : this.tail.isComplete) return;
     throw new StreamError(
       "ERR_MULTIFD_STREAM_ENDED",
       this.#answers

@@ -9,7 +9,6 @@
  * @module
  */
 import { StreamError } from "../errors.ts";
-import { DESCRIPTION_BYTES_MAX } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
@@ -22,12 +21,15 @@ import {
 } from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { encodeFullSection, MainStreamWriter } from "../wire/main_stream_writer.ts";
-import { looksComplete, readOpaqueSection } from "../wire/opaque_state.ts";
+import { readOpaqueSection } from "../wire/opaque_state.ts";
+import type { StreamTail } from "./stream_tail.ts";
 
 /** The relay behind a stream. */
 export interface RelayTarget {
   readonly out: ByteWriter;
   readonly table: BlockTable;
+  /** Where the device state that goes through leaves its end. */
+  readonly tail: StreamTail;
   /** Page size in bytes. */
   readonly pageSize: number;
   readonly syncMode: SyncMode | "auto";
@@ -55,20 +57,11 @@ export class RelayStream implements MainStreamHandler {
   #writer: MainStreamWriter;
   #syncMode: SyncMode | "auto";
   #ramSectionId: number | undefined;
-  /** The end of what has gone through, in pieces of one length, the last one filled in part. */
-  readonly #tail: Uint8Array[] = [];
-  #tailRoom = 0;
 
   constructor(target: RelayTarget) {
     this.#target = target;
     this.#writer = new MainStreamWriter(target.out);
     this.#syncMode = target.syncMode;
-  }
-
-  /** Whether what came last can be the end of a stream. */
-  get isComplete(): boolean {
-    const bytes = Buffer.concat(this.#tail);
-    return looksComplete(bytes.subarray(0, bytes.byteLength - this.#tailRoom));
   }
 
   configuration(configuration: StreamConfiguration): void {
@@ -158,35 +151,17 @@ export class RelayStream implements MainStreamHandler {
 
   /** Device state goes through as it comes; the source's end of the connection is the end. */
   takeRest(reader: ByteReader): void {
-    const { out } = this.#target;
+    const { out, tail } = this.#target;
     this.#target.completing();
     for (;;) {
       const chunk = reader.some(CHUNK_BYTES);
       if (chunk === undefined) return;
+      tail.append(chunk);
       out.bytes(chunk);
       out.flush();
-      this.#remember(chunk);
-    }
-  }
-
-  #remember(chunk: Uint8Array): void {
-    for (let done = 0; done < chunk.byteLength;) {
-      if (this.#tailRoom === 0) {
-        this.#tail.push(new Uint8Array(CHUNK_BYTES));
-        this.#tailRoom = CHUNK_BYTES;
-        if ((this.#tail.length - 2) * CHUNK_BYTES >= TAIL_BYTES) this.#tail.shift();
-      }
-      const count = Math.min(this.#tailRoom, chunk.byteLength - done);
-      const at = CHUNK_BYTES - this.#tailRoom;
-      this.#tail.at(-1)!.set(chunk.subarray(done, done + count), at);
-      this.#tailRoom -= count;
-      done += count;
     }
   }
 }
-
-/** What the longest description needs, with the footer and the end mark in front of it. */
-const TAIL_BYTES = DESCRIPTION_BYTES_MAX + 16;
 
 function refused(part: string, reason: string): StreamError {
   return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot relay migration: ${reason}`);

@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { PeerError } from "../errors.ts";
 import { Connection, type ConnectionLimits } from "../net/connection.ts";
 import {
   MAIN_DESCRIPTOR,
@@ -14,7 +13,8 @@ import {
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { ReturnMessage } from "../wire/main_stream.ts";
-import { readReturnMessage } from "../wire/return_path.ts";
+import { endedByPeer, readReturnMessage, requireNothingMore } from "../wire/return_path.ts";
+import type { StreamTail } from "./stream_tail.ts";
 
 /** Whether the destination has confirmed, in shared memory: 0 not yet, 1 yes. */
 export class Confirmation {
@@ -40,13 +40,16 @@ export class Confirmation {
 /**
  * Forwards messages until the destination ends the migration.
  *
- * @throws {PeerError} when it ends with a failure, which the source has been told too.
+ * @param tail What of the stream's end has been sent to the destination.
+ * @throws {PeerError} when it ends with a failure, which the source has been told too, or before all
+ * of the stream was sent, of which the source hears nothing but the end of its connections.
  * @throws {StreamError} for what is no message; nothing of it is forwarded.
  */
 export function relayReturnPath(
   control: SessionControl,
   limits: ConnectionLimits,
   confirmation: Confirmation,
+  tail: StreamTail,
 ): void {
   const connection = (place: number): Connection =>
     new Connection(control.descriptorAt(place), control, limits);
@@ -55,23 +58,21 @@ export function relayReturnPath(
   for (;;) {
     const { type, value } = readReturnMessage(reader);
     const ends = type === ReturnMessage.SHUT;
+    if (ends && value === 0) {
+      if (!tail.isComplete) throw endedByPeer("Cannot relay migration", 0);
+      requireNothingMore(reader);
+    }
     // Both before the source hears of it: its next step may be to close the connection, and then
     // that would count as the first cause.
     if (ends && value === 0) confirmation.give();
-    if (ends && value !== 0) control.record(failure(value), { side: "source" });
+    if (ends && value !== 0)
+      control.record(endedByPeer("Cannot complete", value), { side: "source" });
     out.u16(type);
     out.u16(type === ReturnMessage.SWITCHOVER_ACK ? 0 : 4);
     if (type !== ReturnMessage.SWITCHOVER_ACK) out.u32(value);
     out.flush();
     if (!ends) continue;
     if (value === 0) return;
-    throw failure(value);
+    throw endedByPeer("Cannot complete", value);
   }
-}
-
-function failure(value: number): PeerError {
-  return new PeerError(
-    "ERR_MULTIFD_PEER",
-    `Cannot complete: the destination reported failure ${value}`,
-  );
 }

@@ -49,6 +49,8 @@ export class BlockingSender implements Disposable {
   #returnPath: ReturnPathReader | undefined;
   #sectionOpen = false;
   #started = false;
+  /** Whether the migration has been confirmed, and the return path has other messages now. */
+  #migrated = false;
 
   /** Starts the channels' threads; nothing is connected before `connect()`. */
   constructor(
@@ -202,6 +204,7 @@ export class BlockingSender implements Disposable {
   /** As `complete()`, but leaves it to the caller to release threads and connections afterwards. */
   awaitConfirmation(): void {
     this.endMigration();
+    if (this.#config.returnPath) this.#during("complete", () => this.#returnPath!.requireEnd());
     this.#control.noteCompleted();
     this.#counters.end();
     this.#control.phase = "end";
@@ -219,8 +222,10 @@ export class BlockingSender implements Disposable {
       this.#devices.joinSaves();
       if (state === undefined) this.#endStream();
       else this.#writer!.verbatim(state.devices);
+      this.#requireDestination(); // the last bytes are still here
       this.#flushMain();
       if (this.#config.returnPath) this.#returnPath!.awaitShut();
+      this.#migrated = true;
       this.#counters.endSwitchover();
     });
   }
@@ -338,6 +343,12 @@ export class BlockingSender implements Disposable {
     this.#writer!.endRamSection();
     this.#sectionOpen = false;
     this.#flushMain();
+    this.#requireDestination();
+  }
+
+  /** Checks that the destination has not ended the migration so far. */
+  #requireDestination(): void {
+    if (this.#config.returnPath && !this.#migrated) this.#returnPath!.requireOpen();
   }
 
   #flushMain(): void {

@@ -51,12 +51,22 @@ export function readReturnMessage(reader: ByteReader): ReturnPathMessage {
   const type = reader.u16();
   const length = reader.u16();
   if (length > RETURN_MESSAGE_BYTES_MAX || LENGTHS[type] !== length) {
-    throw new StreamError(
-      "ERR_MULTIFD_STREAM_RETURN_PATH",
-      `Cannot read return path: message ${type} has ${length} bytes, must be ${LENGTHS[type] ?? "a known type"}`,
+    throw returnPathError(
+      `message ${type} has ${length} bytes, must be ${LENGTHS[type] ?? "a known type"}`,
     );
   }
   return { type, value: length === 4 ? reader.u32() : 0 };
+}
+
+/**
+ * Checks that nothing follows the SHUT that has just been read. A destination that goes on speaking
+ * after its last word, to take it back or otherwise, does not know what it says.
+ *
+ * @throws {StreamError} for a byte that is here; the end of the connection, however it comes, is none.
+ */
+export function requireNothingMore(reader: ByteReader): void {
+  if (!hasMore(reader)) return;
+  throw returnPathError("the destination goes on after it has ended the migration");
 }
 
 /** What a source hears from its destination. Used by one thread. */
@@ -64,7 +74,7 @@ export class ReturnPathReader {
   readonly #reader: ByteReader;
   #answered = false;
   #acknowledged = false;
-  #ended: number | undefined;
+  #ended = false;
 
   constructor(reader: ByteReader) {
     this.#reader = reader;
@@ -85,29 +95,65 @@ export class ReturnPathReader {
   }
 
   /**
+   * Reads what the destination has said so far, without waiting for more. To be called before the
+   * last byte of the stream is sent: a SHUT that is here by then confirms something else.
+   *
+   * @throws {PeerError} when the destination has ended the migration, for good or bad.
+   */
+  requireOpen(): void {
+    while (this.#reader.isReadable(0)) this.#read("Cannot send");
+  }
+
+  /**
    * Waits for SHUT, the proof that everything arrived; other messages are passed over.
    *
    * @throws {PeerError} when the destination reports a failure.
    */
   awaitShut(): void {
-    while (this.#ended === undefined) this.#read("Cannot complete");
+    while (!this.#ended) this.#read("Cannot complete", true);
   }
 
-  #read(action: string): void {
+  /** See {@linkcode requireNothingMore}; after `awaitShut()`. */
+  requireEnd(): void {
+    requireNothingMore(this.#reader);
+  }
+
+  /** @param allSent Whether the destination may say that it has everything. */
+  #read(action: string, allSent = false): void {
     const { type, value } = readReturnMessage(this.#reader);
-    if (type === ReturnMessage.PONG) this.#answered = true;
-    else if (type === ReturnMessage.SWITCHOVER_ACK) this.#acknowledged = true;
-    else {
-      this.#ended = value;
-      if (value === 0 && action === "Cannot complete") return;
-      throw new PeerError(
-        "ERR_MULTIFD_PEER",
-        value === 0
-          ? `${action}: the destination ended the migration before all of it was sent`
-          : `${action}: the destination reported failure ${value}`,
-      );
+    if (type === ReturnMessage.PONG) {
+      if (this.#answered) throw returnPathError("a PONG came that no PING asked for");
+      this.#answered = true;
+    } else if (type === ReturnMessage.SWITCHOVER_ACK) {
+      if (this.#acknowledged) throw returnPathError("the switchover was acknowledged twice");
+      this.#acknowledged = true;
+    } else {
+      if (value !== 0 || !allSent) throw endedByPeer(action, value);
+      this.#ended = true;
     }
   }
+}
+
+/** An error about a destination that has ended the migration with `value`, 0 being too early. */
+export function endedByPeer(action: string, value: number): PeerError {
+  return new PeerError(
+    "ERR_MULTIFD_PEER",
+    value === 0
+      ? `${action}: the destination ended the migration before all of it was sent`
+      : `${action}: the destination reported failure ${value}`,
+  );
+}
+
+function hasMore(reader: ByteReader): boolean {
+  try {
+    return reader.isReadable(0) && !reader.atEnd();
+  } catch {
+    return false; // a reset is an end too, and comes after the last word
+  }
+}
+
+function returnPathError(reason: string): StreamError {
+  return new StreamError("ERR_MULTIFD_STREAM_RETURN_PATH", `Cannot read return path: ${reason}`);
 }
 
 function sendMessage(out: ByteWriter, type: number, value: number): void {

@@ -137,6 +137,8 @@ export interface RelayReturnJob {
   readonly role: "relay-return";
   readonly timeouts: Timeouts;
   readonly confirmation: SharedArrayBuffer;
+  /** The end of what has gone through. */
+  readonly tail: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
   /** Address of the destination, for messages. */
   readonly peer: string;

@@ -8,6 +8,7 @@ import { parentPort } from "node:worker_threads";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { BlockingRelay } from "../relay/blocking_relay.ts";
 import { Confirmation, relayReturnPath } from "../relay/return_path_relay.ts";
+import { StreamTail } from "../relay/stream_tail.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { RelayJob, RelayReport, RelayReturnJob } from "./messages.ts";
 
@@ -34,7 +35,8 @@ export function runRelay(job: RelayJob): void {
 export function runRelayReturn(job: RelayReturnJob): void {
   const control = new SessionControl(job.control);
   try {
-    relayReturnPath(control, job.timeouts, new Confirmation(job.confirmation));
+    const confirmation = new Confirmation(job.confirmation);
+    relayReturnPath(control, job.timeouts, confirmation, new StreamTail(job.tail));
   } catch (error) {
     control.fail(error, { side: "source", peer: job.peer });
   }

@@ -6,7 +6,8 @@
  */
 import { createServer, type Server, type Socket } from "node:net";
 
-const PONG = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 1);
+/** The answer to the first PING of a sender of this library. */
+export const PONG: Uint8Array = Uint8Array.of(0, 2, 0, 4, 0, 0, 0, 1);
 
 /** The final message of a return path with its value. */
 export function shut(value: number): Uint8Array {
