@@ -19,19 +19,19 @@ const CANCEL_LIMIT_MS = 1000;
 
 const join = (...parts: readonly Uint8Array[]): Uint8Array => new Uint8Array(Buffer.concat(parts));
 
-async function transferOnce(): Promise<void> {
+async function expectTransfer(): Promise<void> {
   const block = RamBlock.allocate("pc.ram", 200 * 4096);
   fillBlock(block, 5);
   const { blocks } = await transfer({ sender: { blocks: [block] } });
   expect(differingPages(block, blocks[0]!)).toEqual([]);
 }
 
-beforeAll(transferOnce);
+beforeAll(expectTransfer);
 
 /** A session under way: what it waits for, and when it is where the test wants it to be. */
 type Session = (signal: AbortSignal, ready: () => void) => Promise<unknown>;
 
-async function cancelled(session: Session): Promise<void> {
+async function expectCancelled(session: Session): Promise<void> {
   const before = resourcesNow();
   let ms = Infinity;
   for (let attempt = 0; attempt < 3 && ms > CANCEL_LIMIT_MS; attempt++) {
@@ -237,7 +237,7 @@ const cases: readonly [string, Session][] = [
 ];
 
 for (const [name, session] of cases) {
-  test(`an AbortSignal ends ${name} within a second`, () => cancelled(session));
+  test(`an AbortSignal ends ${name} within a second`, () => expectCancelled(session));
 }
 
 test("an AbortSignal after the end changes nothing", async () => {
@@ -261,4 +261,4 @@ test("an AbortSignal after the end changes nothing", async () => {
   }
 });
 
-test("a process that has cancelled all these sessions runs the next transfer", transferOnce);
+test("a process that has cancelled all these sessions runs the next transfer", expectTransfer);

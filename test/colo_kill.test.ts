@@ -24,7 +24,7 @@ const TABLE_BYTES = 2 * 1_048_576;
 /** Long enough for several checkpoints, which follow each other without a delay. */
 const KILL_WITHIN_MS = 80;
 
-async function killPrimary(compression: CompressionMethod): Promise<"between" | "inside"> {
+async function expectWholeAfterKill(compression: CompressionMethod): Promise<"between" | "inside"> {
   await using secondary = await listenSecondary({ endpoint: "127.0.0.1:0", compression });
   let seal: TableSeal | undefined;
   secondary.on("checkpoint", ({ deviceState }) => {
@@ -58,7 +58,7 @@ describe("colo/kill: primary", () => {
       `colo/kill/${compression}: the secondary holds what the primary had at a checkpoint`,
       async () => {
         const counts = { between: 0, inside: 0 };
-        for (let kill = 0; kill < KILLS; kill++) counts[await killPrimary(compression)]++;
+        for (let kill = 0; kill < KILLS; kill++) counts[await expectWholeAfterKill(compression)]++;
         if (KILLS >= 50) console.log(`${compression}: ${JSON.stringify(counts)}`);
       },
       KILLS * 15_000,

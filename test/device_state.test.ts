@@ -618,7 +618,7 @@ describe("multifd/device/failure", () => {
 
 describe("multifd/device/abort", () => {
   /** Runs a migration that is cancelled by `when`, and checks that it is over within a second. */
-  async function cancelled(
+  async function expectCancelled(
     device: DeviceDefinition,
     load: DeviceDefinition["load"],
     when: (sender: Sender, words: Int32Array) => Promise<void>,
@@ -656,13 +656,13 @@ describe("multifd/device/abort", () => {
     const words = newWords();
     const memory = new SharedArrayBuffer(512 * MIB);
     const load = code("loadChunks", { memory, words: newWords() });
-    await cancelled(saving(words), load, () => begun(words), words);
+    await expectCancelled(saving(words), load, () => begun(words), words);
   });
 
   test("while a save does nothing", async () => {
     const words = newWords();
     const device = { idstr: "dev", save: code("saveNothing", words) };
-    await cancelled(device, noLoad, () => begun(words), words);
+    await expectCancelled(device, noLoad, () => begun(words), words);
     expect(words[1]).toBe(1);
   });
 
@@ -672,7 +672,7 @@ describe("multifd/device/abort", () => {
     Bun.spawnSync(["mkfifo", path]);
     const fd = openSync(path, "r+");
     const device = descriptorDevice({ idstr: "dev", fd });
-    await cancelled(device, noLoad, () => Bun.sleep(300));
+    await expectCancelled(device, noLoad, () => Bun.sleep(300));
     closeSync(fd);
   });
 
@@ -683,7 +683,7 @@ describe("multifd/device/abort", () => {
       await begun(words);
       await Bun.sleep(500); // the main stream has ended too, and both sides only wait
     };
-    await cancelled({ idstr: "dev", save }, code("loadStuck", words), sent, words);
+    await expectCancelled({ idstr: "dev", save }, code("loadStuck", words), sent, words);
   });
 
   test("before the completion phase, with state queued by hand", async () => {
@@ -707,7 +707,7 @@ describe("multifd/device/abort", () => {
     const once = async (): Promise<void> => {
       const words = newWords();
       const device = { idstr: "dev", save: code("saveNothing", words) };
-      await cancelled(device, noLoad, () => begun(words), words);
+      await expectCancelled(device, noLoad, () => begun(words), words);
       await Bun.sleep(100);
     };
     await once();

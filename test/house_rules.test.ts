@@ -14,6 +14,7 @@ const libraryLinesMax = 400;
 
 const files = await projectFiles();
 const typescriptFiles = files.filter((file) => file.endsWith(".ts"));
+const testFiles = typescriptFiles.filter((file) => /^test\/.*\.test\.ts$/.test(file));
 const libraryFiles = typescriptFiles.filter((file) => /^(lib|ffi)\//.test(file));
 
 test("house rules: no file is too long", () => {
@@ -98,6 +99,41 @@ test("house rules: no file holds a path of a developer's machine or a registry's
   );
   expect(wrong).toEqual([]);
 });
+
+test("house rules: every test asserts in its body or in a helper called expect… or assert…", () => {
+  const silent = testFiles.flatMap((file) =>
+    testCalls(file)
+      .filter(({ text }) => !/^\s*test\.(skip|todo)\(/.test(text))
+      .filter(({ text }) => !/\b(?:expect|assert)(?:[A-Z]|(?:\.\w+)?\()/.test(text))
+      .map(({ line, text }) => `${file}:${line}: ${text.split("\n", 2).join("").trim()}`),
+  );
+  expect(silent).toEqual([]);
+});
+
+test("house rules: every expectation of a promise is awaited", () => {
+  // One that is not awaited keeps its failure to itself. Where it is not a statement of its own it
+  // is returned, which type and lint rules look after.
+  const lost = testFiles.flatMap((file) =>
+    [...read(file).matchAll(/^ *expect\((?:[^;]|;(?!\n))*?;\n/gm)]
+      .filter(([statement]) => /\)\s*\.(?:rejects|resolves)\b/.test(statement))
+      .map(([statement]) => `${file}: ${statement.trim()}`),
+  );
+  expect(lost).toEqual([]);
+});
+
+/** Calls that declare a test, as text; a test of QEMU or of hardware has a word of its own. */
+function testCalls(file: string): { readonly line: number; readonly text: string }[] {
+  const lines = read(file).split("\n");
+  return lines.flatMap((first, index) => {
+    const indent = /^( *)(?:test|qemuTest|accelerated)(?:\.\w+\(.*\)|\.\w+)?\(/.exec(first)?.[1];
+    if (indent === undefined) return [];
+    const isEnd = (line: string): boolean => line.startsWith(indent) && /^ *[)}\]].*;$/.test(line);
+    const length = first.endsWith(";")
+      ? 0
+      : lines.slice(index).findIndex((line) => isEnd(line) && !line.startsWith(`${indent} `));
+    return [{ line: index + 1, text: lines.slice(index, index + length + 1).join("\n") }];
+  });
+}
 
 /** All files that belong to the project, those not yet committed included. */
 async function projectFiles(): Promise<string[]> {

@@ -28,7 +28,7 @@ const large = RamBlock.allocate("pc.ram", 16 * 1_048_576);
 for (let page = 0; page < large.pages; page++)
   fillPage(large.view(page * 4096, 4096), "random", page);
 
-async function transferOnce(): Promise<void> {
+async function expectTransfer(): Promise<void> {
   const block = RamBlock.allocate("pc.ram", 200 * 4096);
   fillBlock(block, 5);
   const { blocks } = await transfer({ both: { compression: "zlib" }, sender: { blocks: [block] } });
@@ -36,7 +36,7 @@ async function transferOnce(): Promise<void> {
 }
 
 beforeAll(async () => {
-  await transferOnce();
+  await expectTransfer();
 });
 
 async function sendAll(sender: Sender): Promise<void> {
@@ -337,4 +337,4 @@ test("a receiver that is disposed in the middle fails its sender", async () => {
   await expectReleased(before);
 });
 
-test("a process that has seen all these failures runs the next transfer", transferOnce);
+test("a process that has seen all these failures runs the next transfer", expectTransfer);

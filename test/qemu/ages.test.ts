@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { recordAndRestore, relayBetween, type InteropCase } from "./interop_case.ts";
+import { expectRecordAndRestore, expectRelay, type InteropCase } from "./interop_case.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
 
@@ -45,10 +45,10 @@ for (const index of METHODS.keys()) {
     const needs = [from, to];
     if (from === to || index === 0) {
       const name = `ages: record and restore: ${nameOf(options)}`;
-      qemuTest(name, () => recordAndRestore(options), undefined, needs);
+      qemuTest(name, () => expectRecordAndRestore(options), undefined, needs);
     }
     if (from === to || index === 1) {
-      qemuTest(`ages: relay: ${nameOf(options)}`, () => relayBetween(options), undefined, needs);
+      qemuTest(`ages: relay: ${nameOf(options)}`, () => expectRelay(options), undefined, needs);
     }
   }
 }

@@ -34,7 +34,7 @@ export interface InteropCase extends GuestMachine {
 }
 
 /** Records a guest, restores it into another QEMU, and proves that it goes on there. */
-export async function recordAndRestore(options: InteropCase): Promise<void> {
+export async function expectRecordAndRestore(options: InteropCase): Promise<void> {
   const { from, to, engines, transport = "tcp", rounds = 1, ...machine } = options;
   await using guest = await GuestTest.create(machine, rounds > 1 ? BUSY_PAUSE_MS : undefined);
   const output = guest.path("vm.rec");
@@ -78,7 +78,7 @@ export async function recordAndRestore(options: InteropCase): Promise<void> {
 }
 
 /** Migrates a guest through a relay, and proves that it goes on at the destination. */
-export async function relayBetween(options: InteropCase): Promise<void> {
+export async function expectRelay(options: InteropCase): Promise<void> {
   const { from, to, transport = "tcp", rounds = 1, ...machine } = options;
   await using guest = await GuestTest.create(machine, rounds > 1 ? BUSY_PAUSE_MS : undefined);
   await using source = await guest.startSource(from);

@@ -16,7 +16,7 @@ import {
 import { LARGE_MACHINE } from "./large_machine.ts";
 import type { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
-import { relayBetween } from "./interop_case.ts";
+import { expectRelay } from "./interop_case.ts";
 
 const LIMIT_MS = 30_000;
 const MIB = 1 << 20;
@@ -73,7 +73,7 @@ for (const [name, options] of [
     },
   ],
 ] as const) {
-  qemuTest(`relay: ${name}`, () => relayBetween(options));
+  qemuTest(`relay: ${name}`, () => expectRelay(options));
 }
 
 interface Pair extends AsyncDisposable {
