@@ -111,8 +111,20 @@ export const EARLY_SECTION_BYTES_MAX = 16 * 1_048_576;
  */
 export const STREAM_END_QUIET_MS = { described: 100, undescribed: 3000 } as const;
 
-/** Fields of one device in an analysis; a CPU has a few thousand, a large buffer is one. */
-export const DEVICE_FIELDS_MAX = 1_000_000;
+/**
+ * Values and keys in a VM description. A CPU has some hundred and a whole PC 12,000; parsed, so many
+ * take about 100 MiB, whatever the text is.
+ */
+export const DESCRIPTION_VALUES_MAX = 1_048_576;
+
+/** Lists and objects inside one another in a VM description, three for each level of structures. */
+export const DESCRIPTION_DEPTH_MAX = 128;
+
+/**
+ * Fields of all devices in an analysis, arrays taken apart; a CPU has less than a thousand, a large
+ * buffer is one. Devices behind that are listed without their fields.
+ */
+export const ANALYZED_FIELDS_MAX = 1_000_000;
 
 /** Structures inside structures in a device's state; QEMU's go six deep. */
 export const DEVICE_FIELDS_DEPTH_MAX = 32;

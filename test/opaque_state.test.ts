@@ -87,7 +87,7 @@ function described(json: string): Uint8Array {
   const text = new TextEncoder().encode(json);
   const length = new Uint8Array(4);
   new DataView(length.buffer).setUint32(0, text.byteLength);
-  return Uint8Array.from([...FOOTER, 0, 6, ...length, ...text]);
+  return new Uint8Array(Buffer.concat([FOOTER, Uint8Array.of(0, 6), length, text]));
 }
 
 test("findDescription() finds descriptions of every length", () => {
@@ -111,6 +111,9 @@ test("findDescription() takes nothing else for one", () => {
     Uint8Array.from([...good, 0x20]),
     described('{"devices": {}}'),
     described("[1]}"),
+    described(`{"devices": [${"[".repeat(200)}${"]".repeat(200)}]}`), // deeper than devices nest
+    described(`{"devices": [${"0,".repeat(1_100_000)}0]}`), // more values than a machine has
+    described(`{"devices": [${" ".repeat(17 * 1_048_576)}]}`), // longer than any description
     described('{"devices": [}'),
     good.with(FOOTER.byteLength, 1),
     good.with(FOOTER.byteLength + 1, 7),

@@ -5,13 +5,19 @@
  * @module
  */
 import { fstatSync, readSync } from "node:fs";
-import { close, isZero, openFile, unwrap } from "../../ffi/libc.ts";
-import { OpenFlag } from "../../ffi/linux.ts";
+import { close, Errno, isZero, lseek, openFile, unwrap } from "../../ffi/libc.ts";
+import { OpenFlag, SeekFrom } from "../../ffi/linux.ts";
 import { IGNORE_SHARED_CAPABILITY, MAPPED_RAM_CAPABILITY } from "../file/mapped_ram_format.ts";
 import { readMappedRamIndex } from "../file/mapped_ram_index.ts";
 import { fileSource, FileInput, type PositionedSource } from "../file/positioned_io.ts";
 import { LimitError } from "../errors.ts";
-import { ANALYZED_SECTIONS_MAX, DESCRIPTION_BYTES_MAX, DEVICE_STATE_BYTES_MAX } from "../limits.ts";
+import {
+  ANALYZED_SECTIONS_MAX,
+  DESCRIPTION_BYTES_MAX,
+  DEVICE_STATE_BYTES_MAX,
+  MAPPED_RAM_BYTES_MAX,
+  PAGE_SIZES,
+} from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import {
@@ -99,8 +105,8 @@ function analyzeRecording(path: string, fd: number, fileBytes: number): Analysis
   const { pageSize } = metadata;
   const blocks = metadata.blocks.map(({ idstr, offset, bytes }) => {
     using block = RamBlock.map(idstr, path, { offset, bytes, pageSize });
-    const zeroPages = countZeroPages(block);
-    const normalPages = block.pages - zeroPages;
+    const normalPages = countNormalPages(block, fd, offset);
+    const zeroPages = block.pages - normalPages;
     return { idstr, bytes, pages: block.pages, normalPages, zeroPages, absentPages: 0 };
   });
   return {
@@ -119,17 +125,29 @@ function analyzeRecording(path: string, fd: number, fileBytes: number): Analysis
   };
 }
 
-function countZeroPages(block: RamBlock): number {
-  let zero = 0;
-  for (let page = 0; page < block.pages; page++) {
-    if (isZero(block.addressAt(page * block.pageSize), block.pageSize)) zero++;
+/** Counts pages with content; holes of the file, which may be all of a huge block, are passed over. */
+function countNormalPages(block: RamBlock, fd: number, offset: number): number {
+  const { pages, pageSize, bytes } = block;
+  let normal = 0;
+  for (let page = 0; page < pages;) {
+    const data = lseek(fd, offset + page * pageSize, SeekFrom.DATA);
+    // Refused behind the last data, and by file systems that know no holes.
+    const start = data === -Errno.EINVAL ? page : Math.floor((data - offset) / pageSize);
+    if ((data < 0 && data !== -Errno.EINVAL) || start >= pages) break;
+    const hole = data < 0 ? -1 : lseek(fd, data, SeekFrom.HOLE);
+    const end = hole < 0 ? pages : Math.ceil(Math.min(hole - offset, bytes) / pageSize);
+    for (page = Math.max(page, start); page < end; page++) {
+      if (!isZero(block.addressAt(page * pageSize), pageSize)) normal++;
+    }
   }
-  return zero;
+  return normal;
 }
 
 interface CountedBlock extends AnnouncedBlock {
   readonly normal: PageBitmap;
   readonly zero: PageBitmap;
+  /** Bits in both, kept as they change: counting them takes memory and time for pages never sent. */
+  readonly counts: { normalPages: number; zeroPages: number };
 }
 
 /** Reads a stream in a file as a destination would, and keeps nothing of the pages. */
@@ -157,7 +175,7 @@ class StreamAnalyzer implements MainStreamHandler {
     this.#description = findDescription(tailOf(fd, fileBytes))?.json;
     this.#parts = new DeviceSections(this.#description);
     const pageSize = this.#description?.["page_size"];
-    this.#pageSize = typeof pageSize === "number" && pageSize >= 4096 ? pageSize : 4096;
+    this.#pageSize = PAGE_SIZES.find((size) => size === pageSize) ?? 4096;
   }
 
   analyze(): Analysis {
@@ -223,10 +241,18 @@ class StreamAnalyzer implements MainStreamHandler {
 
   ramBlocks(blocks: readonly AnnouncedBlock[]): void {
     if (this.#mappedRam) return;
+    const total = blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+    if (total > MAPPED_RAM_BYTES_MAX) {
+      throw new LimitError(
+        "ERR_MULTIFD_LIMIT_RAM",
+        `Cannot analyze stream: it announces ${total} bytes of RAM, at most ${MAPPED_RAM_BYTES_MAX} are allowed`,
+      );
+    }
     for (const block of blocks) {
       const pages = Math.ceil(block.bytes / this.#pageSize);
       const [normal, zero] = [new PageBitmap(pages), new PageBitmap(pages)];
-      this.#blocks.set(block.idstr, { ...block, normal, zero });
+      const counts = { normalPages: 0, zeroPages: 0 };
+      this.#blocks.set(block.idstr, { ...block, normal, zero, counts });
     }
   }
 
@@ -290,23 +316,21 @@ class StreamAnalyzer implements MainStreamHandler {
 
   #count(idstr: string, offset: number, normal: boolean): void {
     const block = this.#blocks.get(idstr)!; // the section reader knows only announced blocks
-    const page = offset / this.#pageSize;
-    (normal ? block.normal : block.zero).set(page);
-    (normal ? block.zero : block.normal).clear(page);
+    const page = Math.floor(offset / this.#pageSize);
+    const { counts } = block;
+    if ((normal ? block.normal : block.zero).set(page)) {
+      counts[normal ? "normalPages" : "zeroPages"]++;
+    }
+    if ((normal ? block.zero : block.normal).clear(page)) {
+      counts[normal ? "zeroPages" : "normalPages"]--;
+    }
   }
 
   #countedBlocks(): AnalyzedBlock[] {
-    return Array.from(this.#blocks.values(), ({ idstr, bytes, normal, zero }) => {
-      const [normalPages, zeroPages] = [normal.count(), zero.count()];
+    return Array.from(this.#blocks.values(), ({ idstr, bytes, normal, counts }) => {
       const { pages } = normal;
-      return {
-        idstr,
-        bytes,
-        pages,
-        normalPages,
-        zeroPages,
-        absentPages: pages - normalPages - zeroPages,
-      };
+      const absentPages = pages - counts.normalPages - counts.zeroPages;
+      return { idstr, bytes, pages, ...counts, absentPages };
     });
   }
 

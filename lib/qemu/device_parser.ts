@@ -3,11 +3,12 @@
  * all fields, nested structures and subsections. No device need be known for that.
  *
  * Data and description come from a guest's host and are hostile: every size is checked against the
- * data, and depth and number of fields against limits.
+ * data, and depth and number of fields against limits. An array has as many fields as its description
+ * says, but only as long as they take up data: so a file is taken apart into no more than it holds.
  *
  * @module
  */
-import { DEVICE_FIELDS_DEPTH_MAX, DEVICE_FIELDS_MAX } from "../limits.ts";
+import { ANALYZED_FIELDS_MAX, DEVICE_FIELDS_DEPTH_MAX } from "../limits.ts";
 import { Section } from "../wire/main_stream.ts";
 
 /** A field of a device. */
@@ -52,14 +53,29 @@ type Json = Readonly<Record<string, unknown>>;
 
 const HEX_BYTES_MAX = 64; // of a value; longer ones are cut, since offset and length tell the rest
 
+/** Fields that an analysis may still have, all devices together; those of a failed try count. */
+export class FieldBudget {
+  #left: number = ANALYZED_FIELDS_MAX;
+
+  /** @throws {DescriptionMismatch} when there are none left. */
+  take(): void {
+    if (--this.#left < 0) throw mismatch("there are too many fields");
+  }
+}
+
 /**
  * Parses the data at `at`.
  *
  * @param entry The device's entry in the description.
  * @throws {DescriptionMismatch} when the entry does not describe the data.
  */
-export function parseDevice(bytes: Uint8Array, at: number, entry: Json): ParsedDevice {
-  const parser = new DeviceParser(bytes, at);
+export function parseDevice(
+  bytes: Uint8Array,
+  at: number,
+  entry: Json,
+  budget: FieldBudget = new FieldBudget(),
+): ParsedDevice {
+  const parser = new DeviceParser(bytes, at, budget);
   const { fields, subsections } = parser.body(entry, 0);
   return { bytes: parser.at - at, fields, subsections };
 }
@@ -69,9 +85,10 @@ class DeviceParser {
   readonly #bytes: Uint8Array;
   readonly #view: DataView;
   readonly #start: number;
-  #fields = 0;
+  readonly #budget: FieldBudget;
 
-  constructor(bytes: Uint8Array, at: number) {
+  constructor(bytes: Uint8Array, at: number, budget: FieldBudget) {
+    this.#budget = budget;
     this.#bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
     this.#start = at;
@@ -90,14 +107,18 @@ class DeviceParser {
   /** One field, or as many as a compressed array has. */
   #field(entry: Json, depth: number): DeviceField[] {
     const count = entry["array_len"] === undefined ? 1 : integer(entry["array_len"]);
-    if ((this.#fields += count) > DEVICE_FIELDS_MAX) throw mismatch("it has too many fields");
     const index = entry["index"] === undefined ? undefined : integer(entry["index"]);
-    return Array.from({ length: count }, (_, place) =>
-      this.#element(entry, count > 1 ? place : index, depth),
-    );
+    const elements: DeviceField[] = [];
+    for (let place = 0; place < count; place++) {
+      const element = this.#element(entry, count > 1 ? place : index, depth);
+      elements.push(element);
+      if (element.bytes === 0) break; // nor has any after it
+    }
+    return elements;
   }
 
   #element(entry: Json, index: number | undefined, depth: number): DeviceField {
+    this.#budget.take();
     const name = text(entry["name"]);
     const type = text(entry["type"]);
     const start = this.at;
@@ -124,6 +145,7 @@ class DeviceParser {
     if (end > this.#bytes.byteLength) throw mismatch(`subsection ${name} is cut`);
     const named = new TextDecoder().decode(this.#bytes.subarray(this.at + 2, end - 4));
     if (named !== name) throw mismatch(`subsection ${named} is where ${name} must be`);
+    this.#budget.take();
     const version = this.#view.getUint32(end - 4);
     this.at = end;
     return { name, version, ...this.body(entry, depth + 1) };

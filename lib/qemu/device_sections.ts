@@ -5,12 +5,14 @@
  *
  * @module
  */
-import { StreamError } from "../errors.ts";
+import { LimitError, StreamError } from "../errors.ts";
+import { ANALYZED_SECTIONS_MAX } from "../limits.ts";
 import { Section } from "../wire/main_stream.ts";
 import { findSectionEnd } from "../wire/opaque_state.ts";
 import type { FoundDescription } from "../wire/vm_description.ts";
 import {
   DescriptionMismatch,
+  FieldBudget,
   parseDevice,
   type DeviceField,
   type DeviceSubsection,
@@ -51,12 +53,19 @@ const FOOTER_BYTES = 5;
 export class DeviceSections {
   readonly devices: AnalyzedDevice[] = [];
   readonly sections: AnalyzedSection[] = [];
-  readonly #entries: Readonly<Record<string, unknown>>[];
+  /** Entries of the description by device, in order; a list, for instances may repeat. */
+  readonly #entries = new Map<string, Readonly<Record<string, unknown>>[]>();
+  readonly #fields = new FieldBudget();
 
   constructor(description: FoundDescription["json"] | undefined) {
-    this.#entries = (description?.devices ?? []).filter(
-      (entry): entry is Record<string, unknown> => typeof entry === "object" && entry !== null,
-    );
+    for (const entry of (description?.devices ?? []).toReversed()) {
+      if (typeof entry !== "object" || entry === null) continue;
+      const { name, instance_id: instanceId } = entry as Record<string, unknown>;
+      const key = entryKey(name, instanceId);
+      const entries = this.#entries.get(key);
+      if (entries === undefined) this.#entries.set(key, [entry as Record<string, unknown>]);
+      else entries.push(entry as Record<string, unknown>);
+    }
   }
 
   /**
@@ -71,6 +80,12 @@ export class DeviceSections {
     while (at < bytes.byteLength) {
       const start = at;
       const type = bytes[at];
+      if (this.sections.length >= ANALYZED_SECTIONS_MAX) {
+        throw new LimitError(
+          "ERR_MULTIFD_LIMIT_SECTIONS",
+          `Cannot analyze stream: more than ${ANALYZED_SECTIONS_MAX} sections, the most allowed`,
+        );
+      }
       if (type === Section.EOF) {
         this.sections.push({ kind: "end-mark", offset: base + at, bytes: 1 });
         at++;
@@ -135,13 +150,10 @@ export class DeviceSections {
     at: number,
     header: Pick<AnalyzedDevice, "name" | "instanceId" | "version" | "sectionId">,
   ): AnalyzedDevice | undefined {
-    const index = this.#entries.findIndex(
-      (entry) => entry["name"] === header.name && entry["instance_id"] === header.instanceId,
-    );
-    const [entry] = index < 0 ? [] : this.#entries.splice(index, 1);
+    const entry = this.#entries.get(entryKey(header.name, header.instanceId))?.pop();
     if (entry === undefined) return undefined;
     try {
-      const parsed = parseDevice(bytes, at, entry);
+      const parsed = parseDevice(bytes, at, entry, this.#fields);
       const end = at + parsed.bytes;
       const fits =
         end + FOOTER_BYTES <= bytes.byteLength &&
@@ -153,6 +165,10 @@ export class DeviceSections {
       throw error;
     }
   }
+}
+
+function entryKey(name: unknown, instanceId: unknown): string {
+  return typeof name === "string" && typeof instanceId === "number" ? `${instanceId} ${name}` : "";
 }
 
 function dataEnd(bytes: Uint8Array, at: number, sectionId: number): number {

@@ -121,25 +121,28 @@ export function readOpaqueSection(
  */
 export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
   const collector = new StateCollector(DEVICE_STATE_BYTES_MAX, "device state");
+  let lastNul = -1; // kept, so that no piece is searched twice
   for (;;) {
     if (isOpen) {
-      const quietMs = quietTime(collector.bytes);
+      const quietMs = quietTime(collector.bytes, lastNul);
       if (quietMs !== undefined && !reader.isReadable(quietMs)) return collector.bytes.slice();
     }
     const chunk = reader.some(CHUNK_BYTES);
     if (chunk === undefined) return collector.bytes.slice();
+    const nul = chunk.lastIndexOf(0);
+    if (nul >= 0) lastNul = collector.bytes.byteLength + nul;
     collector.append(chunk);
   }
 }
 
 /** Whether a stream can end with `bytes`: with a VM description, or with an end mark. */
 export function looksComplete(bytes: Uint8Array): boolean {
-  return quietTime(bytes) !== undefined;
+  return quietTime(bytes, bytes.lastIndexOf(0)) !== undefined;
 }
 
 /** How long silence must last for `bytes` to be everything; undefined when they can't be. */
-function quietTime(bytes: Uint8Array): number | undefined {
-  if (findDescription(bytes) !== undefined) return STREAM_END_QUIET_MS.described;
+function quietTime(bytes: Uint8Array, lastNul: number): number | undefined {
+  if (findDescription(bytes, lastNul) !== undefined) return STREAM_END_QUIET_MS.described;
   const footerAt = bytes.byteLength - 1 - FOOTER_BYTES;
   if (footerAt < 0 || bytes.at(-1) !== Section.EOF || bytes[footerAt] !== Section.FOOTER) {
     return undefined;
@@ -169,16 +172,21 @@ export function findSectionEnd(
 }
 
 function isFooter(bytes: Uint8Array, at: number, sectionId: number): boolean {
-  if (at < 0 || bytes[at] !== Section.FOOTER) return false;
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  return view.getUint32(at + 1) === sectionId;
+  // Data may consist of bytes that look like footers: a view for each would cost more than all else.
+  return (
+    at >= 0 &&
+    bytes[at] === Section.FOOTER &&
+    bytes[at + 1] === sectionId >>> 24 &&
+    bytes[at + 2] === ((sectionId >>> 16) & 0xff) &&
+    bytes[at + 3] === ((sectionId >>> 8) & 0xff) &&
+    bytes[at + 4] === (sectionId & 0xff)
+  );
 }
 
 function nextFooter(bytes: Uint8Array, from: number, sectionId: number): number {
-  for (let at = from; at <= bytes.byteLength - FOOTER_BYTES; at++) {
-    if (isFooter(bytes, at, sectionId)) return at;
-  }
-  return -1;
+  let at = bytes.indexOf(Section.FOOTER, from);
+  while (at >= 0 && !isFooter(bytes, at, sectionId)) at = bytes.indexOf(Section.FOOTER, at + 1);
+  return at;
 }
 
 /** Whether the bytes at `at` can begin a section or command in front of the RAM's last section. */
