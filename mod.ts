@@ -47,6 +47,7 @@ export type {
   Timeouts,
   ZeroPageDetection,
 } from "./lib/session/options.ts";
+export type { SwitchoverAck } from "./lib/session/switchover_ack.ts";
 export {
   RamBlock,
   type MapOptions,

@@ -6,19 +6,29 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ParseArgsConfig } from "node:util";
-import type { SyncMode } from "../mod.ts";
+import type { SwitchoverAck, SyncMode } from "../mod.ts";
 import { oneOf, UsageError } from "./arguments.ts";
 
 /** Options of the programs that take part in a guest's migration. */
 export const MIGRATION_OPTIONS = {
   "sync-mode": { type: "string" },
   "switchover-ack": { type: "boolean" },
+  "switchover-ack-legacy": { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
 
 /** What {@linkcode MIGRATION_OPTIONS} mean, for usage texts. */
 export const MIGRATION_USAGE = `\
   --sync-mode MODE         round, section or auto (default): by the machine type, as QEMU does
-  --switchover-ack         QEMU has capability switchover-ack on`;
+  --switchover-ack         QEMU has capability switchover-ack on
+  --switchover-ack-legacy  the same; QEMU is older than 11.1 and its machine type has no version`;
+
+/** `--switchover-ack` and `--switchover-ack-legacy`. */
+export function switchoverAck(values: {
+  readonly "switchover-ack"?: boolean | undefined;
+  readonly "switchover-ack-legacy"?: boolean | undefined;
+}): SwitchoverAck | undefined {
+  return values["switchover-ack-legacy"] === true ? "legacy" : values["switchover-ack"];
+}
 
 /** `--sync-mode`; undefined for `auto`. */
 export function syncMode(text = "auto"): SyncMode | undefined {

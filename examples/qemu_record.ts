@@ -20,7 +20,13 @@ import {
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
-import { checkOutputFile, MIGRATION_OPTIONS, MIGRATION_USAGE, syncMode } from "./qemu_arguments.ts";
+import {
+  checkOutputFile,
+  MIGRATION_OPTIONS,
+  MIGRATION_USAGE,
+  switchoverAck,
+  syncMode,
+} from "./qemu_arguments.ts";
 import { printEvent, printFailure, printSummary } from "./summary.ts";
 
 const USAGE = `\
@@ -69,7 +75,7 @@ function recordArguments() {
       output: required("--output", values.output),
       pageSize: pageSize(values["page-size"]),
       syncMode: syncMode(values["sync-mode"]) ?? "auto",
-      switchoverAck: values["switchover-ack"],
+      switchoverAck: switchoverAck(values),
       ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
     } as const,
   };

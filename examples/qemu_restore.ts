@@ -21,7 +21,7 @@ import {
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
-import { MIGRATION_OPTIONS, MIGRATION_USAGE, syncMode } from "./qemu_arguments.ts";
+import { MIGRATION_OPTIONS, MIGRATION_USAGE, switchoverAck, syncMode } from "./qemu_arguments.ts";
 import { printFailure, printSummary } from "./summary.ts";
 
 const USAGE = `\
@@ -73,7 +73,7 @@ function restoreArguments() {
       maxBandwidth: byteCount("--max-bandwidth", values["max-bandwidth"]),
       returnPath: !values["no-return-path"],
       syncMode: syncMode(values["sync-mode"]),
-      switchoverAck: values["switchover-ack"],
+      switchoverAck: switchoverAck(values),
     } as const,
   };
 }

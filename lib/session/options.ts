@@ -30,6 +30,7 @@ import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts
 import { machineSyncMode, type SyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { parseUuid } from "../wire/uuid.ts";
+import { checkSwitchoverAck, expectsSwitchoverAck, type SwitchoverAck } from "./switchover_ack.ts";
 
 /** Time limits in milliseconds; what is left out has its default (`limits.ts`). */
 export interface Timeouts {
@@ -96,8 +97,12 @@ export interface ConnectOptions extends SessionOptions {
    * taken unless others are given. Digests cannot be sent with it.
    */
   readonly state?: GuestState | undefined;
-  /** Wait for the destination's permission to enter the final phase (capability switchover-ack). */
-  readonly switchoverAck?: boolean | undefined;
+  /**
+   * The destination has capability switchover-ack: wait for its permission to enter the final phase
+   * if it gives one without being asked, as machine types up to 11.0 do. `legacy`: wait whatever the
+   * machine type is. Default false.
+   */
+  readonly switchoverAck?: SwitchoverAck | undefined;
 }
 
 /** Options of {@linkcode listen}. */
@@ -134,8 +139,12 @@ export interface ListenOptions extends SessionOptions {
    * stream of a real guest. Default false: unknown devices are an error.
    */
   readonly capture?: boolean | undefined;
-  /** Permit the source's final phase at once (capability switchover-ack). Default false. */
-  readonly switchoverAck?: boolean | undefined;
+  /**
+   * The source has capability switchover-ack: permit its final phase at once if it waits for that
+   * without having asked, as machine types up to 11.0 do. `legacy`: permit it whatever the machine
+   * type is. Default false.
+   */
+  readonly switchoverAck?: SwitchoverAck | undefined;
 }
 
 /** What both sides' threads need; cloneable. */
@@ -159,6 +168,7 @@ export interface SenderConfig extends SessionConfig {
   readonly machine: string;
   readonly returnPath: boolean;
   readonly state: GuestState | undefined;
+  /** Whether to wait for one acknowledgement. */
   readonly switchoverAck: boolean;
   readonly syncMode: SyncMode;
 }
@@ -177,7 +187,7 @@ export interface ReceiverConfig extends SessionConfig {
   /** Whether the connection stays open after the migration, for checkpoints. */
   readonly checkpoints?: boolean | undefined;
   readonly capture: boolean;
-  readonly switchoverAck: boolean;
+  readonly switchoverAck: SwitchoverAck;
   /** Whether `uuid` says nothing and any is accepted. */
   readonly anyUuid: boolean;
   readonly syncMode: SyncMode | "auto";
@@ -200,9 +210,11 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     throw new TypeError("Cannot send digests with a guest's state: QEMU does not know them");
   }
   const { returnPath = true, switchoverAck = false } = options;
-  if (switchoverAck && !returnPath) {
+  checkSwitchoverAck(switchoverAck);
+  if (switchoverAck !== false && !returnPath) {
     throw new TypeError("Cannot wait for permission to switch over: there is no return path");
   }
+  const machine = options.machine ?? state?.machine ?? MACHINE_DEFAULT;
   const session = sessionConfig(options, "encode", pageSize);
   const switchoverStart = state?.switchoverStart ?? true;
   const deviceTransport = { ...transportOf(options, session), switchoverStart };
@@ -220,10 +232,10 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     ]),
     maxBandwidth,
     verify,
-    machine: options.machine ?? state?.machine ?? MACHINE_DEFAULT,
+    machine,
     returnPath,
     state,
-    switchoverAck,
+    switchoverAck: expectsSwitchoverAck(switchoverAck, machine),
     syncMode: oneOf(
       "sync mode",
       options.syncMode ?? (state === undefined ? "round" : machineSyncMode(state.machine)),
@@ -250,6 +262,8 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
   if (!(ramBytesMax > 0)) {
     throw new RangeError(`Cannot limit RAM to ${ramBytesMax} bytes: must be positive`);
   }
+  const { switchoverAck = false } = options;
+  checkSwitchoverAck(switchoverAck);
   const anyUuid = options.uuid === "any";
   const session = sessionConfig(
     anyUuid ? { ...options, uuid: undefined } : options,
@@ -267,7 +281,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     machine: options.machine,
     finalize: options.finalize !== undefined,
     capture: options.capture ?? false,
-    switchoverAck: options.switchoverAck ?? false,
+    switchoverAck,
     anyUuid,
     syncMode: oneOf("sync mode", options.syncMode ?? "round", ["round", "section", "auto"]),
   };

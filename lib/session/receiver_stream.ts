@@ -23,6 +23,7 @@ import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { DIGEST_SECTION, readDigests } from "./digests.ts";
 import { DEVICE_SUMMARY_SECTION, readDeviceSummary, type DeviceSummary } from "./device_summary.ts";
 import type { ReceiverConfig } from "./options.ts";
+import { expectsSwitchoverAck } from "./switchover_ack.ts";
 
 const SHUT_OK = 0;
 const SHUT_FAILED = 1;
@@ -72,8 +73,12 @@ export class ReceiverStream implements MainStreamHandler {
 
   openReturnPath(): void {
     this.#returnPath = true;
-    // No device here has to load anything before the source may stop.
-    if (this.#target.config.switchoverAck) sendSwitchoverAck(this.#replies);
+    // No device here has to load anything before the source may stop, so there is only the
+    // acknowledgement that nobody has asked for.
+    const { machine = "" } = this.#configuration ?? {};
+    if (expectsSwitchoverAck(this.#target.config.switchoverAck, machine)) {
+      sendSwitchoverAck(this.#replies);
+    }
   }
 
   ping(value: number): void {

@@ -12,8 +12,21 @@ export type SyncMode = "round" | "section";
  * with QEMU's own version and count as current.
  */
 export function machineSyncMode(machine: string): SyncMode {
+  return isUpTo(machine, 8, 0) ? "section" : "round";
+}
+
+/**
+ * Whether a destination with capability switchover-ack sends an acknowledgement that no device has
+ * asked for, and its source waits for one. Types up to 11.0 do so; in later ones, and in those
+ * without a version, both sides count the devices that ask, and there may be none.
+ */
+export function hasUnaskedSwitchoverAck(machine: string): boolean {
+  return isUpTo(machine, 11, 0);
+}
+
+function isUpTo(machine: string, lastMajor: number, lastMinor: number): boolean {
   const version = /-(\d+)\.(\d+)$/.exec(machine);
-  if (version === null) return "round";
+  if (version === null) return false;
   const [major, minor] = [Number(version[1]), Number(version[2])];
-  return major < 8 || (major === 8 && minor === 0) ? "section" : "round";
+  return major < lastMajor || (major === lastMajor && minor <= lastMinor);
 }

@@ -52,3 +52,41 @@ for (const index of METHODS.keys()) {
     }
   }
 }
+
+interface NewCase {
+  readonly machine: string;
+  readonly from: QemuVersion;
+  readonly to: QemuVersion;
+  readonly switchoverAck: boolean;
+}
+
+// Machine types up to 11.0 acknowledge the switch-over without being asked, later ones do not.
+const NEW_CASES: readonly NewCase[] = [
+  { machine: "pc-q35-11.0", from: "11.1", to: "11.1", switchoverAck: true },
+  { machine: "pc-q35-11.1", from: "11.1", to: "11.1", switchoverAck: true },
+  { machine: "pc-i440fx-11.1", from: "11.1", to: "11.1", switchoverAck: false },
+  { machine: "pc-q35-9.2", from: "11.1", to: "10.0", switchoverAck: true },
+  { machine: "pc-q35-9.2", from: "10.0", to: "11.1", switchoverAck: true },
+  { machine: "pc-i440fx-7.2", from: "7.2", to: "11.1", switchoverAck: false },
+];
+
+for (const [index, { machine, from, to, switchoverAck }] of NEW_CASES.entries()) {
+  const ack = switchoverAck ? { switchoverAck } : {};
+  const options: InteropCase = {
+    machine,
+    cpu: CPU,
+    transport: index % 2 === 0 ? "unix" : "tcp",
+    rounds: from === "7.2" ? OLD_ROUNDS : 1,
+    from: { version: from, channels: 2, compression: METHODS[index % 3]!, ...ack },
+    to: { version: to, channels: 3, compression: METHODS[(index + 2) % 3]!, ...ack },
+  };
+  const name = `${nameOf(options)}${switchoverAck ? ", switchover-ack" : ""}`;
+  const needs = [from, to];
+  qemuTest(
+    `ages: record and restore: ${name}`,
+    () => expectRecordAndRestore(options),
+    undefined,
+    needs,
+  );
+  qemuTest(`ages: relay: ${name}`, () => expectRelay(options), undefined, needs);
+}
