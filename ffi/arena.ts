@@ -6,6 +6,22 @@
  * @module
  */
 import { ptr, toArrayBuffer } from "bun:ffi";
+import { SystemError } from "./errors.ts";
+
+/**
+ * Allocates zeroed shared memory; pages that are never touched take none.
+ *
+ * @param what Whose it is, for the message.
+ * @throws {SystemError} with errno `ENOMEM` when there is not so much.
+ */
+export function allocateShared(bytes: number, what: string): SharedArrayBuffer {
+  try {
+    return new SharedArrayBuffer(bytes);
+  } catch (cause) {
+    const message = `Cannot allocate ${what}: there is no memory for ${bytes} bytes`;
+    throw new SystemError(message, { errno: "ENOMEM", cause });
+  }
+}
 
 /**
  * Address of the first byte of `buffer`. The caller must keep `buffer` reachable for as long as the
@@ -47,7 +63,7 @@ export class Arena {
 
   constructor(bytes: number) {
     // Whole pages: a small SharedArrayBuffer is not page aligned, and codecs like aligned buffers.
-    this.buffer = new SharedArrayBuffer(Math.ceil(bytes / 4096) * 4096);
+    this.buffer = allocateShared(Math.ceil(bytes / 4096) * 4096, "buffers");
     this.address = addressOf(this.buffer);
     this.u8 = new Uint8Array(this.buffer);
     this.u32 = new Uint32Array(this.buffer);

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { dlopen, type FFIFunction, type Library } from "bun:ffi";
+import { dlopen, FFIType, type FFIFunction, type Library } from "bun:ffi";
 import { readFileSync, realpathSync } from "node:fs";
-import { MissingLibraryError } from "./errors.ts";
+import { MissingLibraryError, SystemError } from "./errors.ts";
 
 /** How a library is found and what to install when it is not. */
 export interface LibrarySource {
@@ -27,6 +27,7 @@ export interface LibrarySource {
  * so closing would only make a stale call possible.
  *
  * @throws {MissingLibraryError} when no candidate can be opened.
+ * @throws {SystemError} with errno `ENOMEM` when it is memory that is missing.
  */
 export function openLibrary<Symbols extends Record<string, FFIFunction>>(
   source: LibrarySource,
@@ -42,10 +43,44 @@ export function openLibrary<Symbols extends Record<string, FFIFunction>>(
       reasons.push(`${candidate} (${error instanceof Error ? error.message : String(error)})`);
     }
   }
+  if (isMemoryShort(source)) {
+    throw new SystemError(`Cannot open ${source.name}: there is not enough memory to map it`, {
+      errno: "ENOMEM",
+    });
+  }
   throw new MissingLibraryError(
     `Cannot open ${source.name}: tried ${reasons.join(", ")}, ` +
       `install Debian package ${source.debianPackage} or set ${source.override} to its path`,
   );
+}
+
+/** More than any of the libraries takes of the address space. */
+const PROBE_BYTES = 16 * 1_048_576;
+const MMAP_FAILED = -1;
+const MAP_PRIVATE_ANONYMOUS = 0x22;
+
+/**
+ * Whether memory is why a library could not be opened; the loader's own words do not tell. One that is
+ * in the process already needs no more than a little of it, and any other as much as the probe.
+ */
+function isMemoryShort(source: LibrarySource): boolean {
+  if (mappedFile(source) !== undefined) return true;
+  try {
+    const { symbols } = dlopen("libc.so.6", {
+      // addr, length, prot, flags, fd, offset
+      mmap: {
+        args: [FFIType.u64, FFIType.u64, FFIType.i32, FFIType.i32, FFIType.i32, FFIType.u64],
+        returns: FFIType.i64_fast,
+      },
+      munmap: { args: [FFIType.u64, FFIType.u64], returns: FFIType.i32 }, // addr, length
+    });
+    const address = symbols.mmap(0, PROBE_BYTES, 0, MAP_PRIVATE_ANONYMOUS, -1, 0);
+    if (address === MMAP_FAILED) return true;
+    symbols.munmap(Number(address), PROBE_BYTES);
+    return false;
+  } catch {
+    return false; // another C library
+  }
 }
 
 /**

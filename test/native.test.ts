@@ -31,6 +31,12 @@ test("MULTIFD_LIBZSTD that names nothing gives an error with path, package and v
   expect(zstd?.engines).toEqual([]);
 });
 
+test("short memory is told as such, and not as a library that is missing", async () => {
+  const outcomes = await fixtureResult("short_memory", ["1000000"]);
+  const short = { multifd: true, name: "SystemError", code: "ERR_MULTIFD_SYSTEM", errno: "ENOMEM" };
+  expect(outcomes).toMatchObject({ library: short, block: short });
+});
+
 test("Arena.reserve() aligns, and refuses what does not fit", () => {
   const arena = new Arena(100);
   expect(arena.buffer.byteLength).toBe(4096);

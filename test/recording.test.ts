@@ -189,6 +189,23 @@ test("Recording.open() refuses metadata that lies, with a right checksum", async
     [/"bytes":4096/, '"bytes":0'],
     [/"pageSize":4096/, '"pageSize":4095'],
     [/"pageSize":4096/, '"pageSize":0'],
+    [/"pageSize":4096/, '"pageSize":2048'],
+    [/"pageSize":4096/, '"pageSize":12288'],
+    [/"pageBits":null/, '"pageBits":13'],
+    [/"pageBits":null/, '"pageBits":1e300'],
+    [/"ramSectionId":2/, '"ramSectionId":4294967296'],
+    [/"source":\{[^}]*\}/, '"source":null'],
+    [/"source":\{[^}]*\}/, '"source":{}'],
+    [/"machine":"/, `"machine":"${"m".repeat(256)}`],
+    [/"blocks":\[[^\]]*\]/, '"blocks":null'],
+    [/"blocks":\[[^\]]*\]/, '"blocks":[null]'],
+    [/"blocks":\[(.*?)\]/, '"blocks":[$1,$1]'],
+    [/"early":\{[^}]*\}/, '"early":null'],
+    [/"devices":\{[^}]*\}/, '"devices":null'],
+    [/"idstr":"pc.ram"/, '"idstr":"pc\\u0000ram"'],
+    [/"idstr":"pc.ram"/, '"idstr":"\\ud800"'],
+    [/"idstr":"pc.ram"/, `"idstr":"${"x".repeat(256)}"`],
+    [/^.*$/s, "null"],
     [/"idstr":"pc.ram"/, '"idstr":""'],
     [/"idstr":"pc.ram"/, '"idstr":7'],
     [/"uuid":"[^"]*"/, '"uuid":"none"'],
@@ -204,6 +221,10 @@ test("Recording.open() refuses metadata that lies, with a right checksum", async
     lying.writeBigUInt64BE(BigInt(json.byteLength), 24);
     lying.writeUInt32BE(Bun.hash.crc32(json), 32);
     const error = await refusal(lying);
+    expect(await rejectionOf(analyze(directory.file("changed.rec")))).toMatchObject({
+      code: "ERR_MULTIFD_RECORDING",
+      message: error?.message ?? "",
+    });
     expect([replacement, error?.code]).toEqual([replacement, "ERR_MULTIFD_RECORDING"]);
   }
 });

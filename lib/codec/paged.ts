@@ -163,6 +163,8 @@ export class PagedDecoder implements PageDecoder {
   readonly #addresses = new Float64Array(PACKET_PAGES_MAX);
   /** Where the bytes of each page go, raw pages to their place, others to the input. */
   readonly #pieces = new PageRuns(PACKET_PAGES_MAX);
+  /** Whether a page may come twice in the packet in hand: then all go one after the other. */
+  #inOrder = false;
 
   /** @param decompressor Owned by the decoder from now on. */
   constructor(container: PageContainer, pageSize: number, decompressor: PageDecompressor) {
@@ -195,9 +197,13 @@ export class PagedDecoder implements PageDecoder {
 
   #locate(runs: PageRuns): void {
     let page = 0;
+    let last = 0;
+    this.#inOrder = false;
     for (let run = 0; run < runs.count; run++) {
-      const end = runs.addresses[run] + runs.lengths[run];
-      for (let address = runs.addresses[run]; address < end; address += this.#pageSize) {
+      // Sources send pages in the order of their memory; only where one goes back can it repeat one.
+      if (runs.addresses[run] < last) this.#inOrder = true;
+      last = runs.addresses[run] + runs.lengths[run];
+      for (let address = runs.addresses[run]; address < last; address += this.#pageSize) {
         this.#addresses[page++] = address;
       }
     }
@@ -214,7 +220,7 @@ export class PagedDecoder implements PageDecoder {
       if (length === 0 || length > this.#pageSize) {
         throw this.#error(`page ${page} has ${length} bytes, must be 1 to ${this.#pageSize}`);
       }
-      const raw = length === this.#pageSize;
+      const raw = length === this.#pageSize && !this.#inOrder;
       const address = raw ? this.#addresses[page] : this.#inputOf(page);
       if (address === end) {
         pieces.lengths[pieces.count - 1] += length;
@@ -233,32 +239,51 @@ export class PagedDecoder implements PageDecoder {
   }
 
   #inflate(pages: number): void {
+    if (this.#inOrder) return this.#inflateInOrder(pages);
+    for (let page = 0; page < pages; page++) this.#submit(page);
+    for (let page = 0; page < pages; page++) this.#collect(page);
+  }
+
+  /** Of a page that comes twice the last content stays, as with every other method. */
+  #inflateInOrder(pages: number): void {
+    for (let page = 0; page < pages; page++) {
+      if (this.#length(page) === this.#pageSize) {
+        copyMemory(this.#addresses[page], this.#inputOf(page), this.#pageSize);
+        continue;
+      }
+      this.#submit(page);
+      this.#collect(page);
+    }
+  }
+
+  #submit(page: number): void {
     const { zlib, method } = this.#container;
     const pageSize = this.#pageSize;
     const around = zlib === undefined ? 0 : ZLIB_HEADER_BYTES + ZLIB_TRAILER_BYTES;
     const before = zlib === undefined ? 0 : ZLIB_HEADER_BYTES;
-    for (let page = 0; page < pages; page++) {
-      const length = this.#length(page);
-      if (length === pageSize) continue;
-      if (zlib !== undefined) {
-        if (length <= around) throw codecError(method, `page ${page} is too short for zlib`);
-        checkZlibHeader(method, this.#input.u8, page * pageSize);
-      }
-      const from = this.#inputOf(page) + before;
-      this.#decompressor.submit(page, from, length - around, this.#addresses[page], pageSize);
+    const length = this.#length(page);
+    if (length === pageSize) return;
+    if (zlib !== undefined) {
+      if (length <= around) throw codecError(method, `page ${page} is too short for zlib`);
+      checkZlibHeader(method, this.#input.u8, page * pageSize);
     }
-    for (let page = 0; page < pages; page++) {
-      const length = this.#length(page);
-      if (length === pageSize) continue;
-      const got = this.#decompressor.collect(page);
-      if (got !== pageSize) {
-        throw this.#error(`page ${page} decodes to ${got} bytes, must be ${pageSize}`);
-      }
-      if (zlib === undefined) continue;
-      const trailer = page * pageSize + length - ZLIB_TRAILER_BYTES;
-      if (zlib.adler32(this.#addresses[page], pageSize) !== this.#input.view.getUint32(trailer)) {
-        throw this.#error(`page ${page} has another Adler-32 than its trailer`);
-      }
+    const from = this.#inputOf(page) + before;
+    this.#decompressor.submit(page, from, length - around, this.#addresses[page], pageSize);
+  }
+
+  #collect(page: number): void {
+    const { zlib } = this.#container;
+    const pageSize = this.#pageSize;
+    const length = this.#length(page);
+    if (length === pageSize) return;
+    const got = this.#decompressor.collect(page);
+    if (got !== pageSize) {
+      throw this.#error(`page ${page} decodes to ${got} bytes, must be ${pageSize}`);
+    }
+    if (zlib === undefined) return;
+    const trailer = page * pageSize + length - ZLIB_TRAILER_BYTES;
+    if (zlib.adler32(this.#addresses[page], pageSize) !== this.#input.view.getUint32(trailer)) {
+      throw this.#error(`page ${page} has another Adler-32 than its trailer`);
     }
   }
 

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { allocateShared } from "../../ffi/arena.ts";
 
 /** Smallest block in bytes; thousands of tiny buffers must not take a page each. */
 const BLOCK_BYTES_MIN = 512;
@@ -45,7 +46,7 @@ export class BuddyHeap {
   constructor(source: SharedArrayBuffer | number) {
     if (typeof source === "number") {
       const tops = Math.ceil(source / HEAP_BLOCK_BYTES_MAX);
-      this.buffer = new SharedArrayBuffer(startOf(tops) + tops * HEAP_BLOCK_BYTES_MAX);
+      this.buffer = allocateShared(startOf(tops) + tops * HEAP_BLOCK_BYTES_MAX, "a device's queue");
     } else this.buffer = source;
     const tops = Math.floor(this.buffer.byteLength / (HEAP_BLOCK_BYTES_MAX + stateBytes(1)));
     this.#start = startOf(tops);

@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { allocateShared } from "../../ffi/arena.ts";
 import { LimitError } from "../errors.ts";
 import { BLOCKS_MAX, SEGMENTS_MAX } from "../limits.ts";
 import { PageBitmap } from "./page_bitmap.ts";
@@ -100,7 +101,10 @@ export class BlockTable {
       typeof source === "number"
         ? {
             table: new SharedArrayBuffer(TABLE_BYTES),
-            received: new SharedArrayBuffer(Math.ceil(source / 4096 / 64) * 8 + BLOCKS_MAX * 16),
+            received: allocateShared(
+              Math.ceil(source / 4096 / 64) * 8 + BLOCKS_MAX * 16,
+              "the bitmaps of received pages",
+            ),
           }
         : source;
     this.#view = new DataView(this.handle.table);

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { allocateShared } from "../../ffi/arena.ts";
 
 const WORD_BITS = 32;
 
@@ -43,7 +44,7 @@ export class PageBitmap {
       throw new RangeError(`Cannot make a bitmap: ${pages} pages, must be a whole number`);
     }
     this.pages = pages;
-    this.buffer = buffer ?? new SharedArrayBuffer(Math.max(8, PageBitmap.bytesFor(pages)));
+    this.buffer = buffer ?? allocateShared(Math.max(8, PageBitmap.bytesFor(pages)), "a bitmap");
     this.byteOffset = byteOffset;
     this.#words = new Int32Array(this.buffer, byteOffset, Math.ceil(pages / WORD_BITS));
     this.#lastMask = (pages & 31) === 0 ? -1 : (1 << (pages & 31)) - 1;

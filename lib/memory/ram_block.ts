@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { addressOf, viewOfMemory } from "../../ffi/arena.ts";
+import { addressOf, allocateShared, viewOfMemory } from "../../ffi/arena.ts";
 import {
   close,
   errnoName,
@@ -113,13 +113,14 @@ export class RamBlock implements Disposable {
    * Allocates zeroed memory; physical pages are taken on first touch unless `prefault` is set.
    *
    * @throws {RangeError} for an impossible length, page size or id.
+   * @throws {SystemError} with errno `ENOMEM` when there is not so much memory.
    */
   static allocate(idstr: string, bytes: number, options: RamBlockOptions = {}): RamBlock {
     const pageSize = options.pageSize ?? 4096;
     checkLength(idstr, bytes, pageSize);
     const segments: Segment[] = [];
     for (let left = bytes; left > 0; left -= SEGMENT_BYTES) {
-      const buffer = new SharedArrayBuffer(Math.min(left, SEGMENT_BYTES));
+      const buffer = allocateShared(Math.min(left, SEGMENT_BYTES), `RAM block ${idstr}`);
       segments.push(segmentOf(buffer));
     }
     return prepared(new RamBlock({ idstr, pageSize, segments, zeroed: true }), options);

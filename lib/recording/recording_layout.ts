@@ -11,7 +11,15 @@
  */
 import { hash } from "bun";
 import { MultifdError } from "../errors.ts";
-import { BLOCKS_MAX, DEVICE_STATE_BYTES_MAX, METADATA_BYTES_MAX } from "../limits.ts";
+import {
+  BLOCKS_MAX,
+  DEVICE_STATE_BYTES_MAX,
+  MACHINE_NAME_BYTES_MAX,
+  MAPPED_RAM_BYTES_MAX,
+  METADATA_BYTES_MAX,
+  PAGE_SIZES,
+} from "../limits.ts";
+import { blockIdFault } from "../memory/block_id.ts";
 
 /*
  *   0  char[8] "MFDREC\r\n"     8  u32 version, 1      12  u32 state: 0 incomplete, 1 complete
@@ -156,20 +164,46 @@ export function parseMetadata(text: Uint8Array, fileBytes: number): RecordingMet
     isCount(metadata.pageSize) &&
     (metadata.pageBits === null || isCount(metadata.pageBits)) &&
     isCount(metadata.ramSectionId) &&
-    typeof metadata.source === "object" &&
+    isSource(metadata.source) &&
     Array.isArray(metadata.blocks);
   if (!sound) throw recordingError("its metadata lacks a field");
-  const { blocks, early, devices } = metadata;
+  const { blocks, early, devices, pageSize } = metadata;
+  checkNumbers(metadata);
   if (blocks.length < 1 || blocks.length > BLOCKS_MAX) {
     throw recordingError(`it has ${blocks.length} RAM blocks, must be 1 to ${BLOCKS_MAX}`);
   }
+  const names = new Set<string>();
+  let end = 0;
   for (const block of blocks) {
-    if (typeof block.idstr !== "string" || block.offset % BLOCK_ALIGNMENT !== 0) {
+    if (!isObject(block) || typeof block.idstr !== "string") {
       throw recordingError("its metadata describes a RAM block wrongly");
     }
-    checkRange(block, `RAM block ${block.idstr}`, fileBytes);
+    const name = JSON.stringify(block.idstr);
+    const fault = blockIdFault(block.idstr);
+    if (fault !== undefined) throw recordingError(`RAM block ${name}: its id ${fault}`);
+    if (names.has(block.idstr)) throw recordingError(`RAM block ${name} comes twice, must be once`);
+    names.add(block.idstr);
+    checkRange(block, `RAM block ${name}`, fileBytes);
+    if (block.bytes === 0 || block.bytes % pageSize !== 0) {
+      throw recordingError(
+        `RAM block ${name} has ${block.bytes} bytes, must be whole pages of ${pageSize}`,
+      );
+    }
+    if (block.offset % BLOCK_ALIGNMENT !== 0 || block.offset < Math.max(end, BLOCK_ALIGNMENT)) {
+      throw recordingError(
+        `RAM block ${name} is at ${block.offset}, must be a multiple of ${BLOCK_ALIGNMENT} behind the block before it`,
+      );
+    }
+    end = block.offset + block.bytes;
+  }
+  const ramBytes = blocks.reduce((sum, { bytes }) => sum + bytes, 0);
+  if (ramBytes > MAPPED_RAM_BYTES_MAX) {
+    throw recordingError(
+      `it has ${ramBytes} bytes of RAM, at most ${MAPPED_RAM_BYTES_MAX} are allowed`,
+    );
   }
   for (const [name, range] of Object.entries({ early, devices })) {
+    if (!isObject(range)) throw recordingError(`it does not say where its ${name} device state is`);
     checkRange(range, `${name} device state`, fileBytes);
     if (range.bytes > DEVICE_STATE_BYTES_MAX || !isCount(range.crc32)) {
       throw recordingError(`its ${name} device state has ${range.bytes} bytes, too many`);
@@ -186,6 +220,40 @@ export function checksum(bytes: Uint8Array): number {
 /** An error about a file that is no sound recording. */
 export function recordingError(reason: string, cause?: unknown): MultifdError {
   return new MultifdError("ERR_MULTIFD_RECORDING", `Cannot read recording: ${reason}`, { cause });
+}
+
+/** Checks what goes into a stream again. */
+function checkNumbers({ machine, pageSize, pageBits, ramSectionId }: RecordingMetadata): void {
+  if (!PAGE_SIZES.includes(pageSize)) {
+    throw recordingError(`its pages have ${pageSize} bytes, must be ${PAGE_SIZES.join(", ")}`);
+  }
+  if (pageBits !== null && 2 ** pageBits !== pageSize) {
+    throw recordingError(`its pages have ${pageBits} bits and ${pageSize} bytes, must be equal`);
+  }
+  if (ramSectionId > 0xffff_ffff) {
+    throw recordingError(`its RAM section has number ${ramSectionId}, must be at most 2^32 - 1`);
+  }
+  const machineBytes = new TextEncoder().encode(machine).byteLength;
+  if (machineBytes > MACHINE_NAME_BYTES_MAX) {
+    throw recordingError(
+      `its machine name has ${machineBytes} bytes, at most ${MACHINE_NAME_BYTES_MAX} are allowed`,
+    );
+  }
+}
+
+function isObject(value: unknown): value is object {
+  return typeof value === "object" && value !== null;
+}
+
+function isSource(value: unknown): value is RecordingMetadata["source"] {
+  if (!isObject(value)) return false;
+  const source = value as Readonly<Record<string, unknown>>;
+  return (
+    typeof source["compression"] === "string" &&
+    ["channels", "normalPages", "zeroPages", "wireBytes", "elapsedMs"].every((name) =>
+      Number.isFinite(source[name]),
+    )
+  );
 }
 
 function checkRange(range: RecordedRange, what: string, fileBytes: number): void {

@@ -232,6 +232,35 @@ for (const way of coded.filter(({ method }) => method === "qatzip")) {
   });
 }
 
+for (const way of coded.filter(({ method }) => method === "qpl" || method === "uadk")) {
+  test(`${way.method} with ${way.engine}: of a page that comes twice in a packet the last content stays`, () => {
+    const shared = new SharedArrayBuffer(8 * pageSize);
+    const page = new Uint8Array(shared, 2 * pageSize, pageSize);
+    const compression = { method: way.method, engine: way.engine };
+    using encoder = new PageStreamEncoder({ memory: shared, compression });
+    const noise = crypto.getRandomValues(new Uint8Array(pageSize));
+    const threes = new Uint8Array(pageSize).fill(3);
+    const text = Uint8Array.from({ length: pageSize }, (_, at) => at % 61);
+    // Compressed and raw, in both orders.
+    for (const [first, last] of [
+      [text, threes],
+      [text, noise],
+      [noise, text],
+    ] as const) {
+      const halves = [first, last].map((content) => {
+        page.set(content);
+        return encoder.encode(Uint32Array.of(2)).slice();
+      });
+      const lengths = halves.map((half) => half.subarray(0, 4));
+      const payload = Buffer.concat([...lengths, ...halves.map((half) => half.subarray(4))]);
+      page.fill(0);
+      using decoder = new PageStreamDecoder({ memory: shared, compression });
+      decoder.decode(payload, Uint32Array.of(2, 2));
+      expect(Buffer.compare(page, last)).toBe(0);
+    }
+  });
+}
+
 /** A payload of qpl or uadk with these lengths, whatever the pages have. */
 function paged(lengths: readonly number[], streams: readonly Uint8Array[]): Uint8Array {
   const head = Buffer.alloc(4 * lengths.length);
