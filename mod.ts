@@ -165,8 +165,8 @@ export {
   type FailedTask,
   type TaskContext,
   type ThreadPoolOptions,
-} from "./lib/worker/thread_pool.ts";
-export type { WorkerFunction } from "./lib/worker/worker_function.ts";
+} from "./lib/thread/thread_pool.ts";
+export type { WorkerFunction } from "./lib/thread/worker_function.ts";
 export {
   CancelledError,
   ChannelError,

@@ -66,7 +66,7 @@ test("multifd/package holds what it needs and no more", async () => {
   const names = (await readdir(installed)).filter((name) => !name.startsWith(".")).toSorted();
   const expected = ["CHANGELOG.md", "LICENSE", "README.md", "docs", "ffi", "lib", "mod.ts"];
   expect(names).toEqual([...expected, "package.json", "types"]);
-  const bundle = Bun.file(join(installed, "lib", "worker", "entry.bundle.txt"));
+  const bundle = Bun.file(join(installed, "lib", "entry.bundle.txt"));
   expect(bundle.size).toBeGreaterThan(10_000);
   const { dependencies, main, exports } = (await Bun.file(
     join(installed, "package.json"),

@@ -7,7 +7,7 @@ import { parseEndpoint } from "../lib/net/endpoint.ts";
 import { MAIN_DESCRIPTOR, SessionControl } from "../lib/sync/session_control.ts";
 import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
 import { parseUuid } from "../lib/wire/uuid.ts";
-import { WorkerGroup } from "../lib/worker/worker_group.ts";
+import { WorkerGroup } from "../lib/thread/worker_group.ts";
 import { listen, RamBlock } from "../mod.ts";
 import { written } from "./kit/byte_ends.ts";
 import { handshake, packet, RawSource, syncPacket } from "./kit/raw_peer.ts";

@@ -23,7 +23,7 @@ import {
   type CheckpointStatistics,
   type CheckpointSummary,
 } from "./checkpoint_statistics.ts";
-import type { PrimaryCommand, PrimaryReply } from "./colo_messages.ts";
+import type { ColoPrimaryJob, PrimaryCommand, PrimaryReply } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 import { STATE_DEVICE } from "./state_channel.ts";
 
@@ -97,7 +97,7 @@ export class ColoPrimary implements AsyncDisposable {
         progress: this.#progress.buffer,
         control: this.#control.buffer,
         statistics: this.#table.buffer,
-      },
+      } satisfies ColoPrimaryJob,
       this.#control,
       "source",
       options.signal,

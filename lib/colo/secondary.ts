@@ -23,7 +23,7 @@ import {
   type CheckpointStatistics,
   type CheckpointSummary,
 } from "./checkpoint_statistics.ts";
-import type { ReceivedCheckpoint, SecondaryReport } from "./colo_messages.ts";
+import type { ColoSecondaryJob, ReceivedCheckpoint, SecondaryReport } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
@@ -107,7 +107,7 @@ export class ColoSecondary implements AsyncDisposable {
         progress: this.#progress.buffer,
         control: this.#control.buffer,
         statistics: this.#table.buffer,
-      },
+      } satisfies ColoSecondaryJob,
       this.#control,
       "destination",
       options.signal,

@@ -20,7 +20,7 @@ import {
   DEVICE_QUEUED_BYTES_MAX,
   DEVICES_MAX,
 } from "../limits.ts";
-import { checkWorkerFunction, type WorkerFunction } from "../worker/worker_function.ts";
+import { checkWorkerFunction, type WorkerFunction } from "../thread/worker_function.ts";
 
 /** State that is read from or written to a file descriptor at its position. */
 export interface DescriptorState {

@@ -5,20 +5,25 @@
  */
 import { DeviceQueue } from "../engine/device_queue.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { LoadTask } from "../worker/messages.ts";
-import type { TaskContext } from "../worker/thread_pool.ts";
-import { callWorkerFunction } from "../worker/worker_function.ts";
+import type { PoolJob } from "../thread/pool_messages.ts";
+import { servePool } from "../thread/pool_worker.ts";
+import type { TaskContext } from "../thread/thread_pool.ts";
+import { callWorkerFunction } from "../thread/worker_function.ts";
 import { loadDescriptor } from "./descriptor_device.ts";
 import { named } from "./device_failure.ts";
 import type { DeviceCode } from "./device.ts";
+import type { LoadTask } from "./device_messages.ts";
+import { rehearseLoad } from "./device_rehearsal.ts";
 import { LoadContext } from "./load_context.ts";
 import { loadMemory } from "./memory_device.ts";
 
+/** Serves loads until the pool is disposed. */
+export function runLoadPool(job: PoolJob): Promise<void> {
+  return servePool(job, (task, context) => runLoad(task as LoadTask, context), rehearseLoad);
+}
+
 /** Runs one load; its failure ends the session. */
-export async function runLoad(
-  { device, control: shared }: LoadTask,
-  task: TaskContext,
-): Promise<void> {
+async function runLoad({ device, control: shared }: LoadTask, task: TaskContext): Promise<void> {
   const control = new SessionControl(shared);
   try {
     const queue = new DeviceQueue(device.queue, control);

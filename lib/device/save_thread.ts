@@ -5,17 +5,25 @@
  */
 import { DeviceClient } from "../engine/device_client.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { SaveTask } from "../worker/messages.ts";
-import type { TaskContext } from "../worker/thread_pool.ts";
-import { callWorkerFunction } from "../worker/worker_function.ts";
+import type { PoolJob } from "../thread/pool_messages.ts";
+import { servePool } from "../thread/pool_worker.ts";
+import type { TaskContext } from "../thread/thread_pool.ts";
+import { callWorkerFunction } from "../thread/worker_function.ts";
 import { saveDescriptor } from "./descriptor_device.ts";
 import { named } from "./device_failure.ts";
 import type { SaveConfig } from "./device.ts";
+import type { SaveTask } from "./device_messages.ts";
+import { rehearseSave } from "./device_rehearsal.ts";
 import { saveMemory } from "./memory_device.ts";
 import { SaveContext } from "./save_context.ts";
 
+/** Serves saves until the pool is disposed. */
+export function runSavePool(job: PoolJob): Promise<void> {
+  return servePool(job, (task, context) => runSave(task as SaveTask, context), rehearseSave);
+}
+
 /** Runs one save; its failure ends the session, and with it all other saves. */
-export async function runSave({ device, client }: SaveTask, task: TaskContext): Promise<void> {
+async function runSave({ device, client }: SaveTask, task: TaskContext): Promise<void> {
   try {
     const context = new SaveContext(device, new DeviceClient(client), task);
     await save(context, device);

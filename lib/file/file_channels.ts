@@ -11,8 +11,8 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { FileChannelCommand } from "../worker/messages.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup } from "../thread/worker_group.ts";
+import type { FileChannelCommand, FileChannelJob } from "./file_channel_messages.ts";
 import { FileBlock, FileRound, type SharedFileBlock } from "./file_round.ts";
 
 /** Options that writing and reading a file have in common. */
@@ -165,7 +165,7 @@ export class FileChannels implements AsyncDisposable {
       statistics: this.#statistics.buffer,
       round: this.#round.buffer,
       blocks,
-    });
+    } satisfies FileChannelJob);
     const exited = Promise.withResolvers<void>();
     worker.once("exit", () => {
       exited.resolve();

@@ -8,9 +8,10 @@
 import { availableParallelism } from "node:os";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup } from "../thread/worker_group.ts";
 import type { BlockTable } from "./block_table.ts";
 import { PageTask, type PageOperationCode } from "./page_task.ts";
+import type { PageWorkerJob } from "./page_worker.ts";
 
 /** Threads beyond this gain nothing: memory bandwidth is used up. */
 const THREADS_MAX = 4;
@@ -39,7 +40,7 @@ export class PageCrew implements Disposable {
         control: this.#control.buffer,
         blocks: table.handle,
         task: this.#task.buffer,
-      });
+      } satisfies PageWorkerJob);
       worker.on("message", () => this.#finished?.());
     }
   }

@@ -6,7 +6,7 @@
 import { fromErrorRecord, MultifdError } from "../errors.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { SessionThread } from "../session/session_thread.ts";
-import type { AnalysisReport } from "../worker/messages.ts";
+import type { AnalysisReport, AnalyzerJob } from "./analysis_messages.ts";
 import type { Analysis } from "./analyze_file.ts";
 
 /** Options of {@linkcode analyze}. */
@@ -37,7 +37,7 @@ export async function analyze(path: string, options: AnalyzeOptions = {}): Promi
   }
   const control = new SessionControl();
   const thread = new SessionThread(
-    { role: "analyzer", path, offset },
+    { role: "analyzer", path, offset } satisfies AnalyzerJob,
     control,
     "destination",
     signal,

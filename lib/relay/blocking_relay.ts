@@ -21,7 +21,8 @@ import { SECOND_SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_co
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamReader } from "../wire/main_stream_reader.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup } from "../thread/worker_group.ts";
+import type { RelayReturnJob } from "./relay_messages.ts";
 import type { RelayConfig } from "./relay_config.ts";
 import { RelayStream, type RelayTarget } from "./relay_stream.ts";
 import { Confirmation } from "./return_path_relay.ts";
@@ -171,7 +172,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       tail: this.tail.buffer,
       control: this.#control.buffer,
       peer: formatEndpoint(this.#config.outgoing.endpoint),
-    });
+    } satisfies RelayReturnJob);
   }
 
   countZeroPage(): void {

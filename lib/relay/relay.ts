@@ -8,7 +8,7 @@ import { CHANNELS_MAX } from "../limits.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { SessionThread } from "../session/session_thread.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { RelayReport } from "../worker/messages.ts";
+import type { RelayJob, RelayReport } from "./relay_messages.ts";
 import { relayConfig, type RelayConfig, type RelayOptions } from "./relay_config.ts";
 
 /** Counters of both sides of a relay. */
@@ -45,7 +45,7 @@ export class Relay implements AsyncDisposable {
         control: this.#control.buffer,
         incoming: this.#incoming.buffer,
         outgoing: this.#outgoing.buffer,
-      },
+      } satisfies RelayJob,
       this.#control,
       "destination",
       signal,

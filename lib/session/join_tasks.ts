@@ -7,7 +7,7 @@
 import { TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import type { ThreadPool } from "../worker/thread_pool.ts";
+import type { ThreadPool } from "../thread/thread_pool.ts";
 
 /**
  * Blocks until all tasks of the pool have ended.

@@ -6,6 +6,7 @@
  * @module
  */
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
+import type { RelayHandle } from "../engine/relay_placer.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import {
@@ -28,8 +29,8 @@ import {
   MAIN_DESCRIPTOR,
   type SessionControl,
 } from "../sync/session_control.ts";
-import type { RelayHandle } from "../worker/messages.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup } from "../thread/worker_group.ts";
+import type { ReceiveChannelJob } from "./channel_messages.ts";
 import type { SessionConfig } from "./options.ts";
 
 /** What a receive side is made of. */
@@ -230,6 +231,6 @@ export class ReceiveSide {
       blocks,
       devices,
       relay,
-    });
+    } satisfies ReceiveChannelJob);
   }
 }

@@ -12,7 +12,7 @@ import { RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
-import type { ReceiverReport } from "../worker/messages.ts";
+import type { ReceiverJob, ReceiverReport } from "./session_messages.ts";
 import { FinalizeGate } from "./finalize_gate.ts";
 import { receiverConfig, resolveEndpoint, resolveTimeouts, type ListenOptions } from "./options.ts";
 import { SessionThread } from "./session_thread.ts";
@@ -55,7 +55,7 @@ export class Receiver implements AsyncDisposable {
         gate: this.#gate.buffer,
         control: this.#control.buffer,
         statistics: this.#table.buffer,
-      },
+      } satisfies ReceiverJob,
       this.#control,
       "destination",
       options.signal,

@@ -5,11 +5,12 @@
  * @module
  */
 import type { LoadConfig } from "../device/device.ts";
+import { LOAD_ROLE, type LoadTask } from "../device/device_messages.ts";
 import { DeviceQueue } from "../engine/device_queue.ts";
 import { DeviceError } from "../errors.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { ThreadPool } from "../worker/thread_pool.ts";
+import { ThreadPool } from "../thread/thread_pool.ts";
 import { deviceKey, type DeviceSummary } from "./device_summary.ts";
 import { joinTasks } from "./join_tasks.ts";
 
@@ -28,7 +29,7 @@ export class ReceiverDevices implements Disposable {
     this.#queues = configs.map(({ queue }) => new DeviceQueue(queue, control));
     this.#control = control;
     this.#limitMs = limitMs;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, "load");
+    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, LOAD_ROLE);
     this.#pool.prestart(configs.length);
   }
 
@@ -38,7 +39,7 @@ export class ReceiverDevices implements Disposable {
     this.#started = true;
     for (const device of this.#configs) {
       const { buffer } = this.#control;
-      this.#pool.submitTask({ kind: "load", device, control: buffer });
+      this.#pool.submitTask({ device, control: buffer } satisfies LoadTask);
     }
   }
 

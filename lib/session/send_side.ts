@@ -11,7 +11,8 @@ import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";
 import { connectSocket } from "../net/socket.ts";
 import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup } from "../thread/worker_group.ts";
+import type { SendChannelJob } from "./channel_messages.ts";
 import type { SessionConfig } from "./options.ts";
 import { requireTaken } from "./sender_setup.ts";
 
@@ -97,6 +98,6 @@ export class SendSide {
       blocks,
       devices: this.#parts.devices,
       descriptors,
-    });
+    } satisfies SendChannelJob);
   }
 }

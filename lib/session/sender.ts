@@ -16,7 +16,7 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { SenderCommand, SenderReply } from "../worker/messages.ts";
+import type { SenderCommand, SenderJob, SenderReply } from "./session_messages.ts";
 import { resolveEndpoint, resolveTimeouts, senderConfig, type ConnectOptions } from "./options.ts";
 import { SessionThread } from "./session_thread.ts";
 
@@ -63,7 +63,7 @@ export class Sender implements AsyncDisposable {
         config,
         control: this.#control.buffer,
         statistics: this.#table.buffer,
-      },
+      } satisfies SenderJob,
       this.#control,
       "source",
       options.signal,

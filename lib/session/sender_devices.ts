@@ -5,13 +5,14 @@
  * @module
  */
 import type { SaveConfig } from "../device/device.ts";
+import { SAVE_ROLE, type SaveTask } from "../device/device_messages.ts";
 import { DeviceClient, type DeviceClientHandle } from "../engine/device_client.ts";
 import { DeviceSendState } from "../engine/device_send_state.ts";
 import { DeviceTable } from "../engine/device_table.ts";
 import type { SendState } from "../engine/send_state.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { ThreadPool } from "../worker/thread_pool.ts";
+import { ThreadPool } from "../thread/thread_pool.ts";
 import { encodeDeviceSummary } from "./device_summary.ts";
 import type { Timeouts } from "./options.ts";
 import { joinTasks } from "./join_tasks.ts";
@@ -31,7 +32,7 @@ export class SenderDevices implements Disposable {
     this.#state = state;
     this.#control = control;
     this.#timeouts = timeouts;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, "save");
+    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, SAVE_ROLE);
   }
 
   /**
@@ -73,7 +74,9 @@ export class SenderDevices implements Disposable {
   startSaves(): void {
     const client = this.handle;
     if (client === undefined) return;
-    for (const device of this.#saves) this.#pool.submitTask({ kind: "save", device, client });
+    for (const device of this.#saves) {
+      this.#pool.submitTask({ device, client } satisfies SaveTask);
+    }
   }
 
   /**

@@ -8,8 +8,7 @@ import type { Worker } from "node:worker_threads";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import type { WorkerJob } from "../worker/messages.ts";
-import { WorkerGroup } from "../worker/worker_group.ts";
+import { WorkerGroup, type ThreadJob } from "../thread/worker_group.ts";
 
 /** See the module comment. */
 export class SessionThread {
@@ -21,7 +20,7 @@ export class SessionThread {
   #waiting = 0;
 
   constructor(
-    job: WorkerJob,
+    job: ThreadJob,
     control: SessionControl,
     side: "source" | "destination",
     signal: AbortSignal | undefined,

@@ -10,7 +10,7 @@ import { join } from "node:path";
 
 import { bun, repositoryRoot, run } from "./command.ts";
 
-const workerEntry = "lib/worker/entry.ts";
+const workerEntry = "lib/entry.ts";
 
 /**
  * Installs exactly what bun.lock says and builds the worker bundle.

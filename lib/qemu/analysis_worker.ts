@@ -5,8 +5,8 @@
  */
 import { parentPort } from "node:worker_threads";
 import { toErrorRecord } from "../errors.ts";
-import { analyzeFile } from "../qemu/analyze_file.ts";
-import type { AnalysisReport, AnalyzerJob } from "./messages.ts";
+import { analyzeFile } from "./analyze_file.ts";
+import type { AnalysisReport, AnalyzerJob } from "./analysis_messages.ts";
 
 /** Analyses one file and posts the result. */
 export function runAnalyzer(job: AnalyzerJob): void {

@@ -6,11 +6,11 @@
  */
 import { parentPort } from "node:worker_threads";
 import { StatisticsTable } from "../engine/statistics.ts";
-import { BlockingRelay } from "../relay/blocking_relay.ts";
-import { Confirmation, relayReturnPath } from "../relay/return_path_relay.ts";
-import { StreamTail } from "../relay/stream_tail.ts";
+import { BlockingRelay } from "./blocking_relay.ts";
+import { Confirmation, relayReturnPath } from "./return_path_relay.ts";
+import { StreamTail } from "./stream_tail.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { RelayJob, RelayReport, RelayReturnJob } from "./messages.ts";
+import type { RelayJob, RelayReport, RelayReturnJob } from "./relay_messages.ts";
 
 /** Relays one migration. */
 export function runRelay(job: RelayJob): void {

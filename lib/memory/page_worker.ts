@@ -4,10 +4,17 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
-import { BlockTable } from "../memory/block_table.ts";
-import { PageTask } from "../memory/page_task.ts";
+import { BlockTable, type BlockTableHandle } from "./block_table.ts";
+import { PageTask } from "./page_task.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { PageWorkerJob } from "./messages.ts";
+
+/** A thread of a page crew. */
+export interface PageWorkerJob {
+  readonly role: "page-worker";
+  readonly control: SharedArrayBuffer;
+  readonly blocks: BlockTableHandle;
+  readonly task: SharedArrayBuffer;
+}
 
 /** Works on tasks until the crew is disposed. */
 export function runPageWorker(job: PageWorkerJob): void {

@@ -4,24 +4,35 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
-import { rehearseLoad, rehearseSave } from "../device/device_rehearsal.ts";
-import { runLoad } from "../device/load_thread.ts";
-import { runSave } from "../device/save_thread.ts";
 import { MultifdError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { PoolCommand, PoolJob, PoolTask } from "./messages.ts";
+import type { PoolCommand, PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
 import type { TaskContext } from "./thread_pool.ts";
-import { callWorkerFunction } from "./worker_function.ts";
+import { callWorkerFunction, type WorkerFunction } from "./worker_function.ts";
 
-/** Serves tasks until the pool is disposed. */
-export async function runPoolWorker(job: PoolJob): Promise<void> {
+/** Calls functions until the pool is disposed. */
+export function runPoolWorker(job: PoolJob): Promise<void> {
+  return servePool(job, (task, context) => callWorkerFunction(task as WorkerFunction, context));
+}
+
+/**
+ * Serves tasks until the pool is disposed.
+ *
+ * @param perform Does one task; what it throws is the task's error.
+ * @param rehearse Runs before the first task; what it throws is lost.
+ */
+export async function servePool(
+  job: PoolJob,
+  perform: (task: unknown, context: TaskContext) => Promise<void> | void,
+  rehearse?: (context: TaskContext) => void,
+): Promise<void> {
   const state = new PoolState(job.pool, new SessionControl(job.control));
   const port = parentPort!;
   const { promise, resolve } = Promise.withResolvers<void>();
-  const serve = async (task: PoolTask): Promise<void> => {
-    const error = await runTask(task, state);
+  const serve = async (task: unknown): Promise<void> => {
+    const error = await runTask(state, (context) => perform(task, context));
     if (error !== undefined && job.abortOnError) state.abort();
     state.end(job.worker, error);
     port.postMessage({ kind: "ended" });
@@ -30,13 +41,16 @@ export async function runPoolWorker(job: PoolJob): Promise<void> {
     if (command.kind === "close") return resolve();
     void serve(command.task);
   });
-  if (job.purpose !== undefined) await runTask({ kind: "rehearse", purpose: job.purpose }, state);
+  if (rehearse !== undefined) await runTask(state, rehearse);
   await promise;
   port.close();
 }
 
 /** Runs one task; resolves to what it threw. */
-async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
+async function runTask(
+  state: PoolState,
+  perform: (context: TaskContext) => Promise<void> | void,
+): Promise<unknown> {
   const abort = new AbortController();
   const reason = () => new MultifdError("ERR_MULTIFD_ABORTED", "Cannot go on: aborted");
   // For tasks that wait on their event loop; those that block look at `aborted`.
@@ -54,7 +68,7 @@ async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
   };
   try {
     context.throwIfAborted();
-    await perform(task, context);
+    await perform(context);
     return undefined;
   } catch (error) {
     return (
@@ -62,18 +76,5 @@ async function runTask(task: PoolTask, state: PoolState): Promise<unknown> {
     );
   } finally {
     clearInterval(timer);
-  }
-}
-
-async function perform(task: PoolTask, context: TaskContext): Promise<void> {
-  switch (task.kind) {
-    case "rehearse":
-      return task.purpose === "save" ? rehearseSave(context) : rehearseLoad(context);
-    case "call":
-      return callWorkerFunction(task.function, context);
-    case "save":
-      return runSave(task, context);
-    case "load":
-      return runLoad(task, context);
   }
 }

@@ -6,11 +6,15 @@
 import { parentPort } from "node:worker_threads";
 import { Errno } from "../../ffi/libc.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
-import { ChannelFile } from "../file/channel_file.ts";
-import { FileChannel, type PageFile } from "../file/file_channel.ts";
-import { FileBlock, FileRound } from "../file/file_round.ts";
+import { ChannelFile } from "./channel_file.ts";
+import { FileChannel, type PageFile } from "./file_channel.ts";
+import { FileBlock, FileRound } from "./file_round.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { FileChannelCommand, FileChannelJob, FileChannelReply } from "./messages.ts";
+import type {
+  FileChannelCommand,
+  FileChannelJob,
+  FileChannelReply,
+} from "./file_channel_messages.ts";
 
 /** Serves passes until the caller closes the channel or the session stops. */
 export async function runFileChannel(job: FileChannelJob): Promise<void> {
@@ -60,7 +64,7 @@ async function openPageFile(job: FileChannelJob, round: FileRound): Promise<Page
   // Frames lie at odd places, so the kernel would refuse to bypass its cache for them.
   if (direct) round.refuseDirect(Errno.EINVAL);
   // Loaded only where it is needed: a thread that starts later finds less to do.
-  const { openSnapshotSource } = await import("../file/snapshot_source.ts");
+  const { openSnapshotSource } = await import("./snapshot_source.ts");
   const source = openSnapshotSource(path);
   return {
     read: (address, bytes, offset) => source.read(address, bytes, offset),

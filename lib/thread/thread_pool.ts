@@ -12,7 +12,7 @@ import type { Worker } from "node:worker_threads";
 import { MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS, POOL_THREADS_MAX } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { PoolCommand, PoolPurpose, PoolTask } from "./messages.ts";
+import { POOL_ROLE, type PoolCommand, type PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
 import { checkWorkerFunction, type WorkerFunction } from "./worker_function.ts";
 import { WorkerGroup } from "./worker_group.ts";
@@ -57,11 +57,11 @@ export class ThreadPool implements Disposable, AsyncDisposable {
   readonly #threadsMax: number;
   readonly #abortOnError: boolean;
   readonly #control: SessionControl;
-  readonly #purpose: PoolPurpose | undefined;
+  readonly #role: string;
   readonly #state: PoolState;
   readonly #group: WorkerGroup;
   readonly #members: Member[] = [];
-  readonly #queue: { readonly task: number; readonly work: PoolTask }[] = [];
+  readonly #queue: { readonly task: number; readonly work: unknown }[] = [];
   readonly #errors: FailedTask[] = [];
   #submitted = 0;
   #disposed = false;
@@ -69,13 +69,13 @@ export class ThreadPool implements Disposable, AsyncDisposable {
 
   /**
    * @param control Session the pool belongs to: its stop ends all tasks. Default: one of its own.
-   * @param purpose What new threads are to rehearse.
+   * @param role What its threads can do; those of the default call functions.
    * @throws {RangeError} for a number of threads that cannot work.
    */
   constructor(
     options: ThreadPoolOptions = {},
     control = new SessionControl(),
-    purpose?: PoolPurpose,
+    role: string = POOL_ROLE,
   ) {
     const { threadsMax = POOL_THREADS_MAX, abortOnError = true } = options;
     if (!Number.isInteger(threadsMax) || threadsMax < 1 || threadsMax > POOL_THREADS_MAX) {
@@ -86,7 +86,7 @@ export class ThreadPool implements Disposable, AsyncDisposable {
     this.#threadsMax = threadsMax;
     this.#abortOnError = abortOnError;
     this.#control = control;
-    this.#purpose = purpose;
+    this.#role = role;
     this.#state = new PoolState(threadsMax, control);
     this.#group = new WorkerGroup(control);
   }
@@ -131,11 +131,11 @@ export class ThreadPool implements Disposable, AsyncDisposable {
    */
   submit(work: WorkerFunction): number {
     checkWorkerFunction("task", work);
-    return this.submitTask({ kind: "call", function: work });
+    return this.submitTask(work);
   }
 
-  /** As {@linkcode submit}, for the tasks the library itself has. */
-  submitTask(work: PoolTask): number {
+  /** As {@linkcode submit}, for what the threads of a role other than the default can do. */
+  submitTask(work: unknown): number {
     if (this.#disposed) throw new RangeError("Cannot submit a task: the pool is disposed");
     const task = this.#submitted++;
     this.#queue.push({ task, work });
@@ -249,13 +249,12 @@ export class ThreadPool implements Disposable, AsyncDisposable {
   #addMember(): number {
     const index = this.#members.length;
     const worker = this.#group.start({
-      role: "pool",
-      purpose: this.#purpose,
+      role: this.#role,
       worker: index,
       abortOnError: this.#abortOnError,
       pool: this.#state.buffer,
       control: this.#control.buffer,
-    });
+    } satisfies PoolJob);
     const member: Member = { worker, task: -1, gone: false };
     this.#members.push(member);
     worker.on("message", () => this.#wake());

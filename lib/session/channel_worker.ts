@@ -20,7 +20,7 @@ import { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { connectSocket } from "../net/socket.ts";
 import { CHANNEL_DESCRIPTOR, SessionControl } from "../sync/session_control.ts";
-import type { ReceiveChannelJob, SendChannelJob } from "./messages.ts";
+import type { ReceiveChannelJob, SendChannelJob } from "./channel_messages.ts";
 
 /** Runs a send channel until its session stops. */
 export function runSendChannel(job: SendChannelJob): void {

@@ -4,16 +4,16 @@
  * @module
  */
 import { parentPort } from "node:worker_threads";
-import { BlockingPrimary } from "../colo/blocking_primary.ts";
-import { BlockingSecondary } from "../colo/blocking_secondary.ts";
+import { BlockingPrimary } from "./blocking_primary.ts";
+import { BlockingSecondary } from "./blocking_secondary.ts";
 import type {
   ColoPrimaryJob,
   ColoSecondaryJob,
   PrimaryCommand,
   PrimaryReply,
   SecondaryReport,
-} from "../colo/colo_messages.ts";
-import { ColoProgress } from "../colo/colo_progress.ts";
+} from "./colo_messages.ts";
+import { ColoProgress } from "./colo_progress.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { FinalizeGate } from "../session/finalize_gate.ts";

@@ -12,14 +12,19 @@ import { fileURLToPath } from "node:url";
 import { isMainThread, Worker, workerData } from "node:worker_threads";
 import { JOIN_LIMIT_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import type { WorkerJob } from "./messages.ts";
 
 /** State of one worker; the worker writes it, but for STARTING. */
 export const WorkerState = { STARTING: 0, RUNNING: 1, ENDED: 2 } as const;
 
+/** What a thread is for. Each feature adds what its own threads need; `lib/entry.ts` knows the roles. */
+export interface ThreadJob {
+  readonly role: string;
+  readonly [part: string]: unknown;
+}
+
 /** What a worker is started with. */
 export interface WorkerStart {
-  readonly job: WorkerJob;
+  readonly job: ThreadJob;
   /** One word, a {@linkcode WorkerState}. */
   readonly state: SharedArrayBuffer;
   /** Program text for workers of this worker; absent when they load from source. */
@@ -41,7 +46,7 @@ export class WorkerGroup {
   }
 
   /** Starts a worker; it does not keep the process alive. */
-  start(job: WorkerJob): Worker {
+  start(job: ThreadJob): Worker {
     const state = new SharedArrayBuffer(4);
     const source = programSource();
     const start: WorkerStart = { job, state, program: source.program };
@@ -89,8 +94,8 @@ export function markEnded(state: Int32Array): void {
 }
 
 /**
- * Where workers find their program. From source and as an installed package it is the file beside
- * this one. In a bundle or a compiled binary that file does not exist, and the program travels as
+ * Where workers find their program. From source and as an installed package it is the file above
+ * this folder. In a bundle or a compiled binary that file does not exist, and the program travels as
  * text inside; its own workers get the text handed on, since it cannot contain itself.
  */
 function programSource(): { entry: string | URL; program: string | undefined } {
@@ -98,12 +103,12 @@ function programSource(): { entry: string | URL; program: string | undefined } {
     const handedOn = (workerData as Partial<WorkerStart> | null)?.program;
     if (handedOn !== undefined) return { entry: handedOn, program: handedOn };
   }
-  const entry = new URL("./entry.ts", import.meta.url);
+  const entry = new URL("../entry.ts", import.meta.url);
   if (existsSync(fileURLToPath(entry)) && import.meta.url.endsWith("/worker_group.ts")) {
     return { entry, program: undefined };
   }
   // A call and not an import: from source the file need not exist.
-  const text = require("./entry.bundle.txt") as string | { readonly default: string };
+  const text = require("../entry.bundle.txt") as string | { readonly default: string };
   const program = typeof text === "string" ? text : text.default;
   return { entry: program, program };
 }

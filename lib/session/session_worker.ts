@@ -7,9 +7,9 @@ import { parentPort } from "node:worker_threads";
 import { StatisticsTable } from "../engine/statistics.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import { BlockingReceiver } from "../session/blocking_receiver.ts";
-import { BlockingSender } from "../session/blocking_sender.ts";
-import { FinalizeGate } from "../session/finalize_gate.ts";
+import { BlockingReceiver } from "./blocking_receiver.ts";
+import { BlockingSender } from "./blocking_sender.ts";
+import { FinalizeGate } from "./finalize_gate.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type {
@@ -18,7 +18,7 @@ import type {
   SenderCommand,
   SenderJob,
   SenderReply,
-} from "./messages.ts";
+} from "./session_messages.ts";
 
 /** Serves commands until the caller closes the sender. */
 export async function runSender(job: SenderJob): Promise<void> {

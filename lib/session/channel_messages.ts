@@ -1,0 +1,49 @@
+/**
+ * What the threads of channels are started with. Pages and packets never travel as messages.
+ *
+ * @module
+ */
+import type { ResolvedCompression } from "../codec/registry.ts";
+import type { DeviceQueueHandle } from "../engine/device_queue.ts";
+import type { RelayHandle } from "../engine/relay_placer.ts";
+import type { SendStateHandle } from "../engine/send_state.ts";
+import type { BlockTableHandle } from "../memory/block_table.ts";
+import type { Endpoint } from "../net/endpoint.ts";
+import type { Timeouts } from "./options.ts";
+
+/** A send channel's thread. */
+export interface SendChannelJob {
+  readonly role: "send-channel";
+  readonly channel: number;
+  readonly endpoint: Endpoint;
+  readonly uuid: Uint8Array;
+  readonly compression: ResolvedCompression;
+  readonly detectZeroPages: boolean;
+  /** This channel's share in bytes per second, 0 for no limit. */
+  readonly bandwidth: number;
+  readonly timeouts: Timeouts;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly state: SendStateHandle;
+  readonly blocks: BlockTableHandle;
+  /** Whether device state is known to come. */
+  readonly devices: boolean;
+  /** First of this side's places for descriptors. */
+  readonly descriptors: number;
+}
+
+/** A receive channel's thread. */
+export interface ReceiveChannelJob {
+  readonly role: "receive-channel";
+  readonly channel: number;
+  readonly pageSize: number;
+  readonly compression: ResolvedCompression;
+  readonly timeouts: Timeouts;
+  readonly control: SharedArrayBuffer;
+  readonly statistics: SharedArrayBuffer;
+  readonly state: SharedArrayBuffer;
+  readonly blocks: BlockTableHandle;
+  readonly devices: readonly DeviceQueueHandle[];
+  /** Where packets go on to, when they do not stay here. */
+  readonly relay: RelayHandle | undefined;
+}
