@@ -373,6 +373,36 @@ const broken: readonly [string, string, () => Uint8Array][] = [
       out.u16(0);
     }),
   ],
+  [
+    "advice of postcopy",
+    "CAPABILITIES",
+    after((out) => {
+      out.u8(8);
+      out.u16(3);
+      out.u16(16);
+      out.u64(4096);
+      out.u64(4096);
+    }),
+  ],
+  [
+    "advice of dirty bitmaps",
+    "CAPABILITIES",
+    after((out) => {
+      out.u8(8);
+      out.u16(3);
+      out.u16(0);
+    }),
+  ],
+  [
+    "advice of another length",
+    "COMMAND",
+    after((out) => {
+      out.u8(8);
+      out.u16(3);
+      out.u16(8);
+      out.u64(4096);
+    }),
+  ],
   ["a page record, which multifd never has", "RECORD", inStart((out) => out.u64(0x08))],
   ["an xbzrle record", "RECORD", inStart((out) => out.u64(0x40))],
   ["a hook record", "RECORD", inStart((out) => out.u64(0x80))],

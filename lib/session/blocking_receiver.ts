@@ -130,6 +130,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         this.#control.phase = "end";
         this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));
       } catch (error) {
+        // A source that is refused may have done nothing wrong.
+        if (this.#control.phase === "setup") this.#side.delayRefusal(error);
         handler.reportFailure();
         throw error;
       } finally {
@@ -169,16 +171,6 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   passSyncPoint(): void {
     this.#side.awaitSyncPoint();
     this.#side.releaseChannels();
-  }
-
-  /** Checks what the stream says about its source. */
-  checkConfiguration(configuration: StreamConfiguration): void {
-    this.#refusable(() => this.#checkConfiguration(configuration));
-  }
-
-  /** Matches the announced blocks with given memory, or allocates it. */
-  takeBlocks(announced: readonly AnnouncedBlock[]): void {
-    this.#refusable(() => this.#takeBlocks(announced));
   }
 
   /** Clears a page that arrived as a zero record on the main connection. */
@@ -224,7 +216,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     }
   }
 
-  #checkConfiguration(configuration: StreamConfiguration): void {
+  /** Checks what the stream says about its source. */
+  checkConfiguration(configuration: StreamConfiguration): void {
     const { machine, pageBits, capabilities, uuid } = configuration;
     const { pageSize } = this.#config;
     if (this.#config.machine !== undefined && machine !== this.#config.machine) {
@@ -241,7 +234,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     }
   }
 
-  #takeBlocks(announced: readonly AnnouncedBlock[]): void {
+  /** Matches the announced blocks with given memory, or allocates it. */
+  takeBlocks(announced: readonly AnnouncedBlock[]): void {
     const { blocks: given, ramBytesMax } = this.#config;
     const total = announced.reduce((sum, { bytes }) => sum + bytes, 0);
     if (given === undefined && total > ramBytesMax) {
@@ -295,16 +289,6 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       }
       return block;
     });
-  }
-
-  /** Runs a step whose failure refuses a source that may have done nothing wrong. */
-  #refusable(step: () => void): void {
-    try {
-      step();
-    } catch (error) {
-      this.#side.delayRefusal(error);
-      throw error;
-    }
   }
 
   /** Runs a step; its failure becomes the session's first error unless there is one already. */

@@ -205,6 +205,7 @@ export class MainStreamReader {
     const reader = this.#reader;
     const command = reader.u16();
     const length = reader.u16();
+    if (command === Command.POSTCOPY_ADVISE) throw advised(length);
     const expected = command === Command.PING ? 4 : 0;
     if (length !== expected) {
       throw streamError("COMMAND", `command ${command} has ${length} bytes, must be ${expected}`);
@@ -251,6 +252,25 @@ export class MainStreamReader {
       );
     }
     reader.bytes(length);
+  }
+}
+
+/** What the source has switched on, by the length of its advice (section 5). */
+function advised(length: number): StreamError {
+  switch (length) {
+    case 0:
+      return streamError(
+        "CAPABILITIES",
+        "dirty-bitmaps on, must be off: bitmaps of disks are not taken here",
+      );
+    case 16:
+      return streamError(
+        "CAPABILITIES",
+        "postcopy-ram on, must be off: all memory has to come before the guest goes on " +
+          "(libvirt: migrate without --postcopy)",
+      );
+    default:
+      return streamError("COMMAND", `command 3 has ${length} bytes, must be 0 or 16`);
   }
 }
 
