@@ -68,7 +68,7 @@ export async function transferBetween(
   await sending.say("go");
   const sent = await sending.next<SideReport>(TRANSFER_TIMEOUT_MS);
   const received = await receiving.next<SideReport>(TRANSFER_TIMEOUT_MS);
-  const disturbance = watch(sent.cpuSeconds + received.cpuSeconds);
+  const { noisy } = watch(sent.cpuSeconds + received.cpuSeconds);
   const digest = verify ? await receiving.next<DigestReport>(TRANSFER_TIMEOUT_MS) : undefined;
   return {
     seconds: sent.seconds ?? 0,
@@ -79,7 +79,7 @@ export async function transferBetween(
     wireBytes: sent.wireBytes ?? 0,
     memorySender: sent.memory,
     memoryReceiver: received.memory,
-    disturbance,
+    noisy,
     sha256: digest?.sha256,
   };
 }

@@ -9,19 +9,8 @@
  * @module
  */
 
-import {
-  mkdtempSync,
-  openSync,
-  readFileSync,
-  readSync,
-  rmSync,
-  statSync,
-  writeFileSync,
-  closeSync,
-} from "node:fs";
-import { tmpdir } from "node:os";
+import { closeSync, openSync, readFileSync, readSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 
 import { min } from "simple-statistics";
 import {
@@ -31,17 +20,22 @@ import {
   type CompressionMethod,
   type EngineName,
 } from "../mod.ts";
+import { runCommand } from "../test/kit/subprocess.ts";
+import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { cacheFolder, imageName } from "./guest_image.ts";
 import { machineDescription, waitIdle } from "./idle_machine.ts";
+import { draw } from "./report.ts";
+import { count, flag, json, runBenchmark, text as word, type Values } from "./settings.ts";
 
-const USAGE = `Usage: bun bench/codecs.ts [options]
-  --image FILE    raw RAM (default: the one bench/guest_image.ts made)
-  --mib N         at most this much of it, non-zero pages only (default: 256)
-  --passes N      over all pages, by each (default: 5)
-  --only LIST     of METHOD or METHOD/ENGINE (default: all)
-  --level N       of the method (default: 1)
-  --no-native     do not build the C program and compare
-  --json          print one JSON object as the last line of stdout`;
+const SETTINGS = {
+  image: word(join(cacheFolder(), `${imageName(1024)}.ram`), "raw RAM"),
+  mib: count(256, "at most this much of it, non-zero pages only", 1),
+  passes: count(5, "over all pages, by each", 1),
+  only: word("", "METHOD or METHOD/ENGINE (default: all)", "LIST"),
+  level: count(1, "of the method"),
+  noNative: flag("do not build the C program and compare"),
+  json,
+};
 
 const PAGE_BYTES = 4096;
 const PACKET_PAGES = 128;
@@ -49,6 +43,7 @@ const PACKET_BYTES = PACKET_PAGES * PAGE_BYTES;
 const PAYLOAD_BYTES_MAX = 1 << 20;
 const GIB = 2 ** 30;
 const PIECE_LEAP = 607;
+const COMMAND_LIMIT_MS = 180_000;
 
 interface Way {
   readonly method: CompressionMethod;
@@ -77,41 +72,19 @@ interface Row {
   readonly nativeDecode?: number;
 }
 
-async function main(): Promise<void> {
-  const { values } = parseArgs({
-    options: {
-      image: { type: "string", default: join(cacheFolder(), `${imageName(1024)}.ram`) },
-      mib: { type: "string", default: "256" },
-      passes: { type: "string", default: "5" },
-      only: { type: "string", default: "" },
-      level: { type: "string", default: "1" },
-      "no-native": { type: "boolean", default: false },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", short: "h", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(USAGE);
-    return;
+async function main(settings: Values<typeof SETTINGS>): Promise<void> {
+  const memory = nonZeroPages(settings.image, settings.mib * 2 ** 20);
+  using folder = new TemporaryFolder();
+  const native = settings.noNative ? undefined : await buildNative(folder, memory);
+  console.log(`${machineDescription()}; ${memory.byteLength / 2 ** 20} MiB of ${settings.image}`);
+  if (!(await waitIdle(20_000))) console.log("the machine is not idle: the figures are too low");
+  const rows: Row[] = [];
+  for (const way of waysHere(settings.only, settings.level)) {
+    rows.push(await measure(way, memory, settings.passes, native));
+    console.error(`measured ${way.name}`);
   }
-  const passes = Number(values.passes);
-  const memory = nonZeroPages(values.image, Number(values.mib) * 2 ** 20);
-  const ways = waysHere(values.only, Number(values.level));
-  const folder = mkdtempSync(join(tmpdir(), "multifd-codecs-"));
-  try {
-    const native = values["no-native"] ? undefined : await buildNative(folder, memory);
-    console.log(`${machineDescription()}; ${memory.byteLength / 2 ** 20} MiB of ${values.image}`);
-    if (!(await waitIdle(20_000))) console.log("the machine is not idle: the figures are too low");
-    const rows: Row[] = [];
-    for (const way of ways) {
-      rows.push(await measure(way, memory, passes, native));
-      console.error(`measured ${way.name}`);
-    }
-    console.log(table(rows));
-    if (values.json) console.log(JSON.stringify({ machine: machineDescription(), rows }));
-  } finally {
-    rmSync(folder, { recursive: true, force: true });
-  }
+  console.log(table(rows));
+  if (settings.json) console.log(JSON.stringify({ machine: machineDescription(), rows }));
 }
 
 /** Ways of this machine, those of `only` if it is not empty. */
@@ -162,17 +135,17 @@ function nonZeroPages(path: string, bytesMax: number): SharedArrayBuffer {
 
 /** Builds the C program and writes the pages for it; returns how to run one pass. */
 async function buildNative(
-  folder: string,
+  folder: TemporaryFolder,
   memory: SharedArrayBuffer,
 ): Promise<((way: Way) => Promise<Pass>) | undefined> {
-  const program = join(folder, "native_codecs");
+  const program = folder.file("native_codecs");
   const source = new URL("native_codecs.c", import.meta.url).pathname;
   if (Bun.which("gcc") === null) {
     console.error("gcc is not installed: nothing to compare with");
     return undefined;
   }
   await spawnOutput(["gcc", "-O3", "-march=native", "-o", program, source, "-ldl"]);
-  const image = join(folder, "pages.ram");
+  const image = folder.file("pages.ram");
   writeFileSync(image, new Uint8Array(memory));
   return async (way) => {
     const name = `${way.name}/${nativeLevel(way)}`;
@@ -189,11 +162,10 @@ function nativeLevel({ method, engine, level }: Way): number {
   return level <= 1 ? 0 : 1;
 }
 
-async function spawnOutput(command: string[]): Promise<string> {
-  const child = Bun.spawn(command, { stdin: "ignore", stdout: "pipe", stderr: "inherit" });
-  const text = await child.stdout.text();
-  if ((await child.exited) === 0) return text;
-  throw new Error(`Cannot go on: ${command[0]} ended with status ${child.exitCode}`);
+async function spawnOutput(command: readonly string[]): Promise<string> {
+  const { status, stdout, stderr } = await runCommand(command, { timeoutMs: COMMAND_LIMIT_MS });
+  if (status === 0) return stdout;
+  throw new Error(`Cannot go on: ${command[0]} ended with status ${status}: ${stderr.trim()}`);
 }
 
 async function measure(
@@ -292,11 +264,7 @@ function table(rows: readonly Row[]): string {
       figure(row.nativeRatio, 3),
     ]),
   ];
-  return lines
-    .map(
-      ([name = "", ...cells]) => name.padEnd(18) + cells.map((cell) => cell.padStart(11)).join(""),
-    )
-    .join("\n");
+  return draw(lines);
 }
 
-if (import.meta.main) await main();
+if (import.meta.main) await runBenchmark("codecs", SETTINGS, main);

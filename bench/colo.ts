@@ -6,7 +6,6 @@
  * Everything compared is interleaved, since small machines change their speed from minute to minute.
  */
 
-import { parseArgs } from "node:util";
 import { max, median, quantile } from "simple-statistics";
 import {
   connectPrimary,
@@ -20,71 +19,25 @@ import {
 import { COMPARABLE_METHODS } from "./contender.ts";
 import { machineDescription, waitIdle, watchMachine } from "./idle_machine.ts";
 import { libraryCompression } from "./ours_transfer.ts";
+import { draw } from "./report.ts";
+import { choice, count, counts, json, runBenchmark, type Values } from "./settings.ts";
 
-const USAGE = `Usage: bun bench/colo.ts [options]
-  --mib N               memory of the primary (default: 1024, a power of two)
-  --dirty LIST          percent of the pages that change (default: 1,10,50,100; 100 sends everything)
-  --channels LIST       (default: 4,1)
-  --compression METHOD  ${COMPARABLE_METHODS.join(", ")} (default: none)
-  --level N             of zlib and zstd (default: 1)
-  --checkpoints N       of each kind, after two that do not count (default: 15)
-  --json                print one JSON object as the last line of stdout`;
+const SETTINGS = {
+  mib: count(1024, "memory of the primary, a power of two", 1, 1024),
+  dirty: counts([1, 10, 50, 100], "percent of the pages that change; 100 sends everything", 1, 100),
+  channels: counts([4, 1], "", 1, 255),
+  compression: choice(COMPARABLE_METHODS, "none", COMPARABLE_METHODS.join(", ")),
+  level: count(1, "of zlib and zstd", 0, 22),
+  checkpoints: count(15, "of each kind, after two that do not count", 1, 10_000),
+  json,
+};
+
+type Settings = Values<typeof SETTINGS>;
 
 const MIB = 2 ** 20;
 const PAGE = 4096;
 const WARM_UP = 2;
 const METHODS: readonly TrackingMethod[] = ["bitmap", "compare", "write-protect"];
-
-interface Settings {
-  readonly mib: number;
-  readonly dirty: readonly number[];
-  readonly channels: readonly number[];
-  readonly compression: string;
-  readonly level: number;
-  readonly checkpoints: number;
-  readonly json: boolean;
-}
-
-/** Wrong arguments: told with the usage, exit 2. */
-class UsageError extends Error {}
-
-function readSettings(args: string[]): Settings {
-  const { values } = parseArgs({
-    args,
-    options: {
-      mib: { type: "string", default: "1024" },
-      dirty: { type: "string", default: "1,10,50,100" },
-      channels: { type: "string", default: "4,1" },
-      compression: { type: "string", default: "none" },
-      level: { type: "string", default: "1" },
-      checkpoints: { type: "string", default: "15" },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(USAGE);
-    process.exit(0);
-  }
-  const number = (option: string, text: string, least: number, most: number): number => {
-    const value = Number(text);
-    if (Number.isInteger(value) && value >= least && value <= most) return value;
-    throw new UsageError(`Cannot use --${option} ${text}: must be ${least} to ${most}`);
-  };
-  const mib = number("mib", values.mib, 1, 1024);
-  if (!Number.isInteger(Math.log2(mib))) {
-    throw new UsageError(`Cannot use --mib ${mib}: must be a power of two`);
-  }
-  return {
-    mib,
-    dirty: values.dirty.split(",").map((text) => number("dirty", text, 1, 100)),
-    channels: values.channels.split(",").map((text) => number("channels", text, 1, 255)),
-    compression: values.compression,
-    level: number("level", values.level, 0, 22),
-    checkpoints: number("checkpoints", values.checkpoints, 1, 10_000),
-    json: values.json,
-  };
-}
 
 /** A secondary process and the primary's end of the pair. */
 interface Pair {
@@ -124,8 +77,8 @@ function change(block: RamBlock, percent: number): PageBitmap {
   changes++;
   const dirty = new PageBitmap(block.pages);
   const memory = new Uint32Array(block.segments[0]!.buffer!);
-  const count = Math.ceil((block.pages * percent) / 100);
-  for (let index = 0; index < count; index++) {
+  const changed = Math.ceil((block.pages * percent) / 100);
+  for (let index = 0; index < changed; index++) {
     // An odd factor meets every page of a power of two once.
     const page = (Math.imul(index, 0x9e37_79b1) >>> 0) % block.pages;
     memory[(page * PAGE) / 4 + (changes % (PAGE / 4))] = changes;
@@ -259,21 +212,15 @@ async function measureTracking(settings: Settings, block: RamBlock): Promise<Tra
 
 /** Rows as a table with the names of their fields. */
 function table(rows: readonly object[]): string {
-  const text = rows.map((row) =>
-    Object.values(row).map((value: unknown) =>
-      typeof value === "number" && !Number.isInteger(value) ? value.toFixed(1) : String(value),
-    ),
-  );
-  const head = Object.keys(rows[0] ?? {});
-  const widths = head.map((name, at) =>
-    Math.max(name.length, ...text.map((cells) => cells[at]?.length ?? 0)),
-  );
-  return [head, ...text]
-    .map((cells) => cells.map((cell, at) => cell.padStart(widths[at] ?? 0)).join("  "))
-    .join("\n");
+  const cell = (value: unknown): string =>
+    typeof value === "number" && !Number.isInteger(value) ? value.toFixed(1) : String(value);
+  return draw([Object.keys(rows[0] ?? {}), ...rows.map((row) => Object.values(row).map(cell))]);
 }
 
 async function main(settings: Settings): Promise<void> {
+  if (!Number.isInteger(Math.log2(settings.mib))) {
+    throw new RangeError(`Cannot use --mib ${settings.mib}: must be a power of two`);
+  }
   const block = RamBlock.allocate("pc.ram", settings.mib * MIB, { prefault: true });
   fill(block);
   const idle = await waitIdle();
@@ -294,13 +241,4 @@ async function main(settings: Settings): Promise<void> {
   console.log(JSON.stringify({ machine, settings, idle, stealSeconds, checkpoints, tracking }));
 }
 
-try {
-  await main(readSettings(process.argv.slice(2)));
-  process.exit(0);
-} catch (error) {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const misused = error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS");
-  console.error(misused ? `${message}\n${USAGE}` : message);
-  process.exit(misused ? 2 : 1);
-}
+await runBenchmark("colo", SETTINGS, main);

@@ -1,21 +1,19 @@
 /** The secondary of bench/colo.ts, in a process of its own. */
 
-import { parseArgs } from "node:util";
 import { listenSecondary } from "../mod.ts";
 import { libraryCompression } from "./ours_transfer.ts";
+import { count, readSettings, text } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    channels: { type: "string", default: "4" },
-    compression: { type: "string", default: "none" },
-    level: { type: "string", default: "1" },
-  },
+const { channels, compression, level } = readSettings({
+  channels: count(4),
+  compression: text("none"),
+  level: count(1),
 });
 
 await using secondary = await listenSecondary({
   endpoint: "127.0.0.1:0",
-  channels: Number(values.channels),
-  compression: libraryCompression(values.compression, Number(values.level)),
+  channels,
+  compression: libraryCompression(compression, level),
   prefault: true,
 });
 console.log(JSON.stringify({ endpoint: secondary.endpoint }));

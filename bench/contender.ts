@@ -6,7 +6,6 @@
  */
 
 import type { CompressionMethod, EngineName } from "../mod.ts";
-import type { Disturbance } from "./idle_machine.ts";
 
 /** The methods that others than this library have. */
 export const COMPARABLE_METHODS: readonly CompressionMethod[] = ["none", "zlib", "zstd"];
@@ -49,7 +48,8 @@ export interface TransferRun {
   readonly wireBytes: number;
   readonly memorySender: SideMemory;
   readonly memoryReceiver: SideMemory;
-  readonly disturbance: Disturbance;
+  /** Whether the machine did something else as well. */
+  readonly noisy: boolean;
   /** SHA-256 of what arrived, in hex, if it was asked for. */
   readonly sha256?: string | undefined;
 }

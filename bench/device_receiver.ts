@@ -4,17 +4,15 @@
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
-import { parseArgs } from "node:util";
 import { BenchSide } from "./bench_process.ts";
+import { count, flag, readSettings } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    ram: { type: "string", default: "0" },
-    devices: { type: "string", default: "0" },
-    bytes: { type: "string", default: "0" },
-    channels: { type: "string", default: "2" },
-    verify: { type: "boolean", default: false },
-  },
+const values = readSettings({
+  ram: count(0),
+  devices: count(0),
+  bytes: count(0),
+  channels: count(2),
+  verify: flag(),
 });
 
 /** The library's threads compile their code while nobody has connected yet. */
@@ -22,9 +20,9 @@ const SETTLE_MS = 1000;
 
 const side = new BenchSide();
 const { listen, memoryDevice, RamBlock } = await import("../mod.ts");
-const block = RamBlock.allocate("pc.ram", Number(values.ram), { prefault: true });
-const copies = Array.from({ length: Number(values.devices) }, () => {
-  const buffer = new SharedArrayBuffer(Number(values.bytes));
+const block = RamBlock.allocate("pc.ram", values.ram, { prefault: true });
+const copies = Array.from({ length: values.devices }, () => {
+  const buffer = new SharedArrayBuffer(values.bytes);
   RamBlock.fromBuffer("bench", buffer, { hugePages: true }); // as RAM is
   new Uint8Array(buffer).fill(255); // resident, as guest memory of a device's driver would be
   return buffer;
@@ -33,7 +31,7 @@ const stateBytes = copies.reduce((sum, { byteLength }) => sum + byteLength, 0);
 side.startCounting(block.bytes + stateBytes);
 await using receiver = await listen({
   endpoint: "127.0.0.1:0",
-  channels: Number(values.channels),
+  channels: values.channels,
   blocks: [block],
   devices: copies.map((buffer, instanceId) => memoryDevice({ idstr: "bench", instanceId, buffer })),
 });

@@ -4,45 +4,41 @@
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
-import { parseArgs } from "node:util";
 import { BenchSide } from "./bench_process.ts";
 import { fillState } from "./device_source.ts";
+import { count, flag, readSettings, text } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    endpoint: { type: "string", default: "" },
-    ram: { type: "string", default: "0" },
-    devices: { type: "string", default: "0" },
-    bytes: { type: "string", default: "0" },
-    channels: { type: "string", default: "2" },
-    /** Bytes a second each device gives; 0 for memory. */
-    rate: { type: "string", default: "0" },
-    /** All state by one thread, one device after the other, as one device. */
-    serial: { type: "boolean", default: false },
-    /** State is queued while RAM is sent, and not in the completion phase. */
-    beside: { type: "boolean", default: false },
-  },
+const values = readSettings({
+  endpoint: text(""),
+  ram: count(0),
+  devices: count(0),
+  bytes: count(0),
+  channels: count(2),
+  /** Bytes a second each device gives; 0 for memory. */
+  rate: count(0),
+  /** All state by one thread, one device after the other, as one device. */
+  serial: flag(),
+  /** State is queued while RAM is sent, and not in the completion phase. */
+  beside: flag(),
 });
 
 const side = new BenchSide();
 const { connect, memoryDevice, RamBlock, ThreadPool } = await import("../mod.ts");
-const block = RamBlock.allocate("pc.ram", Number(values.ram), { prefault: true });
+const block = RamBlock.allocate("pc.ram", values.ram, { prefault: true });
 for (const view of block.views()) fillState(view, 1000);
-const states = Array.from({ length: Number(values.devices) }, (_, index) => {
-  const buffer = new SharedArrayBuffer(Number(values.bytes));
+const states = Array.from({ length: values.devices }, (_, index) => {
+  const buffer = new SharedArrayBuffer(values.bytes);
   RamBlock.fromBuffer("bench", buffer, { hugePages: true }); // as RAM is
   fillState(new Uint8Array(buffer), index);
   return buffer;
 });
-const rate = Number(values.rate);
+const { rate, endpoint, channels } = values;
 const module = new URL("./device_source.ts", import.meta.url).href;
 side.report({ ready: true });
 await side.word();
 
-side.startCounting(block.bytes + states.length * Number(values.bytes));
+side.startCounting(block.bytes + states.length * values.bytes);
 const connectMs = performance.now();
-const { endpoint } = values;
-const channels = Number(values.channels);
 // Named at the start, so that the channels can rehearse device state before they connect.
 const devices = values.serial
   ? [{ idstr: "bench", save: { module, name: "saveOneByOne", data: { buffers: states, rate } } }]

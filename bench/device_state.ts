@@ -14,21 +14,25 @@
  * @module
  */
 
-import { parseArgs } from "node:util";
 import { transferBetween } from "./bench_process.ts";
 import type { TransferRun } from "./contender.ts";
 import { fillState } from "./device_source.ts";
-import { machineDescription, waitIdle, warmGib, warmMemory } from "./idle_machine.ts";
+import { machineDescription, warmGib } from "./idle_machine.ts";
 import { summarize, table, type Summary } from "./report.ts";
+import { takeTurns } from "./rounds.ts";
+import { count, json, optional, runBenchmark, type Values } from "./settings.ts";
 
-const USAGE = `Usage: bun bench/device_state.ts [options]
-  --channels N     multifd channels (default: 4)
-  --devices N      devices (default: 4)
-  --size MIB       state of each in MiB (default: 256)
-  --rate MIB       what the hardware of one device gives in a second (default: 400)
-  --runs N         counted runs of each (default: 5)
-  --warm-gib N     memory touched before each run (default: four times what is sent)
-  --json           print one JSON object as the last line of stdout`;
+const SETTINGS = {
+  channels: count(4, "multifd channels", 1),
+  devices: count(4, "", 1),
+  size: count(256, "state of each in MiB", 1),
+  rate: count(400, "MiB that the hardware of one device gives in a second", 1),
+  runs: count(5, "counted runs of each", 1),
+  warmGib: optional(count(0, "memory touched before each run (default: four times what is sent)")),
+  json,
+};
+
+type Settings = Values<typeof SETTINGS>;
 
 const MIB = 1_048_576;
 /** A RAM block there has to be; of one page it costs nothing. */
@@ -46,54 +50,9 @@ interface Scenario {
   readonly beside: boolean;
 }
 
-interface Settings {
-  readonly channels: number;
-  readonly devices: number;
-  readonly bytes: number;
-  readonly rate: number;
-  readonly runs: number;
-  readonly warmGib: number | undefined;
-  readonly json: boolean;
-}
-
-/** Wrong arguments: told with the usage, exit 2. */
-class UsageError extends Error {}
-
-function readSettings(args: string[]): Settings {
-  const { values } = parseArgs({
-    args,
-    options: {
-      channels: { type: "string", default: "4" },
-      devices: { type: "string", default: "4" },
-      size: { type: "string", default: "256" },
-      rate: { type: "string", default: "400" },
-      runs: { type: "string", default: "5" },
-      "warm-gib": { type: "string" },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(USAGE);
-    process.exit(0);
-  }
-  const number = (name: Exclude<keyof typeof values, "json" | "help">, least: number): number => {
-    const value = Number(values[name]);
-    if (Number.isInteger(value) && value >= least) return value;
-    throw new UsageError(`Cannot use --${name} ${values[name]}: must be an integer from ${least}`);
-  };
-  return {
-    channels: number("channels", 1),
-    devices: number("devices", 1),
-    bytes: number("size", 1) * MIB,
-    rate: number("rate", 1) * MIB,
-    runs: number("runs", 1),
-    warmGib: values["warm-gib"] === undefined ? undefined : number("warm-gib", 0),
-    json: values.json,
-  };
-}
-
-function scenariosOf({ channels, devices, bytes, rate }: Settings): Scenario[] {
+function scenariosOf(settings: Settings): Scenario[] {
+  const { channels, devices } = settings;
+  const [bytes, rate] = [settings.size * MIB, settings.rate * MIB];
   const state = { ramBytes: LEAST_RAM_BYTES, devices, bytes, channels, rate: 0 };
   const all = devices * bytes;
   const alone = { ...state, serialParts: 0, beside: false };
@@ -154,24 +113,16 @@ async function main(settings: Settings): Promise<void> {
     if (sha256 === digestOf(scenario)) continue;
     throw new Error(`Cannot measure ${scenario.name}: what arrived is not what was sent`);
   }
-  const runs = new Map<string, TransferRun[]>(scenarios.map(({ name }) => [name, []]));
-  for (let round = 0; round < settings.runs; round++) {
-    const order = [...scenarios];
-    order.push(...order.splice(0, round % order.length));
-    for (const scenario of order) {
-      const idle = await waitIdle();
-      await warmMemory(settings.warmGib ?? warmGib(2 * sentBytes(scenario)));
-      const result = await run(scenario, false);
-      runs.get(scenario.name)?.push(result);
-      const marks = [
-        result.disturbance.noisy ? "disturbed" : "",
-        idle ? "" : "machine was busy",
-      ].filter((mark) => mark !== "");
-      console.error(
-        `round ${round + 1}: ${scenario.name} ${result.seconds.toFixed(3)} s ${marks.join(", ")}`,
-      );
-    }
-  }
+  const runs = await takeTurns(
+    new Map(scenarios.map((scenario) => [scenario.name, () => run(scenario, false)])),
+    {
+      runs: settings.runs,
+      warmGib: (name) => {
+        const scenario = scenarios.find((known) => known.name === name)!;
+        return settings.warmGib ?? warmGib(2 * sentBytes(scenario));
+      },
+    },
+  );
   const summaries = new Map<string, Summary>(
     scenarios.map((scenario) => [
       scenario.name,
@@ -182,7 +133,7 @@ async function main(settings: Settings): Promise<void> {
 }
 
 function report(settings: Settings, summaries: ReadonlyMap<string, Summary>): void {
-  const { channels, devices, bytes, rate } = settings;
+  const { channels, devices, size, rate } = settings;
   const seconds = (name: string): number => summaries.get(name)?.seconds.median ?? NaN;
   const ratios = {
     // Bars: at least 0.9, at least 0.9, at least 1.8.
@@ -193,7 +144,7 @@ function report(settings: Settings, summaries: ReadonlyMap<string, Summary>): vo
   };
   console.log(machineDescription());
   console.log(
-    `${channels} channels, ${devices} devices of ${bytes / MIB} MiB, hardware at ${rate / MIB} MiB/s each`,
+    `${channels} channels, ${devices} devices of ${size} MiB, hardware at ${rate} MiB/s each`,
   );
   console.log(table(summaries));
   console.log(`throughput of devices / RAM: ${ratios.devicesToRam.toFixed(2)}`);
@@ -207,12 +158,4 @@ function report(settings: Settings, summaries: ReadonlyMap<string, Summary>): vo
   console.log(JSON.stringify({ machine: machineDescription(), ...settings, contenders, ratios }));
 }
 
-try {
-  await main(readSettings(process.argv.slice(2)));
-} catch (error) {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const misused = error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS");
-  console.error(misused ? `${message}\n${USAGE}` : message);
-  process.exit(misused ? 2 : 1);
-}
+await runBenchmark("device_state", SETTINGS, main);

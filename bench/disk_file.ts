@@ -5,6 +5,8 @@
  * @module
  */
 
+import { runCommand } from "../test/kit/subprocess.ts";
+
 const DD_TIMEOUT_MS = 180_000;
 const PIECE_BYTES = 1 << 20; // as large as the channels' own pieces
 
@@ -42,12 +44,7 @@ export async function readByDd(path: string, direct: boolean): Promise<number> {
 }
 
 async function dd(operands: readonly string[]): Promise<void> {
-  const child = Bun.spawn(["dd", "status=none", ...operands], {
-    stdin: "ignore",
-    stdout: "ignore",
-    stderr: "pipe",
-    timeout: DD_TIMEOUT_MS,
-  });
-  const [complaint, code] = await Promise.all([child.stderr.text(), child.exited]);
-  if (code !== 0) throw new Error(`Cannot run dd ${operands.join(" ")}: ${complaint.trim()}`);
+  const command = ["dd", "status=none", ...operands];
+  const { status, stderr } = await runCommand(command, { timeoutMs: DD_TIMEOUT_MS });
+  if (status !== 0) throw new Error(`Cannot run dd ${operands.join(" ")}: ${stderr.trim()}`);
 }

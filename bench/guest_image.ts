@@ -17,15 +17,17 @@
  * @module
  */
 
-import { mkdir, mkdtemp, readdir, rename, rm } from "node:fs/promises";
-import { homedir, tmpdir } from "node:os";
+import { mkdir, readdir, rename, rm } from "node:fs/promises";
+import { homedir } from "node:os";
 import { join, resolve } from "node:path";
-import { parseArgs } from "node:util";
+import { runCommand } from "../test/kit/subprocess.ts";
+import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { Qemu, qemuAvailable } from "../test/qemu/qemu.ts";
 import { cpioArchive, type CpioEntry } from "./cpio_archive.ts";
 import type { GuestMeta } from "./guest_meta.ts";
 import { readPayload } from "./guest_payload.ts";
 import { imageFacts } from "./image_facts.ts";
+import { count, flag, runBenchmark, text as word } from "./settings.ts";
 
 const KERNEL_METAPACKAGE = "linux-image-cloud-amd64";
 const BUSYBOX_PACKAGE = "busybox-static";
@@ -42,6 +44,7 @@ const HEAP_SHARE = 1 / 16;
 
 const RAM_DISK_ZSTD_LEVEL = 3;
 const BOOT_TIMEOUT_MS = 400_000; // by translation, on a slow hour
+const COMMAND_LIMIT_MS = 600_000; // downloads included
 const SAVE_TIMEOUT_MS = 120_000;
 
 /** Where the benchmarks keep what is costly to make. */
@@ -56,11 +59,12 @@ export function imageName(mib: number): string {
 
 /** Runs a program to its end and returns what it printed. */
 async function run(command: readonly string[], cwd: string): Promise<string> {
-  const child = Bun.spawn([...command], { cwd, stdin: "ignore", stdout: "pipe", stderr: "pipe" });
-  const [output, complaint] = await Promise.all([child.stdout.text(), child.stderr.text()]);
-  const code = await child.exited;
-  if (code === 0) return output;
-  throw new Error(`Cannot run ${command.join(" ")}: exited with ${code}: ${complaint.trim()}`);
+  const { status, stdout, stderr } = await runCommand(command, {
+    cwd,
+    timeoutMs: COMMAND_LIMIT_MS,
+  });
+  if (status === 0) return stdout;
+  throw new Error(`Cannot run ${command.join(" ")}: exited with ${status}: ${stderr.trim()}`);
 }
 
 /** Downloads a Debian package and unpacks it into `folder`. */
@@ -83,20 +87,17 @@ async function kernelPackage(folder: string): Promise<string> {
 
 /** Downloads what boots and writes `kernel` and `initrd`. */
 async function makeBootFiles(kernel: string, initrd: string, mib: number): Promise<void> {
-  const folder = await mkdtemp(join(tmpdir(), "multifd-image-"));
-  try {
-    const name = await kernelPackage(folder);
-    await unpackPackage(name, folder);
-    const boot = join(folder, name, "boot");
-    const image = (await readdir(boot)).find((file) => file.startsWith("vmlinuz-"));
-    if (image === undefined) throw new Error(`Cannot boot ${name}: it must have a /boot/vmlinuz-*`);
-    await Bun.write(kernel, Bun.file(join(boot, image)));
-    await unpackPackage(BUSYBOX_PACKAGE, folder);
-    const busybox = join(folder, BUSYBOX_PACKAGE, "bin", "busybox");
-    await Bun.write(initrd, await ramDisk(await Bun.file(busybox).bytes(), mib));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-  }
+  using temporary = new TemporaryFolder();
+  const folder = temporary.path;
+  const name = await kernelPackage(folder);
+  await unpackPackage(name, folder);
+  const boot = join(folder, name, "boot");
+  const image = (await readdir(boot)).find((file) => file.startsWith("vmlinuz-"));
+  if (image === undefined) throw new Error(`Cannot boot ${name}: it must have a /boot/vmlinuz-*`);
+  await Bun.write(kernel, Bun.file(join(boot, image)));
+  await unpackPackage(BUSYBOX_PACKAGE, folder);
+  const busybox = join(folder, BUSYBOX_PACKAGE, "bin", "busybox");
+  await Bun.write(initrd, await ramDisk(await Bun.file(busybox).bytes(), mib));
 }
 
 async function ramDisk(busybox: Uint8Array, mib: number): Promise<Uint8Array> {
@@ -208,14 +209,14 @@ export async function makeGuestImage(folder: string, mib: number, force = false)
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
-    options: {
-      mib: { type: "string", default: "1024" },
-      out: { type: "string", default: cacheFolder() },
-      force: { type: "boolean", default: false },
-    },
+  const settings = {
+    mib: count(1024, "RAM of the guest", MIB_MIN),
+    out: word(cacheFolder(), "where to put it", "DIR"),
+    force: flag("make it even if it is there"),
+  };
+  await runBenchmark("guest_image", settings, async ({ mib, out, force }) => {
+    const ram = await makeGuestImage(out, mib, force);
+    const { zeroPages, bytes } = await imageFacts(ram);
+    console.log(`${ram}: ${((zeroPages * 4096 * 100) / bytes).toFixed(1)} % of the pages are zero`);
   });
-  const ram = await makeGuestImage(values.out, Number(values.mib), values.force);
-  const { zeroPages, bytes } = await imageFacts(ram);
-  console.log(`${ram}: ${((zeroPages * 4096 * 100) / bytes).toFixed(1)} % of the pages are zero`);
 }

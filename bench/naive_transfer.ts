@@ -11,11 +11,11 @@
  * @module
  */
 
-import { parseArgs } from "node:util";
 import { deflateSync, inflateSync } from "node:zlib";
 import { BenchSide, transferBetween } from "./bench_process.ts";
 import type { CompressionMethod } from "../mod.ts";
-import type { TransferOptions, TransferRun } from "./contender.ts";
+import { COMPARABLE_METHODS, type TransferOptions, type TransferRun } from "./contender.ts";
+import { choice, count, flag, readSettings, text } from "./settings.ts";
 
 const CHUNK_BYTES = 512 * 1024;
 const HEADER_BYTES = 8;
@@ -155,25 +155,18 @@ async function receive(bytes: number, compression: CompressionMethod, verify: bo
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
-    options: {
-      role: { type: "string" },
-      image: { type: "string", default: "" },
-      compression: { type: "string", default: "zstd" },
-      level: { type: "string", default: "1" },
-      bytes: { type: "string", default: "0" },
-      port: { type: "string", default: "0" },
-      verify: { type: "boolean", default: false },
-    },
+  const { role, image, compression, level, bytes, port, verify } = readSettings({
+    role: text(""),
+    image: text(""),
+    compression: choice(COMPARABLE_METHODS, "zstd", ""),
+    level: count(1),
+    bytes: count(0),
+    port: count(0),
+    verify: flag(),
   });
-  const compression = values.compression as CompressionMethod;
-  const level = Number(values.level);
-  const { image, verify } = values;
-  if (values.role === "sender") {
-    await send(image, Number(values.port), compression, level);
-  } else if (values.role === "receiver") {
-    await receive(Number(values.bytes), compression, verify);
-  } else {
+  if (role === "sender") await send(image, port, compression, level);
+  else if (role === "receiver") await receive(bytes, compression, verify);
+  else {
     const imageBytes = Bun.file(image).size;
     const options = { image, imageBytes, compression, level, channels: 1, verify };
     console.log(JSON.stringify(await naiveTransfer(options), undefined, 2));

@@ -4,18 +4,16 @@
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
-import { parseArgs } from "node:util";
 import { BenchSide } from "./bench_process.ts";
+import { count, flag, optional, readSettings, text } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    bytes: { type: "string", default: "0" },
-    compression: { type: "string", default: "zstd" },
-    level: { type: "string", default: "1" },
-    engine: { type: "string" },
-    channels: { type: "string", default: "2" },
-    verify: { type: "boolean", default: false },
-  },
+const values = readSettings({
+  bytes: count(0),
+  compression: text("zstd"),
+  level: count(1),
+  engine: optional(text("")),
+  channels: count(2),
+  verify: flag(),
 });
 
 /** A receiver's threads compile their page path while nobody has connected yet. */
@@ -24,12 +22,12 @@ const SETTLE_MS = 1000;
 const side = new BenchSide();
 const library = await import("../mod.ts");
 const { libraryCompression } = await import("./ours_transfer.ts");
-const block = library.RamBlock.allocate("pc.ram", Number(values.bytes), { prefault: true });
+const block = library.RamBlock.allocate("pc.ram", values.bytes, { prefault: true });
 side.startCounting(block.bytes);
 await using receiver = await library.listen({
   endpoint: "127.0.0.1:0",
-  channels: Number(values.channels),
-  compression: libraryCompression(values.compression, Number(values.level), values.engine),
+  channels: values.channels,
+  compression: libraryCompression(values.compression, values.level, values.engine),
   blocks: [block],
 });
 // As QEMU's destination does, it has been waiting for a while when the migration begins.

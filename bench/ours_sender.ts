@@ -5,22 +5,20 @@
  */
 
 import { open } from "node:fs/promises";
-import { parseArgs } from "node:util";
 import type { GuestState, RamBlock } from "../mod.ts";
 import { BenchSide } from "./bench_process.ts";
 import { residentMemory } from "./cpu_time.ts";
+import { count, optional, readSettings, text } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    image: { type: "string", default: "" },
-    /** In place of an image: a mapped-ram file, with the rest of its guest, for a QEMU. */
-    snapshot: { type: "string" },
-    endpoint: { type: "string", default: "" },
-    compression: { type: "string", default: "zstd" },
-    level: { type: "string", default: "1" },
-    engine: { type: "string" },
-    channels: { type: "string", default: "2" },
-  },
+const values = readSettings({
+  image: text(""),
+  /** In place of an image: a mapped-ram file, with the rest of its guest, for a QEMU. */
+  snapshot: optional(text("")),
+  endpoint: text(""),
+  compression: text("zstd"),
+  level: count(1),
+  engine: optional(text("")),
+  channels: count(2),
 });
 
 const PIECE_BYTES = 1_048_576;
@@ -40,8 +38,8 @@ side.startCounting(contentBytes);
 const connectMs = performance.now();
 await using sender = await library.connect({
   endpoint: values.endpoint,
-  channels: Number(values.channels),
-  compression: libraryCompression(values.compression, Number(values.level), values.engine),
+  channels: values.channels,
+  compression: libraryCompression(values.compression, values.level, values.engine),
   blocks,
   state,
 });

@@ -5,25 +5,22 @@
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
-import { parseArgs } from "node:util";
 import type { RamBlock } from "../mod.ts";
 import { BenchSide } from "./bench_process.ts";
+import { count, flag, readSettings, text } from "./settings.ts";
 
-const { values } = parseArgs({
-  options: {
-    mode: { type: "string", default: "save" },
-    image: { type: "string", default: "" },
-    file: { type: "string", default: "" },
-    channels: { type: "string", default: "2" },
-    direct: { type: "boolean", default: false },
-  },
+const values = readSettings({
+  mode: text("save"),
+  image: text(""),
+  file: text(""),
+  channels: count(2),
+  direct: flag(),
 });
 
 const side = new BenchSide();
 const { createMappedRamFile, openMappedRamFile, RamBlock: Block } = await import("../mod.ts");
 using original = openMappedRamFile(values.image);
-const channels = Number(values.channels);
-const directIo = values.direct;
+const { channels, direct: directIo } = values;
 const onNotice = (notice: string): void => console.error(notice);
 
 if (values.mode === "save") {

@@ -6,14 +6,14 @@
  */
 
 import { rmSync } from "node:fs";
-import { parseArgs } from "node:util";
 import type { CompressionMethod } from "../mod.ts";
 import { Qemu, type QemuOptions } from "../test/qemu/qemu.ts";
-import type { SideMemory, TransferRun } from "./contender.ts";
+import { COMPARABLE_METHODS, type SideMemory, type TransferRun } from "./contender.ts";
 import { residentMemory, resetPeak } from "./cpu_time.ts";
 import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
 import { watchMachine } from "./idle_machine.ts";
 import { imageFacts } from "./image_facts.ts";
+import { choice, count, flag, runBenchmark, text } from "./settings.ts";
 
 /** What to migrate, and how. */
 export interface QemuMigrationOptions {
@@ -118,7 +118,7 @@ async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMig
   const confirmedSeconds = (performance.now() - startMs) / 1000;
   const [sender, receiver] = measures.map((measured) => measured());
   const cpuSeconds = (sender?.cpuSeconds ?? 0) + (receiver?.cpuSeconds ?? 0);
-  const disturbance = watch(cpuSeconds);
+  const { noisy } = watch(cpuSeconds);
   const { totalTimeMs, ram } = await source.queryMigrate();
   if (sender === undefined || receiver === undefined || totalTimeMs === undefined) {
     throw new Error("Cannot measure QEMU: no total-time, query-migrate must report it");
@@ -133,7 +133,7 @@ async function measure(source: Qemu, target: Qemu, uri: string): Promise<QemuMig
     wireBytes: ram?.transferredBytes ?? 0,
     memorySender: sender.memory,
     memoryReceiver: receiver.memory,
-    disturbance,
+    noisy,
   };
 }
 
@@ -171,23 +171,17 @@ export function sharedRamFile(): SharedRamFile {
 }
 
 if (import.meta.main) {
-  const { values } = parseArgs({
-    options: {
-      meta: { type: "string", default: "" },
-      snapshot: { type: "string", default: "" },
-      compression: { type: "string", default: "none" },
-      channels: { type: "string", default: "2" },
-      level: { type: "string", default: "1" },
-      verify: { type: "boolean", default: false },
-    },
+  const settings = {
+    meta: text("", "how the guest was booted"),
+    snapshot: text("", "mapped-ram file of the guest"),
+    compression: choice(COMPARABLE_METHODS, "none", COMPARABLE_METHODS.join(", ")),
+    channels: count(2, "0 for the plain protocol"),
+    level: count(1, "of zlib and zstd"),
+    verify: flag("also digest what arrived"),
+  };
+  await runBenchmark("qemu_migration", settings, async ({ meta, compression, ...rest }) => {
+    const guest = await readGuestMeta(meta);
+    const migration = await qemuMigration({ ...rest, meta: guest, method: compression });
+    console.log(JSON.stringify(migration, undefined, 2));
   });
-  const migration = await qemuMigration({
-    meta: await readGuestMeta(values.meta),
-    snapshot: values.snapshot,
-    method: values.compression as CompressionMethod,
-    channels: Number(values.channels),
-    level: Number(values.level),
-    verify: values.verify,
-  });
-  console.log(JSON.stringify(migration, undefined, 2));
 }

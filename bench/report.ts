@@ -52,7 +52,7 @@ export function summarize(
   runsWanted: number,
   imageBytes: number,
 ): Summary {
-  const quiet = all.filter((run) => !run.disturbance.noisy);
+  const quiet = all.filter((run) => !run.noisy);
   const noisy = quiet.length < runsWanted / 2;
   const runs = noisy ? all : quiet;
   const gib = imageBytes / GIB;
@@ -74,7 +74,8 @@ export function summarize(
   };
 }
 
-function spread(values: readonly number[]): Spread {
+/** Median and range of at least one figure. */
+export function spread(values: readonly number[]): Spread {
   const list = [...values];
   return { min: min(list), median: median(list), max: max(list) };
 }
@@ -112,19 +113,18 @@ const COLUMNS: readonly (readonly [title: string, cell: (summary: Summary) => st
 
 /** Draws the table, one contender a line. */
 export function table(summaries: ReadonlyMap<string, Summary>): string {
-  const rows = [["", ...COLUMNS.map(([title]) => title)]];
-  for (const [name, summary] of summaries) {
-    rows.push([name, ...COLUMNS.map(([, cell]) => cell(summary))]);
-  }
-  const widths =
-    rows[0]?.map((_, column) => max(rows.map((row) => row[column]?.length ?? 0))) ?? [];
-  return rows
-    .map((row) => row.map((cell, column) => pad(cell, widths[column] ?? 0, column)).join("  "))
-    .join("\n");
+  return draw([
+    ["", ...COLUMNS.map(([title]) => title)],
+    ...[...summaries].map(([name, summary]) => [name, ...COLUMNS.map(([, cell]) => cell(summary))]),
+  ]);
 }
 
-function pad(cell: string, width: number, column: number): string {
-  return column === 0 ? cell.padEnd(width) : cell.padStart(width);
+/** Draws rows as columns: names on the left, figures on the right. */
+export function draw(rows: readonly (readonly string[])[]): string {
+  const widths = rows[0]?.map((_, at) => max(rows.map((row) => row[at]?.length ?? 0))) ?? [];
+  const pad = (cell: string, at: number): string =>
+    at === 0 ? cell.padEnd(widths[at] ?? 0) : cell.padStart(widths[at] ?? 0);
+  return rows.map((row) => row.map(pad).join("  ")).join("\n");
 }
 
 function spreadText({ min: least, median: middle, max: most }: Spread): string {

@@ -10,29 +10,21 @@
  * @module
  */
 
-import { mkdtemp, open, rm, stat } from "node:fs/promises";
+import { open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { parseArgs } from "node:util";
 import { openMappedRamFile } from "../mod.ts";
+import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
 import { BenchProcess, type SideReport } from "./bench_process.ts";
 import { dropFile, readByDd, syncFile, writeByDd } from "./disk_file.ts";
 import { cacheFolder, imageName } from "./guest_image.ts";
 import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
-import { machineDescription, waitIdle, warmGib, warmMemory, watchMachine } from "./idle_machine.ts";
+import { machineDescription, warmGib, watchMachine } from "./idle_machine.ts";
 import { restoreByQemu, saveByQemu } from "./qemu_snapshot.ts";
+import { draw } from "./report.ts";
+import { takeTurns } from "./rounds.ts";
+import { choices, count, json, optional, runBenchmark, text, type Values } from "./settings.ts";
 import { summarizeSnapshots, type SnapshotRun, type SnapshotSummary } from "./snapshot_run.ts";
-
-const USAGE = `Usage: bun bench/snapshot.ts [options]
-  --image FILE       mapped-ram file of a guest (default: the one bench/guest_image.ts made)
-  --meta FILE        how that guest was booted (default: IMAGE.json); without it QEMU is left out
-  --folder DIR       disk to measure (default: /var/tmp); three times the image must fit
-  --channels N       (default: 4)
-  --modes LIST       of buffered,direct (default: both)
-  --runs N           (default: 5)
-  --warm-gib N       memory touched before each run (default: four times the image)
-  --idle-seconds N   how long to wait for an idle machine before each run (default: 60)
-  --json             print one JSON object as the last line of stdout`;
 
 const MODES = ["buffered", "direct"] as const;
 type Mode = (typeof MODES)[number];
@@ -40,72 +32,24 @@ const LIMIT_MS = 180_000;
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
-interface Settings {
-  readonly image: string;
-  readonly meta: string;
-  readonly folder: string;
-  readonly channels: number;
-  readonly modes: readonly Mode[];
-  readonly runs: number;
-  readonly warmGib: number | undefined;
-  readonly idleSeconds: number;
-  readonly json: boolean;
-}
+const SETTINGS = {
+  image: text(join(cacheFolder(), `${imageName(1024)}.snap`), "mapped-ram file of a guest"),
+  meta: optional(
+    text("", "how that guest was booted (default: IMAGE.json); without it QEMU is left out"),
+  ),
+  folder: text("/var/tmp", "disk to measure; three times the image must fit", "DIR"),
+  channels: count(4, "", 1),
+  modes: choices(MODES, MODES, ""),
+  runs: count(5, "", 1),
+  warmGib: optional(count(0, "memory touched before each run (default: four times the image)")),
+  idleSeconds: count(60, "how long to wait for an idle machine before each run"),
+  json,
+};
 
-/** Wrong arguments: told with the usage, exit 2. */
-class UsageError extends Error {}
-
-function readSettings(args: string[]): Settings {
-  const { values } = parseArgs({
-    args,
-    options: {
-      image: { type: "string" },
-      meta: { type: "string" },
-      folder: { type: "string", default: "/var/tmp" },
-      channels: { type: "string", default: "4" },
-      modes: { type: "string", default: MODES.join(",") },
-      runs: { type: "string", default: "5" },
-      "warm-gib": { type: "string" },
-      "idle-seconds": { type: "string", default: "60" },
-      json: { type: "boolean", default: false },
-      help: { type: "boolean", default: false },
-    },
-  });
-  if (values.help) {
-    console.log(USAGE);
-    process.exit(0);
-  }
-  const number = (
-    name: "channels" | "runs" | "warm-gib" | "idle-seconds",
-    least: number,
-  ): number => {
-    const value = Number(values[name]);
-    if (Number.isInteger(value) && value >= least) return value;
-    throw new UsageError(`Cannot use --${name} ${values[name]}: must be an integer from ${least}`);
-  };
-  const image = values.image ?? join(cacheFolder(), `${imageName(1024)}.snap`);
-  return {
-    image,
-    meta: values.meta ?? image.replace(/\.snap$/, ".json"),
-    folder: values.folder,
-    channels: number("channels", 1),
-    modes: values.modes.split(",").map((text) => {
-      const mode = MODES.find((known) => known === text);
-      if (mode === undefined) throw new UsageError(`Cannot use mode ${text}: see --modes`);
-      return mode;
-    }),
-    runs: number("runs", 1),
-    warmGib: values["warm-gib"] === undefined ? undefined : number("warm-gib", 0),
-    idleSeconds: number("idle-seconds", 0),
-    json: values.json,
-  };
-}
+type Settings = Values<typeof SETTINGS>;
 
 /** What is measured, in the order of a round. */
 const STEPS = ["ours save", "ours restore", "qemu save", "qemu restore", "dd write", "dd read"];
-
-/** The runs of one mode, by step. */
-type Runs = Map<string, SnapshotRun[]>;
 
 class SnapshotBench {
   readonly #settings: Settings;
@@ -124,32 +68,31 @@ class SnapshotBench {
     this.#packed = packed;
   }
 
-  async run(mode: Mode): Promise<Runs> {
+  /** The runs of one mode, by step. */
+  async run(mode: Mode): Promise<Map<string, SnapshotRun[]>> {
+    const { image, runs, idleSeconds } = this.#settings;
     const steps = STEPS.filter((step) => this.#meta !== undefined || !step.startsWith("qemu"));
-    const runs: Runs = new Map(steps.map((step) => [step, []]));
-    // The first round makes the files that others read, and warms what can be warmed.
-    for (let round = 0; round <= this.#settings.runs; round++) {
-      for (const step of steps) {
-        const run = await this.#step(step, mode === "direct");
-        const counted = round > 0;
-        if (counted) runs.get(step)?.push(run);
-        const note = [run.noisy ? "disturbed" : "", counted ? "" : "not counted"];
-        const words = note.filter((word) => word !== "").join(", ");
-        console.error(`${mode} round ${round}: ${step} ${run.seconds.toFixed(3)} s ${words}`);
-      }
-    }
-    return runs;
+    const { size } = await stat(image);
+    return takeTurns(
+      new Map(steps.map((step) => [step, () => this.#step(step, mode === "direct")])),
+      {
+        runs,
+        uncounted: 1, // makes the files that others read, and warms what can be warmed
+        rotate: false,
+        warmGib: () => this.#settings.warmGib ?? warmGib(size),
+        idleSeconds,
+        title: `${mode} `,
+      },
+    );
   }
 
   async #step(step: string, direct: boolean): Promise<SnapshotRun> {
-    const { image, channels, warmGib: warm, idleSeconds } = this.#settings;
+    const { image, channels } = this.#settings;
     const [who = "", what = ""] = step.split(" ");
     const file = join(this.#folder, `${who}.snap`);
     const saves = what === "save" || what === "write";
     if (saves) await rm(file, { force: true });
     else await dropFile(file);
-    await waitIdle(idleSeconds * 1000);
-    await warmMemory(warm ?? warmGib((await stat(image)).size));
     let run: SnapshotRun;
     if (who === "ours") run = await this.#ours(what, file, direct);
     else if (who === "dd") run = await this.#dd(what, file, direct);
@@ -224,14 +167,7 @@ function printTable(summaries: ReadonlyMap<string, SnapshotSummary>, bytes: numb
       `${rest.runs}${rest.noisyRuns > 0 ? ` (${rest.noisyRuns} disturbed)` : ""}`,
     ]);
   }
-  const widths = rows[0]!.map((_, column) => Math.max(...rows.map((row) => row[column]!.length)));
-  for (const row of rows) {
-    console.log(
-      row
-        .map((cell, at) => (at === 0 ? cell.padEnd(widths[at]!) : cell.padStart(widths[at]!)))
-        .join("  "),
-    );
-  }
+  console.log(draw(rows));
 }
 
 /** Speed of ours over another's, by medians: above 1 is faster. */
@@ -252,47 +188,34 @@ function ratiosOf(summaries: ReadonlyMap<string, SnapshotSummary>): Record<strin
 }
 
 async function main(settings: Settings): Promise<void> {
-  const missing =
-    qemuAvailable() ?? ((await Bun.file(settings.meta).exists()) ? null : `no ${settings.meta}`);
+  const path = settings.meta ?? settings.image.replace(/\.snap$/, ".json");
+  const missing = qemuAvailable() ?? ((await Bun.file(path).exists()) ? null : `no ${path}`);
   if (missing !== null) console.error(`QEMU left out: ${missing}`);
-  const meta = missing === null ? await readGuestMeta(settings.meta) : undefined;
-  const folder = await mkdtemp(join(settings.folder, "multifd-bench-"));
-  const packedFolder = await mkdtemp("/dev/shm/multifd-bench-");
-  try {
-    const packed = join(packedFolder, "pages");
-    const bytes = await packPages(settings.image, packed);
-    const bench = new SnapshotBench(settings, meta, folder, packed);
-    console.log(machineDescription());
-    console.log(`${(bytes / GIB).toFixed(2)} GiB of pages, ${settings.channels} channels`);
-    const results: Record<string, object> = {};
-    for (const mode of settings.modes) {
-      const summaries = new Map(
-        [...(await bench.run(mode))].map(([step, runs]) => [step, summarizeSnapshots(runs)]),
-      );
-      const ratios = ratiosOf(summaries);
-      console.log(`\n${mode}`);
-      printTable(summaries, bytes);
-      for (const [name, ratio] of Object.entries(ratios)) {
-        console.log(`${name}: ${ratio.toFixed(2)}`);
-      }
-      results[mode] = { steps: Object.fromEntries(summaries), ratios };
+  const meta = missing === null ? await readGuestMeta(path) : undefined;
+  using folder = new TemporaryFolder(settings.folder);
+  using packedFolder = new TemporaryFolder("/dev/shm");
+  const packed = packedFolder.file("pages");
+  const bytes = await packPages(settings.image, packed);
+  const bench = new SnapshotBench(settings, meta, folder.path, packed);
+  console.log(machineDescription());
+  console.log(`${(bytes / GIB).toFixed(2)} GiB of pages, ${settings.channels} channels`);
+  const results: Record<string, object> = {};
+  for (const mode of settings.modes) {
+    const summaries = new Map(
+      [...(await bench.run(mode))].map(([step, runs]) => [step, summarizeSnapshots(runs)]),
+    );
+    const ratios = ratiosOf(summaries);
+    console.log(`\n${mode}`);
+    printTable(summaries, bytes);
+    for (const [name, ratio] of Object.entries(ratios)) {
+      console.log(`${name}: ${ratio.toFixed(2)}`);
     }
-    if (!settings.json) return;
-    const { image, channels, runs } = settings;
-    const machine = machineDescription();
-    console.log(JSON.stringify({ machine, image, bytes, channels, runs, modes: results }));
-  } finally {
-    await rm(folder, { recursive: true, force: true });
-    await rm(packedFolder, { recursive: true, force: true });
+    results[mode] = { steps: Object.fromEntries(summaries), ratios };
   }
+  if (!settings.json) return;
+  const { image, channels, runs } = settings;
+  const machine = machineDescription();
+  console.log(JSON.stringify({ machine, image, bytes, channels, runs, modes: results }));
 }
 
-try {
-  await main(readSettings(process.argv.slice(2)));
-} catch (error) {
-  const message = error instanceof Error ? error.message : String(error);
-  const code = error instanceof Error && "code" in error ? String(error.code) : "";
-  const misused = error instanceof UsageError || code.startsWith("ERR_PARSE_ARGS");
-  console.error(misused ? `${message}\n${USAGE}` : message);
-  process.exit(misused ? 2 : 1);
-}
+await runBenchmark("snapshot", SETTINGS, main);

@@ -4,7 +4,7 @@
  * @module
  */
 
-import { max, median, min } from "simple-statistics";
+import { spread, type Spread } from "./report.ts";
 
 /** What one save or restore took. */
 export interface SnapshotRun {
@@ -19,13 +19,6 @@ export interface SnapshotRun {
   readonly syncSeconds?: number | undefined;
   /** Whether the machine did something else as well. */
   readonly noisy: boolean;
-}
-
-/** Median and range of a figure. */
-export interface Spread {
-  readonly min: number;
-  readonly median: number;
-  readonly max: number;
 }
 
 /** Medians of one contender's runs. */
@@ -43,10 +36,7 @@ export interface SnapshotSummary {
 export function summarizeSnapshots(all: readonly SnapshotRun[]): SnapshotSummary {
   const quiet = all.filter(({ noisy }) => !noisy);
   const runs = quiet.length < all.length / 2 ? all : quiet;
-  const over = (figure: (run: SnapshotRun) => number): Spread => {
-    const values = runs.map(figure);
-    return { min: min(values), median: median(values), max: max(values) };
-  };
+  const over = (figure: (run: SnapshotRun) => number): Spread => spread(runs.map(figure));
   return {
     seconds: over(({ seconds }) => seconds),
     wholeSeconds: over((run) => run.seconds + run.setUpSeconds + (run.syncSeconds ?? 0)),

@@ -58,7 +58,7 @@ export async function transferToQemu(
     wireBytes: sent.wireBytes ?? 0,
     memorySender: sent.memory,
     memoryReceiver: received.memory,
-    disturbance: watch(sent.cpuSeconds + received.cpuSeconds),
+    noisy: watch(sent.cpuSeconds + received.cpuSeconds).noisy,
     sha256: await ramFile?.sha256(),
   };
 }
