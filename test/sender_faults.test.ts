@@ -151,7 +151,12 @@ const cases: readonly [
     /^ERR_MULTIFD_PEER$/,
     { onEnd: (main) => main.write(shut(1)) },
   ],
-  ["the destination says nothing at the end", /^ERR_MULTIFD_TIMEOUT/, {}],
+  [
+    "the destination says nothing at the end",
+    /^ERR_MULTIFD_TIMEOUT/,
+    {},
+    { timeouts: { ...hasty, idleMs: 2000 } },
+  ],
   [
     "the destination ends before it confirms",
     /^ERR_MULTIFD_CHANNEL_ENDED$/,
