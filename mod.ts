@@ -139,7 +139,8 @@ export {
   type LibraryCapability,
   type MethodCapability,
 } from "./lib/capabilities.ts";
-export { machineSyncMode, type SyncMode } from "./lib/wire/machine_type.ts";
+export { machineSyncMode } from "./lib/wire/machine_type.ts";
+export type { SyncMode } from "./lib/wire/sync_points.ts";
 export type { GuestState } from "./lib/wire/opaque_state.ts";
 export type { StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";

@@ -11,14 +11,12 @@ import { oneOf, UsageError } from "./arguments.ts";
 
 /** Options of the programs that take part in a guest's migration. */
 export const MIGRATION_OPTIONS = {
-  "sync-mode": { type: "string" },
   "switchover-ack": { type: "boolean" },
   "switchover-ack-legacy": { type: "boolean" },
 } as const satisfies ParseArgsConfig["options"];
 
 /** What {@linkcode MIGRATION_OPTIONS} mean, for usage texts. */
 export const MIGRATION_USAGE = `\
-  --sync-mode MODE         round, section or auto (default): by the machine type, as QEMU does
   --switchover-ack         QEMU has capability switchover-ack on
   --switchover-ack-legacy  the same; QEMU is older than 11.1 and its machine type has no version`;
 

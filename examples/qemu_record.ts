@@ -25,7 +25,6 @@ import {
   MIGRATION_OPTIONS,
   MIGRATION_USAGE,
   switchoverAck,
-  syncMode,
 } from "./qemu_arguments.ts";
 import { printEvent, printFailure, printSummary } from "./summary.ts";
 
@@ -74,7 +73,6 @@ function recordArguments() {
       endpoint: endpoint("--listen", values.listen),
       output: required("--output", values.output),
       pageSize: pageSize(values["page-size"]),
-      syncMode: syncMode(values["sync-mode"]) ?? "auto",
       switchoverAck: switchoverAck(values),
       ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
     } as const,

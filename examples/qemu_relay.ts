@@ -20,7 +20,6 @@ import {
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
-import { syncMode } from "./qemu_arguments.ts";
 import { printEvent, printFailure, summaryLines } from "./summary.ts";
 
 const USAGE = `\
@@ -42,7 +41,6 @@ status 2.
   --to-level N             compression level towards the destination (default 1)
   --uuid UUID              of the destination (default: the source's)
   --max-bandwidth BYTES    per second towards the destination, with K, M, G for powers of 1024
-  --sync-mode MODE         round, section or auto (default): by the machine type, as QEMU does
   --page-size BYTES        of the guest: 4K, 8K, 16K or 64K (default 4K)
   --accept-timeout SECS    for the source's first connection (default 600)
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
@@ -65,7 +63,6 @@ function relayArguments() {
     "to-level": { type: "string" },
     uuid: { type: "string" },
     "max-bandwidth": { type: "string", default: "0" },
-    "sync-mode": { type: "string" },
     "page-size": { type: "string" },
     "accept-timeout": { type: "string" },
     "connect-timeout": { type: "string" },
@@ -91,7 +88,6 @@ function relayArguments() {
       },
       uuid,
       pageSize: pageSize(values["page-size"]),
-      syncMode: syncMode(values["sync-mode"]),
       maxBandwidth: byteCount("--max-bandwidth", values["max-bandwidth"]),
       timeouts,
     },

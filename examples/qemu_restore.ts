@@ -39,6 +39,7 @@ ${MIGRATION_USAGE}
   --zero-page-detection W  multifd: by the channels (default); legacy: by the main thread; none
   --max-bandwidth BYTES    per second over all channels, with K, M, G for powers of 1024 (default 0,
                            no limit)
+  --sync-mode MODE         round, section or auto (default): as the recorded source did
   --no-return-path         do not wait for QEMU's confirmation
 
 The uuid is the recorded one unless --uuid is given; QEMU compares it with its own (-uuid). In the
@@ -53,6 +54,7 @@ function restoreArguments() {
   const values = parseProgramArguments({
     ...TRANSFER_OPTIONS,
     ...MIGRATION_OPTIONS,
+    "sync-mode": { type: "string" },
     input: { type: "string" },
     connect: { type: "string" },
     "zero-page-detection": { type: "string", default: "multifd" },

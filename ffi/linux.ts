@@ -35,7 +35,7 @@ export const MessageFlag = {
 } as const;
 
 /** `shutdown()` directions. */
-export const Shutdown = { WRITE: 1, BOTH: 2 } as const;
+export const Shutdown = { READ: 0, WRITE: 1, BOTH: 2 } as const;
 
 /** `poll()` events. */
 export const PollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 16 } as const;

@@ -159,7 +159,7 @@ describe("connectPrimary: checkpoints", () => {
       blocks,
       compression: "zstd",
       source: { syncMode: "section" },
-      destination: { blocks: copies, syncMode: "section" },
+      destination: { blocks: copies },
     });
     const { primary, secondary } = pair;
     bytesOf(blocks[1]!).fill(7);

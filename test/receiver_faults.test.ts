@@ -371,12 +371,6 @@ const cases: readonly [
     },
     { timeouts: { ...timeouts, idleMs: 600 } },
   ],
-  [
-    "the sync mode is another one",
-    "TIMEOUT",
-    (peer) => full(peer, join(packet(), syncPacket()), "whole"),
-    { syncMode: "section" },
-  ],
 
   // Payload.
   [

@@ -97,8 +97,8 @@ for (const compression of methods) {
         from,
         to,
         sender: { blocks, syncMode, zeroPageDetection, verify: true },
-        receiver: { pageSize, syncMode, verify: true },
-        relay: { pageSize, syncMode },
+        receiver: { pageSize, verify: true },
+        relay: { pageSize },
       });
       for (const [index, block] of blocks.entries()) {
         expect(differingPages(block, receiver.blocks[index]!)).toEqual([]);

@@ -125,8 +125,8 @@ export class BlockingSecondary implements Disposable {
     stream.readCheckpoint();
     expectColoMessage(reader, ColoMessage.VMSTATE_SIZE);
     const deviceState = this.#readState(reader);
-    // A channel may have failed behind its sync point.
-    this.#control.throwIfFailed();
+    // A channel may have failed behind its sync point, or carry what belongs to no checkpoint.
+    this.#receiver.requireQuietChannels();
     sendColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
     const applyStart = performance.now();
     local?.fetch();

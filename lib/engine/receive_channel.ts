@@ -10,7 +10,7 @@
  */
 import type { PageDecoder, PayloadSource } from "../codec/codec.ts";
 import { createDecoder, methodFlag, type ResolvedCompression } from "../codec/registry.ts";
-import { ChannelError, TimeoutError } from "../errors.ts";
+import { ChannelError, type PacketError, TimeoutError } from "../errors.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { Connection } from "../net/connection.ts";
@@ -21,6 +21,7 @@ import { COMMON_HEADER_BYTES, decodeFlags, PacketFlag } from "../wire/packet.ts"
 import type { DeviceQueue } from "./device_queue.ts";
 import { DeviceReceiver } from "./device_receiver.ts";
 import { PacketPlacer } from "./packet_placer.ts";
+import { leftOver } from "./receive_end.ts";
 import type { ReceiveState } from "./receive_state.ts";
 import type { ChannelCounters } from "./statistics.ts";
 
@@ -71,20 +72,35 @@ export class ReceiveChannel implements Disposable, PayloadSource {
 
   /** Serves packets until the peer ends the connection at a packet boundary. */
   run(connection: Connection): void {
-    const { blocks, counters } = this.#parts;
+    const { state, channel } = this.#parts;
+    try {
+      this.#serve(connection);
+    } catch (error) {
+      // When the end is ours and not the peer's, the error must not say that it went away.
+      const isEnd = error instanceof ChannelError && error.code === "ERR_MULTIFD_CHANNEL_ENDED";
+      if (!isEnd || !state.closing) throw error;
+      throw leftOver(channel, "it is in the middle of a packet");
+    }
+  }
+
+  #serve(connection: Connection): void {
+    const { blocks, channel, counters, state } = this.#parts;
     const { packet, headerBytes, runs } = this.#placer;
     this.#connection = connection;
     counters.addBytes(HANDSHAKE_BYTES); // read by the acceptor
     while (this.#readHeader(connection, COMMON_HEADER_BYTES)) {
       // The first bytes tell whether the rest has the length of a RAM packet at all.
       if ((decodeFlags(this.#placer.headerView) & PacketFlag.DEVICE_STATE) !== 0) {
+        if (state.closing) throw this.#late();
         this.#headerFilled = this.#deviceReceiver.receive(connection, this.#headerFilled);
         continue;
       }
       this.#readHeader(connection, headerBytes);
+      if (state.closing) throw this.#late();
       blocks.refresh();
       const hasPages = this.#placer.place(blocks.blocks);
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
+      if (hasPages) state.notePages(channel);
       this.#headerFilled = 0;
       this.#payloadLeft = payloadBytes;
       if (normalPages > 0) {
@@ -147,11 +163,19 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     this.#parts.counters.addTransfer(performance.now() - start);
   }
 
+  #late(): PacketError {
+    return leftOver(this.#parts.channel, "there is another packet");
+  }
+
   #standAtSync(): void {
     const { state, channel, control, idleMs } = this.#parts;
+    state.noteSync(channel);
     state.syncReached.post();
     const result = state.released(channel).takeWhileActive(idleMs, control);
-    if (result === "taken") return;
+    if (result === "taken") {
+      if (!state.standsBehindEnd(channel)) return;
+      throw leftOver(channel, "it stands at a sync point that the main stream does not have");
+    }
     if (result === "stopped") {
       throw new ChannelError(
         "ERR_MULTIFD_CHANNEL_STOPPED",

@@ -5,13 +5,12 @@
  *
  * @module
  */
-import { Arena } from "../../ffi/arena.ts";
 import { Errno, errnoName, recv, recvmsg, send, sendmsg } from "../../ffi/libc.ts";
 import { MessageFlag } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
 import type { ActiveSession } from "../sync/semaphore.ts";
 import type { IovecList } from "./iovec_list.ts";
-import { isReadable } from "./socket.ts";
+import { isReadable, peek } from "./socket.ts";
 
 /** Limits of one connection in milliseconds. */
 export interface ConnectionLimits {
@@ -27,8 +26,6 @@ export class Connection {
   readonly #session: ActiveSession;
   readonly #limits: ConnectionLimits;
   readonly #besides: boolean;
-  /** Where a byte is looked at that stays in the socket. */
-  readonly #peeked = new Arena(1);
   /** When the current lack of progress began; 0 while there is progress. */
   #waitingSince = 0;
   /** The session's activity as it was then. */
@@ -110,9 +107,12 @@ export class Connection {
 
   /** Whether the peer has ended the connection and nothing is left to be read; takes no byte. */
   hasEnded(): boolean {
-    const flags = MessageFlag.PEEK | MessageFlag.DONTWAIT;
-    const got = recv(this.fd, this.#peeked.address, 1, flags);
-    return got <= 0 && got !== -Errno.EAGAIN && got !== -Errno.EINTR;
+    return peek(this.fd) === "end";
+  }
+
+  /** Whether the peer has sent something that is not read yet. */
+  hasUnreadBytes(): boolean {
+    return peek(this.fd) === "byte";
   }
 
   /**

@@ -17,11 +17,12 @@ import {
   getsockopt,
   listen,
   poll,
+  recv,
   setsockopt,
   socket,
   unwrap,
 } from "../../ffi/libc.ts";
-import { FileControl, PollEvent, SocketOption, SocketType } from "../../ffi/linux.ts";
+import { FileControl, MessageFlag, PollEvent, SocketOption, SocketType } from "../../ffi/linux.ts";
 import { ChannelError, SystemError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
@@ -245,6 +246,14 @@ export function pollOnce(
     });
   }
   return false;
+}
+
+/** What a read of `fd` would find, without waiting and without taking a byte. */
+export function peek(fd: number): "byte" | "end" | "nothing" {
+  const { arena, pollfd } = structs();
+  const got = recv(fd, arena.address + pollfd, 1, MessageFlag.PEEK | MessageFlag.DONTWAIT);
+  if (got > 0) return "byte";
+  return got === -Errno.EAGAIN || got === -Errno.EINTR ? "nothing" : "end";
 }
 
 /** Whether `fd` has a byte to read, or has ended, within `waitMs`. */

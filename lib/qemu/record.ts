@@ -57,7 +57,6 @@ export class Recorder implements AsyncDisposable {
     };
     const receiver = await listen({
       uuid: "any",
-      syncMode: "auto",
       ...session,
       signal,
       capture: true,

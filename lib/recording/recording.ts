@@ -135,6 +135,7 @@ function plan({ blocks, state, compression, statistics }: RecordingContent): Rec
     pageBits: state.pageBits ?? null,
     ramSectionId: state.ramSectionId,
     switchoverStart: state.switchoverStart,
+    syncMode: state.syncMode,
     blocks: recorded,
     early: range(state.early),
     devices: range(state.devices),

@@ -20,6 +20,7 @@ import {
   PAGE_SIZES,
 } from "../limits.ts";
 import { blockIdFault } from "../memory/block_id.ts";
+import type { SyncMode } from "../wire/sync_points.ts";
 
 /*
  *   0  char[8] "MFDREC\r\n"     8  u32 version, 1      12  u32 state: 0 incomplete, 1 complete
@@ -72,6 +73,8 @@ export interface RecordingMetadata {
   readonly ramSectionId: number;
   /** Whether the source announced its final phase. */
   readonly switchoverStart: boolean;
+  /** When the source synchronised its channels; absent in recordings that were made without. */
+  readonly syncMode?: SyncMode | undefined;
   readonly blocks: readonly RecordedBlock[];
   /** Device sections in front of the RAM. */
   readonly early: CheckedRange;
@@ -160,6 +163,7 @@ export function parseMetadata(text: Uint8Array, fileBytes: number): RecordingMet
     typeof metadata.uuid === "string" &&
     typeof metadata.validateUuid === "boolean" &&
     typeof metadata.switchoverStart === "boolean" &&
+    [undefined, "round", "section"].includes(metadata.syncMode) &&
     typeof metadata.recordedAt === "string" &&
     isCount(metadata.pageSize) &&
     (metadata.pageBits === null || isCount(metadata.pageBits)) &&

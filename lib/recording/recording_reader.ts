@@ -33,7 +33,7 @@ export function readRecording(fd: number, fileBytes: number): RecordingParts {
   const header = readRange(fd, 0, Math.min(HEADER_BYTES, fileBytes));
   const range = decodeRecordingHeader(header, fileBytes);
   const metadata = parseMetadata(readChecked(fd, range, "metadata"), fileBytes);
-  const { machine, pageBits, ramSectionId, switchoverStart, validateUuid } = metadata;
+  const { machine, pageBits, ramSectionId, switchoverStart, syncMode, validateUuid } = metadata;
   const state: GuestState = {
     machine,
     pageBits: pageBits ?? undefined,
@@ -41,6 +41,7 @@ export function readRecording(fd: number, fileBytes: number): RecordingParts {
     validateUuid,
     ramSectionId,
     switchoverStart,
+    syncMode,
     early: readChecked(fd, metadata.early, "early device state"),
     devices: readChecked(fd, metadata.devices, "device state"),
   };

@@ -145,10 +145,6 @@ export class BlockingRelay implements RelayTarget, Disposable {
     return this.#config.incoming.pageSize;
   }
 
-  get syncMode(): RelayConfig["syncMode"] {
-    return this.#config.syncMode;
-  }
-
   get uuid(): Uint8Array {
     return this.#uuid;
   }
@@ -186,6 +182,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
 
   release(): void {
     this.#receiveSide.releaseChannels();
+  }
+
+  endChannels(): void {
+    this.#receiveSide.endChannels();
   }
 
   completing(): void {

@@ -15,7 +15,6 @@ import {
   type Timeouts,
 } from "../session/options.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
-import type { SyncMode } from "../wire/machine_type.ts";
 
 /** One end of a relay. */
 export interface RelayEnd {
@@ -40,8 +39,6 @@ export interface RelayOptions {
   readonly uuid?: string | undefined;
   /** Page size of the guest in bytes. Default 4096. */
   readonly pageSize?: number | undefined;
-  /** Sync mode of both QEMUs; `auto` (default) goes by the machine type. */
-  readonly syncMode?: SyncMode | "auto" | undefined;
   /** Limit towards the destination in bytes per second, 0 (default) for none. */
   readonly maxBandwidth?: number | undefined;
   /** Time limits, the same at both ends. */
@@ -59,7 +56,6 @@ export interface RelayConfig {
   readonly outgoingChannels: number;
   /** Whether the destination's uuid is the source's own. */
   readonly keepUuid: boolean;
-  readonly syncMode: SyncMode | "auto";
   readonly maxBandwidth: number;
 }
 
@@ -69,11 +65,8 @@ export interface RelayConfig {
  * @throws {RangeError | TypeError} for options that cannot work, {SystemError} for an unknown host.
  */
 export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
-  const { listen, connect, uuid, pageSize = 4096, syncMode = "auto", maxBandwidth = 0 } = options;
+  const { listen, connect, uuid, pageSize = 4096, maxBandwidth = 0 } = options;
   checkPageSize(pageSize);
-  if (!["round", "section", "auto"].includes(syncMode)) {
-    throw new RangeError(`Cannot use sync mode ${syncMode}: must be one of round, section, auto`);
-  }
   if (!(maxBandwidth >= 0)) {
     throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
   }
@@ -93,7 +86,6 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
     outgoing: await end(connect, "encode", uuid),
     outgoingChannels: senderChannels(connect.channels),
     keepUuid: uuid === undefined,
-    syncMode,
     maxBandwidth,
   };
 }

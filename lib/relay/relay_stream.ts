@@ -12,7 +12,6 @@ import { StreamError } from "../errors.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
-import { machineSyncMode, type SyncMode } from "../wire/machine_type.ts";
 import {
   Section,
   type AnnouncedBlock,
@@ -22,6 +21,7 @@ import {
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { encodeFullSection, MainStreamWriter } from "../wire/main_stream_writer.ts";
 import { readOpaqueSection } from "../wire/opaque_state.ts";
+import { SyncPoints } from "../wire/sync_points.ts";
 import type { StreamTail } from "./stream_tail.ts";
 
 /** The relay behind a stream. */
@@ -32,7 +32,6 @@ export interface RelayTarget {
   readonly tail: StreamTail;
   /** Page size in bytes. */
   readonly pageSize: number;
-  readonly syncMode: SyncMode | "auto";
   /** uuid that the destination compares, if the stream names one. */
   readonly uuid: Uint8Array;
   /** The blocks are known and in the table. */
@@ -47,6 +46,8 @@ export interface RelayTarget {
   release(): void;
   /** The guest has stopped; what follows is the end. */
   completing(): void;
+  /** The RAM is complete; throws when the incoming channels have more than that. */
+  endChannels(): void;
 }
 
 const CHUNK_BYTES = 65_536;
@@ -55,17 +56,16 @@ const CHUNK_BYTES = 65_536;
 export class RelayStream implements MainStreamHandler {
   readonly #target: RelayTarget;
   #writer: MainStreamWriter;
-  #syncMode: SyncMode | "auto";
+  readonly #syncPoints = new SyncPoints();
   #ramSectionId: number | undefined;
 
   constructor(target: RelayTarget) {
     this.#target = target;
     this.#writer = new MainStreamWriter(target.out);
-    this.#syncMode = target.syncMode;
   }
 
   configuration(configuration: StreamConfiguration): void {
-    const { machine, capabilities, pageBits = 12, uuid } = configuration;
+    const { capabilities, pageBits = 12, uuid } = configuration;
     const { pageSize } = this.#target;
     if (2 ** pageBits !== pageSize) {
       throw refused("PAGE_SIZE", `page size is ${2 ** pageBits}, must be ${pageSize}`);
@@ -73,7 +73,6 @@ export class RelayStream implements MainStreamHandler {
     if (capabilities.length > 0) {
       throw refused("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
     }
-    if (this.#syncMode === "auto") this.#syncMode = machineSyncMode(machine);
     this.#writer.header({
       ...configuration,
       uuid: uuid === undefined ? undefined : this.#target.uuid,
@@ -128,6 +127,7 @@ export class RelayStream implements MainStreamHandler {
   }
 
   syncMarker(): void {
+    this.#syncPoints.marker();
     this.#target.synchronise();
     this.#writer.syncMarker();
     this.#target.out.flush();
@@ -135,7 +135,7 @@ export class RelayStream implements MainStreamHandler {
   }
 
   ramSectionEnd(): void {
-    const synchronises = this.#syncMode === "section";
+    const synchronises = this.#syncPoints.sectionEnd();
     if (synchronises) this.#target.synchronise();
     this.#writer.endRamSection();
     this.#target.out.flush();
@@ -153,6 +153,8 @@ export class RelayStream implements MainStreamHandler {
   takeRest(reader: ByteReader): void {
     const { out, tail } = this.#target;
     this.#target.completing();
+    // Before the destination gets what it needs to start the guest.
+    this.#target.endChannels();
     for (;;) {
       const chunk = reader.some(CHUNK_BYTES);
       if (chunk === undefined) return;

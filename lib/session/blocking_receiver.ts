@@ -13,6 +13,7 @@ import { CHANNELS_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
+import type { Connection } from "../net/connection.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
@@ -122,10 +123,13 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       this.#control.phase = "setup";
       const reader = new ByteReader(connection);
       const stream = new MainStreamReader(reader, handler, this.#config.pageSize);
+      const { afterMigration } = this.#hooks;
       try {
         stream.readAll();
         this.#control.throwIfFailed();
         this.#devices.finish(() => handler.requireSource(connection));
+        if (afterMigration !== undefined) this.requireQuietChannels();
+        else this.#requireEnd(reader, connection);
         handler.verify();
         this.#control.phase = "end";
         this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));
@@ -137,7 +141,6 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       } finally {
         this.#counters.addBytes(reader.position);
       }
-      const { afterMigration } = this.#hooks;
       this.#confirm(handler, afterMigration === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
@@ -173,6 +176,16 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#side.releaseChannels();
   }
 
+  /**
+   * Checks between migration and checkpoints that nothing is left on any channel.
+   *
+   * @throws {PacketError} when something is.
+   */
+  requireQuietChannels(): void {
+    this.#side.requireQuietChannels();
+    this.#control.throwIfFailed();
+  }
+
   /** Clears a page that arrived as a zero record on the main connection. */
   placeZeroPage(idstr: string, offset: number): void {
     const block = this.#table.find(idstr)!; // the section reader knows only announced blocks
@@ -203,6 +216,14 @@ export class BlockingReceiver implements Disposable, StreamTarget {
 
   get config(): ReceiverConfig {
     return this.#config;
+  }
+
+  /** Both the channels and the main stream must end here. */
+  #requireEnd(reader: ByteReader, connection: Connection): void {
+    this.#side.endChannels();
+    if (reader.buffered > 0 || connection.hasUnreadBytes()) {
+      throw mismatch("ENDED", "there is more behind the end of the main stream");
+    }
   }
 
   /** Tells the sender. Whoever hears of it there may cancel at once, which must change nothing here. */

@@ -27,8 +27,9 @@ import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
-import { machineSyncMode, type SyncMode } from "../wire/machine_type.ts";
+import { machineSyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
+import type { SyncMode } from "../wire/sync_points.ts";
 import { parseUuid } from "../wire/uuid.ts";
 import { checkSwitchoverAck, expectsSwitchoverAck, type SwitchoverAck } from "./switchover_ack.ts";
 
@@ -90,7 +91,10 @@ export interface ConnectOptions extends SessionOptions {
   readonly machine?: string | undefined;
   /** Wait for the receiver's confirmation. Default true; without it nothing proves arrival. */
   readonly returnPath?: boolean | undefined;
-  /** Default `round`, or with `state` what its machine type uses. */
+  /**
+   * When channels synchronise. A receiver tells it from the stream; a QEMU goes by its machine type.
+   * Default `round`, or with `state` as its source did.
+   */
   readonly syncMode?: SyncMode | undefined;
   /**
    * What a guest has beside RAM, captured by a receiver; sent as it is. Its machine and uuid are
@@ -125,8 +129,6 @@ export interface ListenOptions extends SessionOptions {
   readonly verify?: boolean | undefined;
   /** Machine type the stream must name; absent accepts any. */
   readonly machine?: string | undefined;
-  /** Must match the sender's; `auto` goes by the machine type in the stream. Default `round`. */
-  readonly syncMode?: SyncMode | "auto" | undefined;
   /**
    * Runs after all data is in place and before the sender is told so; when it throws, both sides
    * fail. The place to write an image to disk.
@@ -190,7 +192,6 @@ export interface ReceiverConfig extends SessionConfig {
   readonly switchoverAck: SwitchoverAck;
   /** Whether `uuid` says nothing and any is accepted. */
   readonly anyUuid: boolean;
-  readonly syncMode: SyncMode | "auto";
 }
 
 const MACHINE_DEFAULT = "multifd";
@@ -236,11 +237,7 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
     returnPath,
     state,
     switchoverAck: expectsSwitchoverAck(switchoverAck, machine),
-    syncMode: oneOf(
-      "sync mode",
-      options.syncMode ?? (state === undefined ? "round" : machineSyncMode(state.machine)),
-      ["round", "section"],
-    ),
+    syncMode: oneOf("sync mode", options.syncMode ?? guestSyncMode(state), ["round", "section"]),
   };
 }
 
@@ -283,8 +280,13 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     capture: options.capture ?? false,
     switchoverAck,
     anyUuid,
-    syncMode: oneOf("sync mode", options.syncMode ?? "round", ["round", "section", "auto"]),
   };
+}
+
+/** How the destination of a guest synchronises most likely: as its source did, else by machine type. */
+function guestSyncMode(state: GuestState | undefined): SyncMode {
+  if (state === undefined) return "round";
+  return state.syncMode ?? machineSyncMode(state.machine);
 }
 
 /** Shares a block with threads that fill it; the next transfer finds it used. */

@@ -6,6 +6,7 @@
  * @module
  */
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
+import { endChannels, requireQuietChannels, type EndingChannels } from "../engine/receive_end.ts";
 import type { RelayHandle } from "../engine/relay_placer.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
@@ -63,6 +64,7 @@ export class ReceiveSide {
   #listener: Listener | undefined;
   #channels: number;
   #peer: string | undefined;
+  #syncPoints = 0;
 
   /** Starts the channels' threads if their number is known. */
   constructor(parts: ReceiveSideParts) {
@@ -172,10 +174,11 @@ export class ReceiveSide {
         throw new TimeoutError(
           "ERR_MULTIFD_TIMEOUT_SYNC",
           `Cannot synchronise: ${reached} of ${this.#channels} channels came to the sync point within ${limitMs} ms; ` +
-            "both sides must use the same sync mode",
+            "the source must send SYNC on every channel for each marker of its main stream",
         );
       }
     }
+    this.#syncPoints++;
   }
 
   /** Lets all channels go on after a sync point. */
@@ -185,10 +188,33 @@ export class ReceiveSide {
     }
   }
 
+  /**
+   * Ends all channels; nothing may be left on any of them that the sync points so far do not cover.
+   *
+   * @throws {PacketError} when something is.
+   */
+  endChannels(): void {
+    endChannels(this.#ending(), this.#parts.config.timeouts.stallMs);
+  }
+
+  /** As {@linkcode endChannels}, for a session that goes on: the channels stay as they are. */
+  requireQuietChannels(): void {
+    requireQuietChannels(this.#ending());
+  }
+
   /** Joins the channels; the session must be stopping. */
   join(): void {
     this.#workers.join();
     this.#listener = undefined;
+  }
+
+  #ending(): EndingChannels {
+    return {
+      state: this.#state,
+      control: this.#parts.control,
+      channels: this.#channels,
+      syncPoints: this.#syncPoints,
+    };
   }
 
   #receivedBytes(): number {

@@ -11,7 +11,6 @@ import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
-import { machineSyncMode } from "../wire/machine_type.ts";
 import { encodeFullSection, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
 import {
   readOpaqueSection,
@@ -20,6 +19,7 @@ import {
   type GuestState,
 } from "../wire/opaque_state.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
+import { SyncPoints } from "../wire/sync_points.ts";
 import { DIGEST_SECTION, readDigests } from "./digests.ts";
 import { DEVICE_SUMMARY_SECTION, readDeviceSummary, type DeviceSummary } from "./device_summary.ts";
 import type { ReceiverConfig } from "./options.ts";
@@ -46,7 +46,7 @@ export class ReceiverStream implements MainStreamHandler {
   readonly takeRest: ((reader: ByteReader) => void) | undefined;
   readonly #target: StreamTarget;
   readonly #replies: ByteWriter;
-  #syncMode: ReceiverConfig["syncMode"];
+  readonly #syncPoints = new SyncPoints();
   #returnPath = false;
   #switchoverStart = false;
   #configuration: StreamConfiguration | undefined;
@@ -57,7 +57,6 @@ export class ReceiverStream implements MainStreamHandler {
 
   constructor(target: StreamTarget, replies: ByteSink) {
     this.#target = target;
-    this.#syncMode = target.config.syncMode;
     this.#replies = new ByteWriter(replies);
     if (!target.config.capture) return;
     this.takeRest = (reader) => {
@@ -67,7 +66,6 @@ export class ReceiverStream implements MainStreamHandler {
 
   configuration(configuration: StreamConfiguration): void {
     this.#configuration = configuration;
-    if (this.#syncMode === "auto") this.#syncMode = machineSyncMode(configuration.machine);
     this.#target.checkConfiguration(configuration);
   }
 
@@ -110,11 +108,12 @@ export class ReceiverStream implements MainStreamHandler {
   }
 
   syncMarker(): void {
+    this.#syncPoints.marker();
     this.#target.passSyncPoint();
   }
 
   ramSectionEnd(): void {
-    if (this.#syncMode === "section") this.#target.passSyncPoint();
+    if (this.#syncPoints.sectionEnd()) this.#target.passSyncPoint();
   }
 
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
@@ -153,6 +152,7 @@ export class ReceiverStream implements MainStreamHandler {
       ramSectionId: this.#ramSectionId ?? RAM_SECTION_ID,
       early: this.#early.bytes.slice(),
       switchoverStart: this.#switchoverStart,
+      syncMode: this.#syncPoints.mode,
       devices: this.#devices,
     };
   }

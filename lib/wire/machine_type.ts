@@ -4,8 +4,7 @@
  * @module
  */
 
-/** When channels synchronise: after each round, or after each section as machine types up to 8.0 do. */
-export type SyncMode = "round" | "section";
+import type { SyncMode } from "./sync_points.ts";
 
 /**
  * The sync mode a machine type uses by default. Types without a version, such as `microvm`, change

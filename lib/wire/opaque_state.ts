@@ -9,6 +9,7 @@ import { DEVICE_STATE_BYTES_MAX, EARLY_SECTION_BYTES_MAX, STREAM_END_QUIET_MS } 
 import { LimitError, StreamError } from "../errors.ts";
 import type { ByteReader } from "./byte_reader.ts";
 import { Command, Section } from "./main_stream.ts";
+import type { SyncMode } from "./sync_points.ts";
 import { findDescription } from "./vm_description.ts";
 
 const FOOTER_BYTES = 5;
@@ -31,6 +32,8 @@ export interface GuestState {
   readonly early: Uint8Array;
   /** Whether the source announced its final phase. */
   readonly switchoverStart: boolean;
+  /** When the source synchronised its channels; absent where none did, as in a file of QEMU. */
+  readonly syncMode?: SyncMode | undefined;
   /** Everything after the RAM's last section: device sections, end mark, VM description. */
   readonly devices: Uint8Array;
 }

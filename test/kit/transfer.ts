@@ -21,7 +21,7 @@ export interface TransferResult {
 /** Options of both ends; the endpoint is chosen by the receiver. */
 export interface TransferOptions {
   /** For both ends. */
-  readonly both?: Partial<Pick<ConnectOptions, "channels" | "compression" | "uuid" | "syncMode">>;
+  readonly both?: Partial<Pick<ConnectOptions, "channels" | "compression" | "uuid">>;
   readonly sender: Omit<ConnectOptions, "endpoint">;
   readonly receiver?: Partial<ListenOptions>;
   /** What is sent; default everything once. */

@@ -1,0 +1,92 @@
+/**
+ * What must hold before anybody says that a migration has arrived (engine description, section 2):
+ * every channel has passed the sync points of the main stream and no others, no page came behind the
+ * last of them, no packet is half read and no byte is left.
+ *
+ * @module
+ */
+import { shutdown } from "../../ffi/libc.ts";
+import { Shutdown } from "../../ffi/linux.ts";
+import { ChannelError, PacketError, TimeoutError } from "../errors.ts";
+import { peek } from "../net/socket.ts";
+import { CHANNEL_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
+import type { ReceiveState } from "./receive_state.ts";
+
+/** The channels of a receive side, as its end is checked. */
+export interface EndingChannels {
+  readonly state: ReceiveState;
+  readonly control: SessionControl;
+  /** Their number. */
+  readonly channels: number;
+  /** Sync points that the main stream has had. */
+  readonly syncPoints: number;
+}
+
+/**
+ * Ends all channels where their packets end: each reads what has come, which must be nothing.
+ *
+ * @param limitMs How long to wait for one of them.
+ * @throws {PacketError} when anything is left over or uncovered.
+ */
+export function endChannels(ending: EndingChannels, limitMs: number): void {
+  const { state, control, channels, syncPoints } = ending;
+  state.close(channels, syncPoints);
+  // Towards a reader that waits this is the end of the connection; what has come stays readable, and
+  // the peer hears nothing of it.
+  for (let channel = 0; channel < channels; channel++) {
+    shutdown(control.descriptorAt(CHANNEL_DESCRIPTOR + channel), Shutdown.READ);
+  }
+  for (let ended = 0; ended < channels; ended++) {
+    const result = state.ends.take(limitMs);
+    control.throwIfFailed();
+    if (result === "stopped") {
+      throw new ChannelError("ERR_MULTIFD_CHANNEL_STOPPED", "Cannot end: the session was stopped");
+    }
+    if (result === "timeout") {
+      throw new TimeoutError(
+        "ERR_MULTIFD_TIMEOUT_STALL",
+        `Cannot end: ${channels - ended} of ${channels} channels did not end within ${limitMs} ms`,
+      );
+    }
+  }
+  requireSynced(ending);
+}
+
+/**
+ * As {@linkcode endChannels}, for channels that stay open: they must have come to each sync point and
+ * have nothing left to read. Bytes that are under way at this moment are not seen.
+ *
+ * @throws {PacketError} when anything is left over or uncovered.
+ */
+export function requireQuietChannels(ending: EndingChannels): void {
+  const { state, control, channels, syncPoints } = ending;
+  for (let channel = 0; channel < channels; channel++) {
+    if (state.syncs(channel) !== syncPoints) {
+      throw leftOver(
+        channel,
+        `it has come to sync point ${state.syncs(channel)}, the main stream has ${syncPoints}`,
+      );
+    }
+    if (peek(control.descriptorAt(CHANNEL_DESCRIPTOR + channel)) === "byte") {
+      throw leftOver(channel, "there is more behind its last sync point");
+    }
+  }
+  requireSynced(ending);
+}
+
+/** Pages that no sync point covers may be of any round, or the first of many that are missing. */
+function requireSynced({ state, channels }: EndingChannels): void {
+  for (let channel = 0; channel < channels; channel++) {
+    if (!state.hasUnsyncedPages(channel)) continue;
+    throw leftOver(channel, "it has pages behind its last sync point, none may follow that");
+  }
+}
+
+/** An error about a channel whose packets do not end where the main stream does. */
+export function leftOver(channel: number, reason: string): PacketError {
+  return new PacketError(
+    "ERR_MULTIFD_PACKET_LEFT_OVER",
+    `Cannot complete: the main stream has ended and channel ${channel} has not: ${reason}`,
+    { channel },
+  );
+}
