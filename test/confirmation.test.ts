@@ -5,7 +5,8 @@ import { connect, listen, RamBlock, record, Recording, relay, type MultifdError 
 import { written } from "./kit/byte_ends.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
-import { handshake, mainStream, packet, RawSource, syncPacket } from "./kit/raw_peer.ts";
+import { handshake, mainStream, packet, rawBlock, RawSource, syncPacket } from "./kit/raw_peer.ts";
+import { tableOf } from "./kit/table_blocks.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { testTimeouts } from "./kit/limits.ts";
 import { until } from "./kit/threads.ts";
@@ -123,6 +124,41 @@ for (const [who, make] of takers) {
       peer.end(first);
       await done;
     });
+  });
+}
+
+for (const returnPath of [true, false]) {
+  const path = returnPath ? "with" : "without";
+  test(`a recorder keeps nothing of a source that goes in the middle of the devices, ${path} return path`, async () => {
+    using folder = new TemporaryFolder();
+    await using recorder = await record({
+      endpoint: "127.0.0.1:0",
+      channels: 1,
+      output: folder.file("vm.rec"),
+      timeouts: testTimeouts,
+    });
+    using peer = new RawSource(recorder.endpoint);
+    const failure = rejectionOf(recorder.complete());
+    const stream = written((out) => {
+      const writer = new MainStreamWriter(out);
+      writer.header({ machine: "raw", capabilities: [] });
+      if (returnPath) writer.openReturnPath();
+      writer.beginRamSection("start");
+      writer.blockList(tableOf(rawBlock));
+      writer.syncMarker();
+      writer.endRamSection();
+      writer.beginRamSection("end");
+      writer.syncMarker();
+      writer.endRamSection();
+      // A FULL section that says nothing of its end.
+      writer.verbatim(Uint8Array.of(4, 0, 0, 0, 9, 3, 0x64, 0x65, 0x76, 0, 0, 0, 0, 0, 0, 0, 1, 5));
+    });
+    const main = await peer.open(stream);
+    await peer.open(join(handshake(0), syncPacket(), packet(), syncPacket()));
+    await Bun.sleep(100);
+    peer.end(main);
+    expect((await failure).code).toBe("ERR_MULTIFD_STREAM_ENDED");
+    expect(existsSync(folder.file("vm.rec"))).toBe(false);
   });
 }
 

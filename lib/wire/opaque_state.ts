@@ -121,6 +121,7 @@ export function readOpaqueSection(
  *
  * @param isOpen Whether the source keeps the connection open after the end, to be told that
  * everything arrived: then the end has to be recognised.
+ * @throws {StreamError} when the connection ends before the stream can have.
  */
 export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
   const collector = new StateCollector(DEVICE_STATE_BYTES_MAX, "device state");
@@ -131,11 +132,25 @@ export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
       if (quietMs !== undefined && !reader.isReadable(quietMs)) return collector.bytes.slice();
     }
     const chunk = reader.some(CHUNK_BYTES);
-    if (chunk === undefined) return collector.bytes.slice();
+    if (chunk === undefined) {
+      if (!isOpen && quietTime(collector.bytes, lastNul) !== undefined) {
+        return collector.bytes.slice();
+      }
+      throw endedEarly(isOpen);
+    }
     const nul = chunk.lastIndexOf(0);
     if (nul >= 0) lastNul = collector.bytes.byteLength + nul;
     collector.append(chunk);
   }
+}
+
+function endedEarly(isOpen: boolean): StreamError {
+  return new StreamError(
+    "ERR_MULTIFD_STREAM_ENDED",
+    isOpen
+      ? "Cannot read device state: the source ended the connection before it was told that all is in place"
+      : "Cannot read device state: the source ended the connection in the middle of it",
+  );
 }
 
 /** Whether a stream can end with `bytes`: with a VM description, or with an end mark. */
