@@ -9,7 +9,8 @@
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { isMainThread, Worker, workerData } from "node:worker_threads";
+import { isMainThread, Worker, workerData, type WorkerOptions } from "node:worker_threads";
+import { SystemError } from "../errors.ts";
 import { JOIN_LIMIT_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 
@@ -45,12 +46,16 @@ export class WorkerGroup {
     this.#control = control;
   }
 
-  /** Starts a worker; it does not keep the process alive. */
+  /**
+   * Starts a worker; it does not keep the process alive.
+   *
+   * @throws {SystemError} when the machine has no memory, or no number, for one thread more.
+   */
   start(job: ThreadJob): Worker {
     const state = new SharedArrayBuffer(4);
     const source = programSource();
     const start: WorkerStart = { job, state, program: source.program };
-    const worker = new Worker(source.entry, {
+    const worker = spawned(source.entry, {
       eval: source.program !== undefined,
       workerData: start,
     });
@@ -111,4 +116,13 @@ function programSource(): { entry: string | URL; program: string | undefined } {
   const text = require("../entry.bundle.txt") as string | { readonly default: string };
   const program = typeof text === "string" ? text : text.default;
   return { entry: program, program };
+}
+
+function spawned(entry: string | URL, options: WorkerOptions): Worker {
+  try {
+    return new Worker(entry, options);
+  } catch (cause) {
+    const message = "Cannot start a thread: there is no memory, or no number, for one more";
+    throw new SystemError(message, { errno: "EAGAIN", cause });
+  }
 }
