@@ -197,7 +197,7 @@ export const TIMEOUTS_DEFAULT = {
 } as const;
 
 /**
- * Channels that rehearse the page path before they connect (see `engine/warm_up.ts`). It takes each
+ * Channels that rehearse the page path before they connect (see `rehearsal/warm_up.ts`). It takes each
  * 30 to 50 ms of a processor: little beside the 256 MiB that one of 4 channels carries of a 1 GiB
  * guest, but with a hundred channels the set-up would take longer than the transfer.
  */

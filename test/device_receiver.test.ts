@@ -10,7 +10,7 @@ import { StatisticsTable } from "../lib/engine/statistics.ts";
 import { TIMEOUTS_DEFAULT } from "../lib/limits.ts";
 import { BlockTable } from "../lib/memory/block_table.ts";
 import { Connection } from "../lib/net/connection.ts";
-import type { IovecList } from "../lib/net/iovec_list.ts";
+import type { IovecList } from "../lib/memory/iovec_list.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import {
   DEVICE_PACKET_BYTES,

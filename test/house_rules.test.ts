@@ -70,6 +70,36 @@ test("house rules: no import cycle in lib and ffi, type imports included", () =>
   expect(findCycle(libraryFiles)).toEqual([]);
 });
 
+/** Folders and files of lib/ from the ground up; those of one line know nothing of one another. */
+const layers = [
+  ["errors.ts", "limits.ts"],
+  ["wire", "sync"],
+  ["thread"],
+  ["memory"],
+  ["net"],
+  ["codec"],
+  ["engine"],
+  ["rehearsal"],
+  ["device"],
+  ["session"],
+  ["recording", "file"],
+  ["colo", "relay", "qemu"],
+  ["capabilities.ts", "entry.ts"],
+];
+
+test("house rules: imports in lib go down the layers only, type imports included", () => {
+  const layerOf = (file: string): number => layers.findIndex((names) => names.includes(part(file)));
+  const library = libraryFiles.filter((file) => file.startsWith("lib/"));
+  expect(library.filter((file) => layerOf(file) < 0)).toEqual([]);
+  const wrong = library.flatMap((file) =>
+    relativeImports(file)
+      .filter((target) => target.startsWith("lib/") && !target.endsWith(".bundle.txt"))
+      .filter((target) => part(target) !== part(file) && layerOf(target) >= layerOf(file))
+      .map((target) => `${file} imports ${target}`),
+  );
+  expect(wrong).toEqual([]);
+});
+
 test("house rules: mod.ts has named re-exports only, and each has a doc comment", () => {
   if (!files.includes("mod.ts")) return;
   const text = read("mod.ts");
@@ -186,6 +216,11 @@ function findCycle(nodes: readonly string[]): string[] {
     if (cycle.length > 0) return cycle;
   }
   return [];
+}
+
+/** The folder in lib/ that a file is in, or the file itself. */
+function part(file: string): string {
+  return file.split("/")[1] ?? "";
 }
 
 /** Whether the first declaration of a name, which is the one documented, follows a doc comment. */

@@ -2,7 +2,7 @@ import { expect, test } from "bun:test";
 import { array, assert, integer, property } from "fast-check";
 import { Arena, viewOfMemory } from "../ffi/arena.ts";
 import { IOV_MAX } from "../ffi/linux.ts";
-import { IovecList } from "../lib/net/iovec_list.ts";
+import { IovecList } from "../lib/memory/iovec_list.ts";
 import { gather } from "./codec/codec_pipe.ts";
 
 test("IovecList.consume() drops bytes from the front, wherever they end", () => {

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { resolveCompression } from "../lib/codec/registry.ts";
 import { rehearseLoad, rehearseSave } from "../lib/device/device_rehearsal.ts";
-import { warmUpReceiver, warmUpSender } from "../lib/engine/warm_up.ts";
+import { warmUpReceiver, warmUpSender } from "../lib/rehearsal/warm_up.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import { waysHere } from "./codec/codec_pages.ts";
 import { resourcesNow } from "./kit/resources.ts";

@@ -7,7 +7,7 @@
 import { NativeCodecError } from "../../ffi/errors.ts";
 import { CodecError } from "../errors.ts";
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
-import type { IovecList } from "../net/iovec_list.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 
 /** Turns the normal pages of a packet into its payload. */

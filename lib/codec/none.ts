@@ -4,7 +4,7 @@
  *
  * @module
  */
-import type { IovecList } from "../net/iovec_list.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { PageDecoder, PageEncoder, PayloadSource } from "./codec.ts";
 

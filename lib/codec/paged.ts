@@ -13,7 +13,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { PACKET_PAGES_MAX, PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import { PageRuns } from "../memory/page_runs.ts";
-import type { IovecList } from "../net/iovec_list.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import {
   asCodecError,
   codecError,

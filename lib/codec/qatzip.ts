@@ -11,7 +11,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
-import type { IovecList } from "../net/iovec_list.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import {
   asCodecError,
   codecError,

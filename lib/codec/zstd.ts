@@ -16,7 +16,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { isFastZstdLevel } from "../../ffi/libzstd.ts";
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
-import type { IovecList } from "../net/iovec_list.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import {
   asCodecError,
   codecError,

@@ -11,7 +11,7 @@ import type { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { DEVICE_PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { Connection } from "../net/connection.ts";
-import { IovecList } from "../net/iovec_list.ts";
+import { IovecList } from "../memory/iovec_list.ts";
 import {
   DEVICE_PACKET_BYTES,
   DevicePacketDecoder,

@@ -10,7 +10,7 @@ import { isZero } from "../../ffi/libc.ts";
 import type { PageEncoder } from "../codec/codec.ts";
 import { pageAddress, type TableBlock } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
-import { IovecList } from "../net/iovec_list.ts";
+import { IovecList } from "../memory/iovec_list.ts";
 import { packetPages, RamPacketEncoder, ramPacketBytes } from "../wire/packet.ts";
 
 /** How packets are built. */

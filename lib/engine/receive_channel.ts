@@ -14,7 +14,7 @@ import { ChannelError, type PacketError, TimeoutError } from "../errors.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { Connection } from "../net/connection.ts";
-import { IovecList } from "../net/iovec_list.ts";
+import { IovecList } from "../memory/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { COMMON_HEADER_BYTES, decodeFlags, PacketFlag } from "../wire/packet.ts";

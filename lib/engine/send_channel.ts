@@ -11,7 +11,7 @@ import { createEncoder, methodFlag, type ResolvedCompression } from "../codec/re
 import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
-import { IovecList } from "../net/iovec_list.ts";
+import { IovecList } from "../memory/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { BandwidthLimit } from "./bandwidth_limit.ts";

@@ -12,6 +12,7 @@ import { LimitError } from "../errors.ts";
 import { BLOCKS_MAX, SEGMENTS_MAX } from "../limits.ts";
 import { PageBitmap } from "./page_bitmap.ts";
 import type { RamBlock } from "./ram_block.ts";
+import type { WireBlock } from "../wire/block_id.ts";
 
 /*
  * Table layout, host byte order:
@@ -54,12 +55,7 @@ export interface TableTwin extends PageLayout {
 }
 
 /** One block on the page path. All numbers are read once. */
-export interface TableBlock extends PageLayout {
-  readonly index: number;
-  readonly idstr: string;
-  /** The id string as on the wire, without NUL. */
-  readonly idBytes: Uint8Array;
-  readonly pages: number;
+export interface TableBlock extends WireBlock, PageLayout {
   readonly zeroed: boolean;
   /** The second copy of the block, where there is one. */
   readonly twin: TableTwin | undefined;

@@ -20,7 +20,7 @@ import {
 } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
 import { ImageReader, saveImage } from "./image_file.ts";
-import { blockIdFault } from "./block_id.ts";
+import { blockIdFault } from "../wire/block_id.ts";
 import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
 
 /** A contiguous piece of a block's memory. */

@@ -8,8 +8,8 @@
 import { Errno, errnoName, recv, recvmsg, send, sendmsg } from "../../ffi/libc.ts";
 import { MessageFlag } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
+import type { IovecList } from "../memory/iovec_list.ts";
 import type { ActiveSession } from "../sync/semaphore.ts";
-import type { IovecList } from "./iovec_list.ts";
 import { isReadable, peek } from "./socket.ts";
 
 /** Limits of one connection in milliseconds. */

@@ -19,7 +19,7 @@ import {
   METADATA_BYTES_MAX,
   PAGE_SIZES,
 } from "../limits.ts";
-import { blockIdFault } from "../memory/block_id.ts";
+import { blockIdFault } from "../wire/block_id.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
 
 /*

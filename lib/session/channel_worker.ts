@@ -13,7 +13,7 @@ import { RelayPlacer } from "../engine/relay_placer.ts";
 import { SendChannel } from "../engine/send_channel.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
-import { warmUpReceiver, warmUpSender } from "../engine/warm_up.ts";
+import { warmUpReceiver, warmUpSender } from "../rehearsal/warm_up.ts";
 import { REHEARSED_CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { TableBlock } from "../memory/block_table.ts";
+import type { WireBlock } from "./block_id.ts";
 import type { ByteWriter } from "./byte_writer.ts";
 import {
   Command,
@@ -88,7 +88,7 @@ export class MainStreamWriter {
   }
 
   /** The block list, in a start section. */
-  blockList(blocks: readonly TableBlock[]): void {
+  blockList(blocks: readonly WireBlock[]): void {
     const total = blocks.reduce((sum, { pages, pageSize }) => sum + pages * pageSize, 0);
     this.#out.u64(total + RamFlag.MEM_SIZE);
     for (const { idstr, pages, pageSize } of blocks) {
@@ -98,7 +98,7 @@ export class MainStreamWriter {
   }
 
   /** A zero page, in legacy detection mode. */
-  zeroPage(block: TableBlock, page: number): void {
+  zeroPage(block: WireBlock, page: number): void {
     const same = this.#lastRecordBlock === block.index;
     this.#out.u64(page * block.pageSize + RamFlag.ZERO + (same ? RamFlag.CONTINUE : 0));
     if (!same) this.#out.countedString(block.idstr);

@@ -6,7 +6,7 @@
  */
 import { PacketError } from "../errors.ts";
 import { BLOCK_ID_BYTES_MAX, PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
-import type { TableBlock } from "../memory/block_table.ts";
+import type { WireBlock } from "./block_id.ts";
 import { MULTIFD_MAGIC, MULTIFD_VERSION } from "./handshake.ts";
 
 /*
@@ -75,7 +75,7 @@ export class RamPacketEncoder {
    * @param payloadBytes Bytes that follow the packet, 0 when there are no normal pages.
    */
   encodePages(
-    block: TableBlock,
+    block: WireBlock,
     methodFlag: number,
     packetNumber: number,
     pages: Uint32Array,
@@ -181,7 +181,7 @@ export class RamPacketDecoder {
    *
    * @throws {PacketError} with the field at fault in its code.
    */
-  decode(blocks: readonly TableBlock[]): void {
+  decode(blocks: readonly WireBlock[]): void {
     const view = this.#view;
     const flags = decodeFlags(view);
     if ((flags & PacketFlag.DEVICE_STATE) !== 0) {
@@ -247,7 +247,7 @@ export class RamPacketDecoder {
     }
   }
 
-  #decodePages(blocks: readonly TableBlock[], used: number): void {
+  #decodePages(blocks: readonly WireBlock[], used: number): void {
     const view = this.#view;
     const { pageSize } = this.#expected;
     const block = this.#findBlock(blocks);
@@ -269,7 +269,7 @@ export class RamPacketDecoder {
     this.blockIndex = block.index;
   }
 
-  #findBlock(blocks: readonly TableBlock[]): TableBlock {
+  #findBlock(blocks: readonly WireBlock[]): WireBlock {
     const last = blocks[this.blockIndex];
     if (last !== undefined && this.#isNamed(last)) return last;
     for (const block of blocks) if (this.#isNamed(block)) return block;
@@ -283,7 +283,7 @@ export class RamPacketDecoder {
     throw packetError("RAMBLOCK", `there is no RAM block ${JSON.stringify(name)}`);
   }
 
-  #isNamed(block: TableBlock): boolean {
+  #isNamed(block: WireBlock): boolean {
     const { idBytes } = block;
     const view = this.#view;
     for (let at = 0; at < idBytes.length; at++) {

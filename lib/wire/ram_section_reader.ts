@@ -5,7 +5,7 @@
  */
 import { StreamError } from "../errors.ts";
 import { BLOCKS_MAX } from "../limits.ts";
-import { blockIdFault } from "../memory/block_id.ts";
+import { blockIdFault } from "./block_id.ts";
 import type { ByteReader } from "./byte_reader.ts";
 import { RamFlag, type AnnouncedBlock } from "./main_stream.ts";
 

@@ -3,7 +3,7 @@ import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import type { PageDecoder, PageEncoder, PayloadSource } from "../../lib/codec/codec.ts";
 import type { PageRuns } from "../../lib/memory/page_runs.ts";
-import { IovecList } from "../../lib/net/iovec_list.ts";
+import { IovecList } from "../../lib/memory/iovec_list.ts";
 
 /** What is in the ranges of an iovec list, in order. */
 export function gather(list: IovecList): Uint8Array<ArrayBuffer> {

@@ -16,11 +16,11 @@ import {
   encodeVfioHeader,
   VFIO_HEADER_BYTES,
 } from "../wire/device_packet.ts";
-import { createDeviceQueue, DeviceQueue } from "./device_queue.ts";
-import { encodeIdstr, type DeviceIdentity } from "./device_table.ts";
-import type { ReceiveChannel } from "./receive_channel.ts";
-import type { SendChannel } from "./send_channel.ts";
-import { Payload, type Slot } from "./slot.ts";
+import { createDeviceQueue, DeviceQueue } from "../engine/device_queue.ts";
+import { encodeIdstr, type DeviceIdentity } from "../engine/device_table.ts";
+import type { ReceiveChannel } from "../engine/receive_channel.ts";
+import type { SendChannel } from "../engine/send_channel.ts";
+import { Payload, type Slot } from "../engine/slot.ts";
 
 /** Buffers to rehearse with; what runs once per buffer is soon compiled as far as it pays. */
 const BUFFERS = 300;

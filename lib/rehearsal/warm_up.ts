@@ -23,14 +23,14 @@ import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
 import { NOISE_PAGE_STEP, warmUpDecoder, warmUpEncoder } from "./codec_warm_up.ts";
 import { rehearsalQueue, warmUpDeviceReceiving, warmUpDeviceSending } from "./device_warm_up.ts";
-import { PacketBuilder } from "./packet_builder.ts";
-import { PacketPlacer } from "./packet_placer.ts";
-import { ReceiveChannel } from "./receive_channel.ts";
-import { ReceiveState } from "./receive_state.ts";
-import { SendChannel } from "./send_channel.ts";
-import { SendState } from "./send_state.ts";
-import { Payload } from "./slot.ts";
-import { StatisticsTable } from "./statistics.ts";
+import { PacketBuilder } from "../engine/packet_builder.ts";
+import { PacketPlacer } from "../engine/packet_placer.ts";
+import { ReceiveChannel } from "../engine/receive_channel.ts";
+import { ReceiveState } from "../engine/receive_state.ts";
+import { SendChannel } from "../engine/send_channel.ts";
+import { SendState } from "../engine/send_state.ts";
+import { Payload } from "../engine/slot.ts";
+import { StatisticsTable } from "../engine/statistics.ts";
 
 /**
  * How often the loops over a packet's pages are rehearsed. The last compiler takes a loop after some

@@ -18,7 +18,7 @@ import {
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { TableBlock } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
-import { IovecList } from "../net/iovec_list.ts";
+import { IovecList } from "../memory/iovec_list.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 
 /** Packets to rehearse with, unless a slow library takes too long for them. */

@@ -7,7 +7,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { IOV_MAX } from "../../ffi/linux.ts";
-import type { PageRuns } from "../memory/page_runs.ts";
+import type { PageRuns } from "./page_runs.ts";
 
 /*
  * iovec:  0 base pointer, 8 length
