@@ -38,7 +38,7 @@ export const MessageFlag = {
 export const Shutdown = { READ: 0, WRITE: 1, BOTH: 2 } as const;
 
 /** `poll()` events. */
-export const PollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 16 } as const;
+export const PollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 16, RDHUP: 0x2000 } as const;
 
 /** `open()` flags that differ between machines are taken from `node:fs`; these do not differ. */
 export const OpenFlag = {

@@ -203,8 +203,20 @@ export const TIMEOUTS_DEFAULT = {
  */
 export const REHEARSED_CHANNELS_MAX = 16;
 
-/** Connections that may be waiting to be identified at once; a hostile peer gets no more. */
+/**
+ * Connections that may be waiting to be identified at once, two migrations of the most channels. A
+ * sender speaks at once, so the one that has been silent for longest makes room for the next.
+ */
 export const PENDING_CONNECTIONS_MAX = 512;
+
+/** Channels that have introduced themselves and wait for the rest of their migration: of two of them. */
+export const CANDIDATE_CONNECTIONS_MAX = 2 * CHANNELS_MAX;
+
+/**
+ * How long the connections of one sender must stand alone before it is received, when another one has
+ * been there: its channels end within milliseconds of its main connection.
+ */
+export const SENDERS_SETTLE_MS = 1000;
 
 /** One read or write of an image file: long enough that the disk matters and not the call. */
 export const IMAGE_CHUNK_BYTES = 8 * 1_048_576;

@@ -24,6 +24,8 @@ import { bun, repositoryRoot } from "./setup/command.ts";
 const timeouts = { acceptMs: 15_000, connectMs: 15_000, idleMs: 15_000, stallMs: 15_000 } as const;
 /** For those that are found by a limit. */
 const hasty = { ...timeouts, connectMs: 1000, stallMs: 1000 } as const;
+/** For those that are found when nobody has come. */
+const impatient = { ...hasty, acceptMs: 300 } as const;
 
 /** A whole transfer, to show that the process can go on. */
 async function expectTransfer(): Promise<void> {
@@ -97,7 +99,7 @@ const cases: readonly [
 ][] = [
   // Connecting.
   ["nobody connects", "TIMEOUT_ACCEPT", async () => {}, { timeouts: { ...hasty, acceptMs: 300 } }],
-  ["a connection says nothing", "TIMEOUT_CONNECT", (peer) => peer.open()],
+  ["a connection says nothing", "TIMEOUT_ACCEPT", (peer) => peer.open(), { timeouts: impatient }],
   ["only the main connection comes", "TIMEOUT_CONNECT", (peer) => peer.open(mainStream("header"))],
   ["only a channel comes", "TIMEOUT_CONNECT", (peer) => peer.open(handshake(0))],
   [
@@ -119,21 +121,29 @@ const cases: readonly [
   ],
   [
     "three bytes come and no more",
-    "TIMEOUT_CONNECT",
+    "TIMEOUT_ACCEPT",
     (peer) => peer.open(Uint8Array.of(0x11, 0x22, 0x33)),
+    { timeouts: impatient },
   ],
-  ["a handshake stalls", "TIMEOUT_CONNECT", (peer) => peer.open(handshake(0).subarray(0, 63))],
   [
-    "a handshake is cut off",
-    "HANDSHAKE_TRUNCATED",
+    "a handshake stalls",
+    "TIMEOUT_ACCEPT",
+    (peer) => peer.open(handshake(0).subarray(0, 63)),
+    { timeouts: impatient },
+  ],
+  [
+    "a handshake is cut off and nobody else comes",
+    "TIMEOUT_ACCEPT",
     async (peer) => {
       peer.end(await peer.open(handshake(0).subarray(0, 63)));
     },
+    { timeouts: impatient },
   ],
   [
-    "a connection begins with something else",
-    "HANDSHAKE_MAGIC",
+    "a connection begins with something else and nobody else comes",
+    "TIMEOUT_ACCEPT",
     (peer) => peer.open(Buffer.from("GET / HTTP/1.1\r\n")),
+    { timeouts: impatient },
   ],
   [
     "a handshake has another version",
@@ -153,7 +163,7 @@ const cases: readonly [
       await peer.open(handshake(0));
       await peer.open(handshake(0));
     },
-    { channels: 2 },
+    { channels: 2, timeouts: hasty },
   ],
   [
     "channel ids have a gap and their number is open",
@@ -166,8 +176,8 @@ const cases: readonly [
     { channels: "auto" },
   ],
   [
-    "two main connections come",
-    "STREAM_DUPLICATE",
+    "two main connections come and no channel",
+    "TIMEOUT_CONNECT",
     async (peer) => {
       await peer.open(mainStream("header"));
       await peer.open(mainStream("header"));
@@ -457,13 +467,8 @@ channelCuts.push(channelBytes.byteLength - 1);
 
 for (const cut of channelCuts) {
   test(`Receiver.complete() rejects when a channel ends after ${cut} bytes`, async () => {
-    // Before the first byte that tells it is nobody; at the end of a packet its SYNC is missing.
-    const code =
-      cut < 4
-        ? "ERR_MULTIFD_TIMEOUT_CONNECT"
-        : cut < 64
-          ? "ERR_MULTIFD_HANDSHAKE_TRUNCATED"
-          : "ERR_MULTIFD_CHANNEL_ENDED";
+    // Before the end of its handshake it is nobody; at the end of a packet its SYNC is missing.
+    const code = cut < 64 ? "ERR_MULTIFD_TIMEOUT_CONNECT" : "ERR_MULTIFD_CHANNEL_ENDED";
     const error = await failureOf(
       async (peer) => {
         await peer.open(mainStream("whole"));

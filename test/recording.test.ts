@@ -70,6 +70,7 @@ function contentOf(blocks: readonly RamBlock[]): RecordingContent {
     zeroPages: 1,
     deviceBytes: 0,
     switchoverMs: 0,
+    strangers: 0,
     rounds: 1,
     channels: [],
   };

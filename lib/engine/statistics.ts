@@ -74,6 +74,8 @@ export interface Statistics {
   readonly switchoverMs: number;
   /** Rounds begun: fetches of dirty pages. */
   readonly rounds: number;
+  /** Connections that a receiver has dropped because they belong to no sender, or to a second one. */
+  readonly strangers: number;
   readonly channels: readonly ChannelStatistics[];
 }
 
@@ -122,6 +124,7 @@ export class StatisticsTable {
       deviceBytes: sum((row) => row.deviceBytes),
       switchoverMs: main.switchoverMs(),
       rounds: main.rounds,
+      strangers: main.strangers,
       channels,
     };
   }
@@ -215,6 +218,7 @@ const MainField = {
   END: 5,
   SWITCHOVER_START: 6,
   SWITCHOVER_END: 7,
+  STRANGERS: 8,
 } as const;
 
 /** Writer and reader of the main connection's row. */
@@ -238,6 +242,11 @@ export class MainCounters {
   /** Counts one round. */
   addRound(): void {
     this.#row[MainField.ROUNDS] += 1;
+  }
+
+  /** Counts one connection of somebody who is not received. */
+  addStranger(): void {
+    this.#row[MainField.STRANGERS] += 1;
   }
 
   /** Sets the length of all blocks together. */
@@ -282,6 +291,10 @@ export class MainCounters {
 
   get ramBytes(): number {
     return this.#row[MainField.RAM_BYTES];
+  }
+
+  get strangers(): number {
+    return this.#row[MainField.STRANGERS];
   }
 
   get rounds(): number {

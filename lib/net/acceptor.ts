@@ -3,15 +3,17 @@
  * with the stream's magic, a channel with its handshake (wire format, sections 2 and 3.2).
  *
  * All connections are read without blocking and side by side, so a peer that connects and says
- * nothing holds up nobody; it only runs into the time limit.
+ * nothing holds up nobody. Whoever is no sender is a stranger: it is dropped and counted, and the wait
+ * goes on. A sender with a mistake in its handshake, or one that is not there with all its connections
+ * in time, ends the wait, since its user wants to know.
  *
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
 import { close, Errno, poll, recv } from "../../ffi/libc.ts";
 import { MessageFlag, PollEvent } from "../../ffi/linux.ts";
-import { HandshakeError, LimitError, StreamError, TimeoutError } from "../errors.ts";
-import { PENDING_CONNECTIONS_MAX, WAIT_TICK_MS } from "../limits.ts";
+import { HandshakeError, SystemError, TimeoutError } from "../errors.ts";
+import { PENDING_CONNECTIONS_MAX, SENDERS_SETTLE_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import {
   decodeHandshake,
@@ -20,7 +22,8 @@ import {
   MULTIFD_MAGIC,
 } from "../wire/handshake.ts";
 import { STREAM_MAGIC } from "../wire/main_stream.ts";
-import { acceptSocket, configureSocket, type Listener } from "./socket.ts";
+import { MigrationConnections } from "./migration_connections.ts";
+import { acceptSocket, configureSocket, type Accepted, type Listener } from "./socket.ts";
 
 /** What to accept. */
 export interface AcceptOptions {
@@ -30,9 +33,9 @@ export interface AcceptOptions {
   readonly channelsMax: number;
   /** Undefined: any, but the same on all channels. */
   readonly uuid: Uint8Array | undefined;
-  /** Limit until the first connection, in milliseconds. */
+  /** Limit until the first connection of a sender, in milliseconds. */
   readonly acceptMs: number;
-  /** Limit from the first connection until all are identified, in milliseconds. */
+  /** Limit from a sender's first connection to its last, and for each to say what it is. */
   readonly connectMs: number;
 }
 
@@ -45,11 +48,22 @@ export interface AcceptedConnections {
   readonly uuid: Uint8Array;
 }
 
+/** Who is told of connections. */
+export interface AcceptHooks {
+  /** Takes over each channel's descriptor, blocking and configured, once all are there. */
+  onChannel(channel: number, fd: number, peer: string): void;
+  /** A connection was dropped that belongs to nobody who is received. */
+  onStranger(): void;
+}
+
 interface Pending {
   readonly fd: number;
   readonly peer: string;
   /** Where its handshake is collected in the arena. */
   readonly at: number;
+  /** Its number among all that were accepted. */
+  readonly sequence: number;
+  readonly acceptedMs: number;
   filled: number;
   isChannel: boolean;
   /** Whether fewer bytes than a magic have arrived. */
@@ -63,29 +77,26 @@ export class Acceptor implements Disposable {
   readonly #listener: Listener;
   readonly #options: AcceptOptions;
   readonly #session: Stoppable;
-  readonly #onChannel: (channel: number, fd: number, peer: string) => void;
+  readonly #hooks: AcceptHooks;
   readonly #pollfds = new Arena((PENDING_CONNECTIONS_MAX + 1) * POLLFD_BYTES);
-  readonly #handshakes = new Arena((PENDING_CONNECTIONS_MAX + 1) * HANDSHAKE_BYTES);
+  readonly #handshakes = new Arena(PENDING_CONNECTIONS_MAX * HANDSHAKE_BYTES);
   readonly #freeHandshakes: number[];
-  readonly #channels = new Set<number>();
+  readonly #connections = new MigrationConnections();
   #pending: Pending[] = [];
-  #main: { fd: number; peer: string } | undefined;
+  #sequence = 0;
+  /** How many had been accepted when the main connection was there and the backlog empty. */
+  #sequenceAtMain: number | undefined;
+  #strangers = 0;
   #uuid: Uint8Array | undefined;
 
-  /** @param onChannel Takes over each channel's descriptor, blocking and configured. */
-  constructor(
-    listener: Listener,
-    options: AcceptOptions,
-    session: Stoppable,
-    onChannel: (channel: number, fd: number, peer: string) => void,
-  ) {
+  constructor(listener: Listener, options: AcceptOptions, session: Stoppable, hooks: AcceptHooks) {
     this.#listener = listener;
     this.#options = options;
     this.#uuid = options.uuid;
     this.#session = session;
-    this.#onChannel = onChannel;
+    this.#hooks = hooks;
     this.#freeHandshakes = Array.from(
-      { length: PENDING_CONNECTIONS_MAX + 1 },
+      { length: PENDING_CONNECTIONS_MAX },
       (_, index) => index * HANDSHAKE_BYTES,
     );
   }
@@ -93,26 +104,22 @@ export class Acceptor implements Disposable {
   /**
    * Runs until the main connection and all channels are there; undefined when the session stopped.
    *
-   * @throws {TimeoutError} when they do not come in time, {HandshakeError} for a bad handshake.
+   * @throws {TimeoutError} when they do not come in time, {HandshakeError} for a sender's mistake.
    */
   run(): AcceptedConnections | undefined {
     const acceptDeadline = performance.now() + this.#options.acceptMs;
-    let deadline = acceptDeadline;
-    let anybody = false;
     for (;;) {
       if (this.#session.stopping) return undefined;
       const accepted = this.#poll();
-      // Who only looks whether somebody listens, and goes again, starts no clock.
-      if (anybody !== this.#isAnybodyHere()) {
-        anybody = !anybody;
-        deadline = anybody ? performance.now() + this.#options.connectMs : acceptDeadline;
+      this.#drop(this.#connections.dropEnded());
+      if (this.#isComplete(accepted)) {
+        const channels = this.#connections.channels;
+        const { fd, peer } = this.#connections.handOver((channel, candidate) =>
+          this.#hooks.onChannel(channel, candidate.fd, candidate.peer),
+        );
+        return { mainFd: fd, peer, channels, uuid: this.#uuid! };
       }
-      if (this.#main !== undefined && this.#isComplete(accepted)) {
-        const { fd, peer } = this.#main;
-        this.#main = undefined;
-        return { mainFd: fd, peer, channels: this.#channels.size, uuid: this.#uuid! };
-      }
-      if (performance.now() >= deadline) throw this.#late(anybody);
+      this.#checkTime(acceptDeadline);
     }
   }
 
@@ -120,21 +127,44 @@ export class Acceptor implements Disposable {
   [Symbol.dispose](): void {
     this.#listener.removeFile();
     for (const { fd } of this.#pending) close(fd);
-    if (this.#main !== undefined) close(this.#main.fd);
     this.#pending = [];
-    this.#main = undefined;
-  }
-
-  #isAnybodyHere(): boolean {
-    return this.#pending.length > 0 || this.#channels.size > 0 || this.#main !== undefined;
+    this.#connections[Symbol.dispose]();
   }
 
   #isComplete(accepted: boolean): boolean {
-    const { channels } = this.#options;
-    if (channels !== undefined) return this.#channels.size === channels;
+    const { main, channels, isSettled } = this.#connections;
+    if (main === undefined) return false;
+    if (this.#options.channels !== undefined) {
+      return channels === this.#options.channels && isSettled;
+    }
     // A source writes to the main connection only after every channel has connected, so nobody is
-    // missing once the backlog is empty and everybody in it has been identified.
-    return !accepted && this.#pending.length === 0 && this.#channels.size > 0;
+    // missing once the backlog was empty and everybody who was in it has been identified.
+    if (this.#sequenceAtMain === undefined && !accepted) this.#sequenceAtMain = this.#sequence;
+    const last = this.#sequenceAtMain ?? Infinity;
+    return channels > 0 && isSettled && this.#pending.every(({ sequence }) => sequence >= last);
+  }
+
+  /** Drops who has been silent for too long, and ends the wait when there is no time left. */
+  #checkTime(acceptDeadline: number): void {
+    const { acceptMs, connectMs } = this.#options;
+    const now = performance.now();
+    const silent = this.#pending.filter(({ acceptedMs }) => now - acceptedMs >= connectMs);
+    for (const pending of silent) this.#forget(pending);
+    this.#pending = this.#pending.filter((pending) => !silent.includes(pending));
+    const { since, isMixed } = this.#connections;
+    if (since !== undefined) {
+      const limitMs = connectMs + (isMixed ? 2 * SENDERS_SETTLE_MS : 0);
+      if (now - since >= limitMs) throw this.#late();
+      return;
+    }
+    // Who has come in time may still say that it is a sender.
+    if (now < acceptDeadline) return;
+    if (this.#pending.some(({ acceptedMs }) => acceptedMs < acceptDeadline)) return;
+    throw new TimeoutError(
+      "ERR_MULTIFD_TIMEOUT_ACCEPT",
+      `Cannot accept connections: no sender connected within ${acceptMs} ms` +
+        (this.#strangers === 0 ? "" : `, and ${this.#strangers} connections were none`),
+    );
   }
 
   /** One round: waits at most a tick, accepts, reads. Returns whether a connection was accepted. */
@@ -147,7 +177,8 @@ export class Acceptor implements Disposable {
       view.setInt16(index * POLLFD_BYTES + 4, PollEvent.IN, true);
     });
     // With everything identified the backlog only has to be found empty.
-    const waitMs = this.#main !== undefined && this.#pending.length === 0 ? 1 : WAIT_TICK_MS;
+    const { main, isMixed } = this.#connections;
+    const waitMs = main !== undefined && !isMixed && this.#pending.length === 0 ? 1 : WAIT_TICK_MS;
     const ready = poll(this.#pollfds.address, fds.length, waitMs);
     if (ready < 0 || (ready === 0 && !fds.includes(-1))) return false;
     // One by one: when the next one throws, what was handed over must not be closed here as well.
@@ -159,20 +190,41 @@ export class Acceptor implements Disposable {
 
   #accept(): boolean {
     let accepted = false;
-    for (;;) {
-      const connection = acceptSocket(this.#listener);
+    // No more in one go than there is room for: then those that are here are looked at first.
+    for (let count = 0; count < PENDING_CONNECTIONS_MAX; count++) {
+      const connection = this.#acceptOne();
       if (connection === undefined) return accepted;
       accepted = true;
-      const at = this.#freeHandshakes.pop();
-      if (at === undefined) {
-        close(connection.fd);
-        throw new LimitError(
-          "ERR_MULTIFD_LIMIT_CONNECTIONS",
-          `Cannot accept connection: ${PENDING_CONNECTIONS_MAX} wait to be identified, the most allowed`,
-        );
-      }
-      this.#pending.push({ ...connection, at, filled: 0, isChannel: false, short: false });
+      const at = this.#freeHandshakes.pop() ?? this.#makeRoom();
+      this.#pending.push({
+        ...connection,
+        at,
+        sequence: this.#sequence++,
+        acceptedMs: performance.now(),
+        filled: 0,
+        isChannel: false,
+        short: false,
+      });
     }
+    return accepted;
+  }
+
+  /** Where descriptors run out, strangers are the ones to go. */
+  #acceptOne(): Accepted | undefined {
+    for (;;) {
+      try {
+        return acceptSocket(this.#listener);
+      } catch (error) {
+        if (!(error instanceof SystemError) || this.#pending.length === 0) throw error;
+        this.#freeHandshakes.push(this.#makeRoom());
+      }
+    }
+  }
+
+  /** Drops the connection that has been silent for longest; returns its place in the arena. */
+  #makeRoom(): number {
+    this.#forget(this.#pending.shift()!);
+    return this.#freeHandshakes.pop()!;
   }
 
   /** Reads what has arrived; true when the connection needs no more attention here. */
@@ -180,18 +232,13 @@ export class Acceptor implements Disposable {
     if (!pending.isChannel) {
       const address = this.#handshakes.address + pending.at;
       const got = recv(pending.fd, address, 4, MessageFlag.PEEK | MessageFlag.DONTWAIT);
-      if (got === 0) return this.#forget(pending);
-      pending.short = got > 0 && got < 4;
+      if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
+      if (got <= 0) return this.#forget(pending);
+      pending.short = got < 4;
       if (got < 4) return false;
       const magic = this.#handshakes.view.getUint32(pending.at);
       if (magic === STREAM_MAGIC) return this.#takeMain(pending);
-      if (magic !== MULTIFD_MAGIC) {
-        throw new HandshakeError(
-          "ERR_MULTIFD_HANDSHAKE_MAGIC",
-          `Cannot accept connection: it begins with 0x${magic.toString(16)}, must be 0x5145564d or 0x11223344`,
-          { peer: pending.peer },
-        );
-      }
+      if (magic !== MULTIFD_MAGIC) return this.#forget(pending);
       pending.isChannel = true;
     }
     return this.#readHandshake(pending);
@@ -205,65 +252,73 @@ export class Acceptor implements Disposable {
       MessageFlag.DONTWAIT,
     );
     if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
-    if (got <= 0) {
-      throw new HandshakeError(
-        "ERR_MULTIFD_HANDSHAKE_TRUNCATED",
-        `Cannot accept channel: the connection ended after ${pending.filled} bytes, must be ${HANDSHAKE_BYTES}`,
-        { peer: pending.peer },
-      );
-    }
+    if (got <= 0) return this.#forget(pending);
     pending.filled += got;
     if (pending.filled < HANDSHAKE_BYTES) return false;
     const view = new DataView(this.#handshakes.buffer, pending.at, HANDSHAKE_BYTES);
     const { channels, channelsMax } = this.#options;
-    this.#uuid ??= handshakeUuid(view);
-    const channel = decodeHandshake(view, this.#uuid, channels ?? channelsMax);
-    if (this.#channels.has(channel)) {
-      throw new HandshakeError(
-        "ERR_MULTIFD_HANDSHAKE_DUPLICATE",
-        `Cannot accept channel: channel id ${channel} is connected already`,
-        { channel, peer: pending.peer },
-      );
+    if (this.#isOfAnother(view)) {
+      this.#connections.noteMixed();
+      return this.#forget(pending);
     }
-    this.#channels.add(channel);
+    const channel = this.#decode(view, pending, channels ?? channelsMax);
+    if (!this.#connections.takeChannel(channel, pending)) return this.#forget(pending);
     this.#freeHandshakes.push(pending.at);
     configureSocket(pending.fd, this.#listener.endpoint.kind === "tcp");
-    this.#onChannel(channel, pending.fd, pending.peer);
     return true;
+  }
+
+  /** Whether a channel belongs to another guest than those that are here already. */
+  #isOfAnother(view: DataView): boolean {
+    if (this.#uuid === undefined || this.#connections.channels === 0) return false;
+    return !handshakeUuid(view).every((byte, at) => byte === this.#uuid![at]);
+  }
+
+  /** @throws {HandshakeError} for a sender that does not fit. */
+  #decode(view: DataView, { peer }: Pending, channels: number): number {
+    try {
+      // Any uuid will do; then it is that of the first channel until all of them are gone.
+      if (this.#connections.channels === 0) this.#uuid = this.#options.uuid;
+      const channel = decodeHandshake(view, this.#uuid ?? handshakeUuid(view), channels);
+      this.#uuid ??= handshakeUuid(view);
+      return channel;
+    } catch (error) {
+      if (error instanceof HandshakeError)
+        throw new HandshakeError(error.code, error.message, { peer });
+      throw error;
+    }
   }
 
   #takeMain(pending: Pending): boolean {
-    if (this.#main !== undefined) {
-      throw new StreamError(
-        "ERR_MULTIFD_STREAM_DUPLICATE",
-        "Cannot accept connection: there is a main connection already",
-        { peer: pending.peer },
-      );
-    }
     this.#freeHandshakes.push(pending.at);
     configureSocket(pending.fd, this.#listener.endpoint.kind === "tcp");
-    this.#main = { fd: pending.fd, peer: pending.peer };
+    const second = this.#connections.takeMain(pending);
+    if (second === undefined) return true;
+    close(second.fd);
+    this.#drop(1);
     return true;
   }
 
-  #forget(pending: Pending): boolean {
+  #forget(pending: Pending): true {
     this.#freeHandshakes.push(pending.at);
     close(pending.fd);
+    this.#drop(1);
     return true;
   }
 
-  #late(anybody: boolean): TimeoutError {
-    const { channels, acceptMs, connectMs } = this.#options;
-    if (!anybody) {
-      return new TimeoutError(
-        "ERR_MULTIFD_TIMEOUT_ACCEPT",
-        `Cannot accept connections: nobody connected within ${acceptMs} ms`,
-      );
-    }
-    const main = this.#main === undefined ? "no main connection" : "the main connection";
+  #drop(strangers: number): void {
+    this.#strangers += strangers;
+    for (let count = 0; count < strangers; count++) this.#hooks.onStranger();
+  }
+
+  #late(): Error {
+    const { channels, connectMs } = this.#options;
+    this.#connections.requireSingle();
+    const main =
+      this.#connections.main === undefined ? "no main connection" : "the main connection";
     return new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_CONNECT",
-      `Cannot accept connections: ${main} and ${this.#channels.size} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ` +
+      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ` +
         "both sides must use the same number of channels",
     );
   }

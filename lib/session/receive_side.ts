@@ -95,16 +95,20 @@ export class ReceiveSide {
 
   /** Waits for one source with all its connections; the socket is closed then. */
   accept(): AcceptedSource {
-    const { config, control, anyUuid, channels } = this.#parts;
+    const { config, control, anyUuid, channels, statistics } = this.#parts;
     const { acceptMs, connectMs } = config.timeouts;
     const uuid = anyUuid ? undefined : config.uuid;
+    const counters = statistics.main();
     let accepted: AcceptedConnections | undefined;
     {
       using acceptor = new Acceptor(
         this.#listener!,
         { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
         control,
-        (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
+        {
+          onChannel: (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
+          onStranger: () => counters.addStranger(),
+        },
       );
       try {
         accepted = acceptor.run();
