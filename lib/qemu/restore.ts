@@ -4,7 +4,7 @@
  * @module
  */
 import type { Statistics } from "../engine/statistics.ts";
-import { Recording } from "../recording/recording.ts";
+import { planRecording, Recording, type RecordingContent } from "../recording/recording.ts";
 import type { RecordingMetadata } from "../recording/recording_layout.ts";
 import type { ConnectOptions } from "../session/options.ts";
 import { connect, type Sender } from "../session/sender.ts";
@@ -14,36 +14,43 @@ export interface RestoreOptions extends Omit<
   ConnectOptions,
   "blocks" | "state" | "verify" | "devices" | "deviceStateCompressed"
 > {
-  /** The recording. */
-  readonly input: string;
+  /**
+   * The recording: a file, or what a secondary is left with when its primary is gone. Nobody may
+   * change the memory of the latter meanwhile.
+   */
+  readonly input: string | RecordingContent;
 }
 
 /** A recorded guest on its way, made by {@linkcode restore}. */
 export class Restorer implements AsyncDisposable {
-  readonly #recording: Recording;
+  /** What the recording says about the guest. */
+  readonly metadata: RecordingMetadata;
+  /** Open until the end, if it is a file. */
+  readonly #file: Recording | undefined;
   readonly #sender: Sender;
 
-  private constructor(recording: Recording, sender: Sender) {
-    this.#recording = recording;
+  private constructor(metadata: RecordingMetadata, file: Recording | undefined, sender: Sender) {
+    this.metadata = metadata;
+    this.#file = file;
     this.#sender = sender;
   }
 
   /** See {@linkcode restore}. */
   static async connect(options: RestoreOptions): Promise<Restorer> {
     const { input, ...session } = options;
-    const recording = await Recording.open(input);
+    if (typeof input !== "string") {
+      const { blocks, state } = input;
+      const sender = await connect({ ...session, blocks, state });
+      return new Restorer(planRecording(input), undefined, sender);
+    }
+    const file = await Recording.open(input);
     try {
-      const { blocks, state } = recording;
-      return new Restorer(recording, await connect({ ...session, blocks, state }));
+      const { blocks, state, metadata } = file;
+      return new Restorer(metadata, file, await connect({ ...session, blocks, state }));
     } catch (error) {
-      recording[Symbol.dispose]();
+      file[Symbol.dispose]();
       throw error;
     }
-  }
-
-  /** What the recording says about the guest. */
-  get metadata(): RecordingMetadata {
-    return this.#recording.metadata;
   }
 
   /** Counters as of now, at any time, after a failure too. */
@@ -63,7 +70,7 @@ export class Restorer implements AsyncDisposable {
   /** Ends the session and releases everything. Safe to call twice. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#sender[Symbol.asyncDispose]();
-    this.#recording[Symbol.dispose]();
+    this.#file?.[Symbol.dispose]();
   }
 }
 

@@ -45,7 +45,7 @@ export async function writeRecording(
   signal?: AbortSignal,
 ): Promise<RecordingMetadata> {
   const action = `Cannot write recording ${path}`;
-  const metadata = plan(content);
+  const metadata = planRecording(content);
   await replaceFile(path, action, signal, async (file) => {
     const text = new TextEncoder().encode(JSON.stringify(metadata));
     const { blocks, state } = content;
@@ -114,7 +114,9 @@ export class Recording implements Disposable {
   }
 }
 
-function plan({ blocks, state, compression, statistics }: RecordingContent): RecordingMetadata {
+/** The metadata that a recording of `content` has if it is completed now. */
+export function planRecording(content: RecordingContent): RecordingMetadata {
+  const { blocks, state, compression, statistics } = content;
   let end = BLOCK_ALIGNMENT;
   const recorded = blocks.map(({ idstr, bytes }): RecordedBlock => {
     const offset = Math.ceil(end / BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT;
