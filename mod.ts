@@ -67,6 +67,7 @@ export {
   ColoSecondary,
   listenSecondary,
   type SecondaryEvents,
+  type SecondaryFailOver,
   type SecondaryOptions,
 } from "./lib/colo/secondary.ts";
 export type {

@@ -137,7 +137,7 @@ describe("connectPrimary: checkpoints", () => {
           expect(states).toEqual(Array.from({ length: 8 }, (_, index) => `state ${index + 1}`));
           const expected = { epoch: 8, pending: undefined, cause: undefined };
           expect(await primary.takeOver()).toEqual(expected);
-          expect(await secondary.ended()).toEqual(expected);
+          expect(await secondary.ended()).toMatchObject(expected);
           expect(primary.summary().checkpoints).toBe(8);
           expect(secondary.summary().pages.median).toBe(primary.summary().pages.median);
         },
@@ -218,7 +218,11 @@ describe("connectPrimary: checkpoints", () => {
     expect(bytesOf(secondary.caches[0]!).every((byte) => byte === 2)).toBe(true);
     expect(bytesOf(secondary.blocks[0]!).every((byte) => byte === 1)).toBe(true);
     const left = await secondary.takeOver();
-    expect(left).toEqual({ epoch: 1, pending: { epoch: 2, applied: "no" }, cause: undefined });
+    expect(left).toMatchObject({
+      epoch: 1,
+      pending: { epoch: 2, applied: "no" },
+      cause: undefined,
+    });
     expect(bytesOf(secondary.blocks[0]!).every((byte) => byte === 1)).toBe(true);
     expect(await lost).toBeInstanceOf(Error);
     expect(primary.failOver).toMatchObject({
@@ -407,6 +411,44 @@ describe("connectPrimary: use", () => {
     expect(count("fd")).toBeLessThanOrEqual(descriptors);
     expect(count("task")).toBeLessThanOrEqual(threads + 2);
   });
+});
+
+describe("listenSecondary: capture", () => {
+  test("the state of a program is refused by its name, and the last epoch stays", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({ blocks: [block], destination: { capture: true } });
+    const { primary, secondary } = pair;
+    await primary.start();
+    expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(ChannelError);
+    const left = await secondary.ended();
+    expect(left).toMatchObject({ epoch: 0, cause: { code: "ERR_MULTIFD_STREAM_COLO" } });
+    expect(left.cause?.message).toContain("multifd/state");
+    expect(left.recording?.blocks).toBe(secondary.blocks);
+  });
+
+  test("without it there is no recording", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({ blocks: [block] });
+    await pair.primary.start();
+    expect((await pair.secondary.takeOver()).recording).toBeUndefined();
+  });
+
+  for (const returnPath of [true, false]) {
+    const how = returnPath ? "a return path" : "no return path";
+    test(`the end of the migration is recognised with ${how}`, async () => {
+      const block = RamBlock.allocate("pc.ram", MIB);
+      bytesOf(block).fill(5);
+      await using pair = await makePair({
+        blocks: [block],
+        source: { returnPath, machine: "pc" },
+        destination: { capture: true },
+      });
+      await pair.primary.start();
+      const { recording } = await pair.secondary.takeOver();
+      expect(recording?.state.machine).toBe("pc");
+      expect(isEqual(block, recording!.blocks[0]!)).toBe(true);
+    });
+  }
 });
 
 describe("listenSecondary: fail-over", () => {

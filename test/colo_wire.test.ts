@@ -1,5 +1,12 @@
 import { describe, expect, test } from "bun:test";
-import { blobAbout, blobWith, checkStateBytes, readBlob } from "../lib/colo/device_state_blob.ts";
+import { CapturedGuest } from "../lib/colo/captured_guest.ts";
+import {
+  blobAbout,
+  blobWith,
+  checkGuestSections,
+  checkStateBytes,
+  readBlob,
+} from "../lib/colo/device_state_blob.ts";
 import { CheckpointLog } from "../lib/colo/checkpoint_statistics.ts";
 import { ColoProgress, Step } from "../lib/colo/colo_progress.ts";
 import { CHECKPOINT_STATE_BYTES_MAX } from "../lib/limits.ts";
@@ -11,7 +18,8 @@ import {
 } from "../lib/wire/colo_message.ts";
 import type { ByteWriter } from "../lib/wire/byte_writer.ts";
 import { MainStreamReader, type MainStreamHandler } from "../lib/wire/main_stream_reader.ts";
-import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
+import { encodeFullSection, MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
+import type { GuestState } from "../lib/wire/opaque_state.ts";
 import { ChannelError, LimitError, RamBlock, StreamError } from "../mod.ts";
 import { hex, readerOf, written } from "./kit/byte_ends.ts";
 import { thrownBy } from "./kit/errors.ts";
@@ -143,6 +151,63 @@ describe("readBlob", () => {
   });
 });
 
+describe("checkGuestSections", () => {
+  const section = { sectionId: 7, idstr: "timer", instanceId: 0, version: 2 };
+  const guest = Uint8Array.of(...encodeFullSection(section, Uint8Array.of(1, 2, 3)), 0);
+
+  test("sections of devices and an end mark are a guest's", () => {
+    expect(() => checkGuestSections(guest)).not.toThrow();
+  });
+
+  test("anything else is refused, the state of a program by its name", () => {
+    const others = [new Uint8Array(0), Uint8Array.of(0), guest.subarray(1), guest.subarray(0, -1)];
+    for (const blob of others) {
+      expect(thrownBy(() => checkGuestSections(blob))).toMatchObject({
+        code: "ERR_MULTIFD_STREAM_COLO",
+      });
+    }
+    for (const parts of [blobWith(Uint8Array.of(1)), blobAbout(1)]) {
+      const error = thrownBy(() => checkGuestSections(new Uint8Array(Buffer.concat(parts))));
+      expect((error as Error).message).toContain("multifd/state");
+    }
+  });
+});
+
+describe("CapturedGuest", () => {
+  const description = Buffer.from('\u0006\0\0\0\u000e{"devices":[]}', "latin1");
+  const migrated: GuestState = {
+    machine: "pc-q35-11.1",
+    uuid: new Uint8Array(16),
+    validateUuid: false,
+    ramSectionId: 1,
+    early: Uint8Array.of(9),
+    switchoverStart: true,
+    devices: new Uint8Array(Buffer.concat([Uint8Array.of(4, 4, 0), description])),
+  };
+  const deviceState = Uint8Array.of(4, 5, 6, 0);
+
+  test("a checkpoint replaces the sections, and everything else stays", () => {
+    const guest = new CapturedGuest(migrated);
+    expect(guest.stateAt(0)).toBe(migrated);
+    const state = guest.take({ epoch: 1, deviceState });
+    const devices = new Uint8Array(Buffer.concat([deviceState, description]));
+    expect(state).toEqual({ ...migrated, devices });
+    expect(guest.stateAt(1)).toBe(state);
+  });
+
+  test("memory of one checkpoint is never given the state of another", () => {
+    const guest = new CapturedGuest(migrated);
+    expect(guest.stateAt(1)).toBeUndefined();
+    guest.take({ epoch: 1, deviceState });
+    expect([guest.stateAt(0), guest.stateAt(2)]).toEqual([undefined, undefined]);
+  });
+
+  test("a machine that sends no description gets none", () => {
+    const guest = new CapturedGuest({ ...migrated, devices: Uint8Array.of(4, 4, 0) });
+    expect(guest.take({ epoch: 1, deviceState }).devices).toEqual(deviceState);
+  });
+});
+
 describe("ColoProgress", () => {
   test("what is pending is told by the step, from any thread", () => {
     const progress = new ColoProgress();
@@ -153,8 +218,11 @@ describe("ColoProgress", () => {
     expect([seen.epoch, seen.pending]).toEqual([0, { epoch: 1, applied: "no" }]);
     progress.step(Step.SENT);
     expect(seen.pending).toEqual({ epoch: 1, applied: "unknown" });
+    expect(seen.applying).toBe(false);
+    progress.step(Step.APPLYING);
+    expect(seen.applying).toBe(true);
     progress.reach(1);
-    expect([seen.epoch, seen.pending]).toEqual([1, undefined]);
+    expect([seen.epoch, seen.pending, seen.applying]).toEqual([1, undefined, false]);
   });
 });
 

@@ -210,6 +210,8 @@ test("examples: wrong arguments end with status 2, the reason and the usage", as
     ["receiver", [...receiver, "--uuid", "1234"], "1234"],
     ["receiver", [...receiver, "--compression", "zlib", "--level", "10"], "10"],
     ["receiver", [...receiver, "--accept-timeout"], "accept-timeout"],
+    ["qemu_colo", ["--listen", "127.0.0.1:0"], "Missing --output"],
+    ["qemu_colo", [...receiver, "--checkpoints", "0"], "--checkpoints 0: must be"],
   ];
   const check = async ([name, args, reason]: (typeof wrong)[number]): Promise<void> => {
     const { status, stderr } = await runExample(name, args);

@@ -19,10 +19,11 @@ import {
   expectColoMessage,
   sendColoMessage,
 } from "../wire/colo_message.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceivedCheckpoint, SecondaryConfig } from "./colo_messages.ts";
 import { Step, type ColoProgress } from "./colo_progress.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
-import { checkStateBytes, readBlob } from "./device_state_blob.ts";
+import { checkGuestSections, checkStateBytes, readBlob } from "./device_state_blob.ts";
 import { LocalWrites } from "./local_writes.ts";
 import { createStateQueue, StateChannel } from "./state_channel.ts";
 
@@ -30,8 +31,8 @@ import { createStateQueue, StateChannel } from "./state_channel.ts";
 export interface SecondaryHooks {
   /** The blocks are known; no page has arrived yet. */
   onBlocks(blocks: readonly RamBlock[], caches: readonly RamBlock[], channels: number): void;
-  /** The first migration is complete. */
-  onReady(): void;
+  /** The first migration is complete; `guest` is there when it was to be captured. */
+  onReady(guest: GuestState | undefined): void;
   /** A checkpoint begins: returns when nobody uses the memory any more. */
   onRequest(): void;
   /** A checkpoint is in place: returns when its device state is loaded. */
@@ -107,7 +108,7 @@ export class BlockingSecondary implements Disposable {
     link.table.collecting = true;
     this.#control.phase = "checkpoint";
     this.#progress.reach(0);
-    this.#hooks.onReady();
+    this.#hooks.onReady(link.state);
     sendColoMessage(link.replies, ColoMessage.CHECKPOINT_READY);
     while (awaitColoMessage(link.reader, ColoMessage.CHECKPOINT_REQUEST)) {
       this.#takeCheckpoint(link, crew, local);
@@ -130,6 +131,7 @@ export class BlockingSecondary implements Disposable {
     sendColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
     const applyStart = performance.now();
     local?.fetch();
+    this.#progress.step(Step.APPLYING);
     const pages = crew.runBlocking(PageOperation.APPLY);
     local?.forget();
     const epoch = this.#progress.epoch + 1;
@@ -155,7 +157,12 @@ export class BlockingSecondary implements Disposable {
   #readState(reader: ByteReader): Uint8Array {
     const bytes = reader.u64();
     checkStateBytes(bytes);
-    const state = readBlob(reader.bytes(bytes));
+    const blob = reader.bytes(bytes);
+    if (this.#config.capture) {
+      checkGuestSections(blob);
+      return blob;
+    }
+    const state = readBlob(blob);
     return typeof state === "number" ? this.#stateChannel.take(state) : state;
   }
 

@@ -6,6 +6,7 @@
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { ReceiverConfig, SenderConfig } from "../session/options.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
 
 /** The thread that runs a primary. */
@@ -72,6 +73,8 @@ export interface ReceivedCheckpoint {
   readonly epoch: number;
   /** What the primary sent with it. */
   readonly deviceState: Uint8Array;
+  /** With `capture`: what the guest has beside RAM, from which a recording is made. */
+  readonly guest?: GuestState | undefined;
   readonly pages: number;
   readonly wireBytes: number;
   readonly transferMs: number;
@@ -88,7 +91,7 @@ export type SecondaryReport =
       readonly caches: readonly SharedRamBlock[];
       readonly channels: number;
     }
-  | { readonly kind: "ready" }
+  | { readonly kind: "ready"; readonly guest: GuestState | undefined }
   | { readonly kind: "request" }
   | { readonly kind: "checkpoint"; readonly checkpoint: ReceivedCheckpoint }
   | { readonly kind: "loaded"; readonly statistics: CheckpointStatistics };

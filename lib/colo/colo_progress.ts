@@ -18,6 +18,8 @@ export const Step = {
   UNDER_WAY: 1,
   /** Primary only: all of it is sent, so the secondary may have put it in place. */
   SENT: 2,
+  /** Secondary only: pages are being put in place; memory is no checkpoint as a whole. */
+  APPLYING: 3,
 } as const;
 
 /** A checkpoint that had begun when the pair broke. */
@@ -65,6 +67,11 @@ export class ColoProgress {
   /** The next checkpoint has begun, or got further. */
   step(step: number): void {
     Atomics.store(this.#words, STEP, step);
+  }
+
+  /** Whether memory is between two checkpoints; whoever finds that after the end has a mixture. */
+  get applying(): boolean {
+    return Atomics.load(this.#words, STEP) === Step.APPLYING;
   }
 
   /** The checkpoint that is under way. */

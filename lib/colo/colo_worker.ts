@@ -83,7 +83,7 @@ export function runColoSecondary(job: ColoSecondaryJob): void {
           caches: caches.map((cache) => cache.share()),
           channels,
         }),
-      onReady: () => report({ kind: "ready" }),
+      onReady: (guest) => report({ kind: "ready", guest }),
       onRequest: () => {
         report({ kind: "request" });
         gate.wait(idleMs);

@@ -6,10 +6,11 @@
  *
  * @module
  */
-import { LimitError } from "../errors.ts";
+import { LimitError, StreamError } from "../errors.ts";
 import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import { Section, type SectionHeader } from "../wire/main_stream.ts";
 import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { looksComplete } from "../wire/opaque_state.ts";
 
 const FOOTER_BYTES = 5;
 const LENGTH_BYTES = 8;
@@ -67,6 +68,23 @@ export function readBlob(blob: Uint8Array): Uint8Array | number {
   const bytes = Number(view.getBigUint64(0));
   checkStateBytes(bytes);
   return bytes;
+}
+
+/**
+ * Checks that a blob can be kept as a guest's device sections: it begins with one and ends as they do.
+ *
+ * @throws {StreamError} when it cannot, or when it is the state of a program.
+ */
+export function checkGuestSections(blob: Uint8Array): void {
+  const ours = inline.dataOf(blob) ?? overChannels.dataOf(blob);
+  const reason =
+    ours !== undefined
+      ? `its device state is a program's, section ${HEADER.idstr}, and captured are those of guests`
+      : blob[0] !== Section.FULL || !looksComplete(blob)
+        ? `its ${blob.byteLength} bytes of device state must be FULL sections and an end mark`
+        : undefined;
+  if (reason === undefined) return;
+  throw new StreamError("ERR_MULTIFD_STREAM_COLO", `Cannot take checkpoint: ${reason}`);
 }
 
 /** @throws {LimitError} when that much device state is not taken. */

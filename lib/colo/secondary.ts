@@ -9,6 +9,7 @@ import { CHANNELS_MAX } from "../limits.ts";
 import { crewThreads } from "../memory/page_crew.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
+import type { RecordingContent } from "../recording/recording.ts";
 import { FinalizeGate } from "../session/finalize_gate.ts";
 import {
   receiverConfig,
@@ -18,6 +19,7 @@ import {
 } from "../session/options.ts";
 import { SessionThread } from "../session/session_thread.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import { CapturedGuest } from "./captured_guest.ts";
 import {
   CheckpointLog,
   type CheckpointStatistics,
@@ -27,7 +29,14 @@ import type { ColoSecondaryJob, ReceivedCheckpoint, SecondaryReport } from "./co
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
-export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "capture" | "devices"> {
+export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "devices"> {
+  /**
+   * Keep what a guest has beside RAM, without understanding it: needed where the primary is a QEMU
+   * (11.0 or later, capabilities `x-colo`, `multifd` and `return-path`). The end of the pair then
+   * leaves a `recording`. The uuid is taken from the stream unless it is given. Default false: the
+   * primary is a program with this library.
+   */
+  readonly capture?: boolean | undefined;
   /**
    * Take back what this side itself writes to the blocks between two checkpoints: after each of them
    * both sides hold the same. Default false: this side does not write.
@@ -47,6 +56,15 @@ export interface SecondaryEvents {
   checkpoint: [checkpoint: ReceivedCheckpoint];
   /** Both sides go on. */
   loaded: [statistics: CheckpointStatistics];
+}
+
+/** What is left when a pair has ended, on the side of the secondary. */
+export interface SecondaryFailOver extends FailOver {
+  /**
+   * With `capture`: the guest as it was at checkpoint `epoch`, for `writeRecording()` and
+   * `restore()`. It holds the secondary's own blocks, and is right as long as nobody writes to them.
+   */
+  readonly recording: RecordingContent | undefined;
 }
 
 type Listener<Name extends keyof SecondaryEvents> = (
@@ -77,16 +95,18 @@ export class ColoSecondary implements AsyncDisposable {
   #channels: number;
   /** All listeners called so far, in order. */
   #told: Promise<void> = Promise.resolve();
-  #ended: Promise<FailOver> | undefined;
+  #guest: CapturedGuest | undefined;
+  #ended: Promise<SecondaryFailOver> | undefined;
   #disposed: Promise<void> | undefined;
 
   private constructor(options: SecondaryOptions) {
-    const { revertLocalWrites = false, applyThreads = crewThreads() } = options;
+    const { revertLocalWrites = false, applyThreads = crewThreads(), capture = false } = options;
+    const { uuid = capture ? "any" : undefined } = options; // a guest brings its own
     if (!Number.isInteger(applyThreads) || applyThreads < 1 || applyThreads > 64) {
       throw new RangeError(`Cannot apply with ${applyThreads} threads: must be 1 to 64`);
     }
     const config = {
-      ...receiverConfig(options),
+      ...receiverConfig({ ...options, uuid }),
       revertLocalWrites,
       threads: applyThreads,
       checkpoints: true,
@@ -167,10 +187,11 @@ export class ColoSecondary implements AsyncDisposable {
    * Waits until the pair has ended, for example because the primary is gone. All listeners have been
    * called then, and the blocks belong to the caller.
    *
-   * @returns Which checkpoint the blocks hold.
-   * @throws {MultifdError} the first error, when the first copy never was complete.
+   * @returns Which checkpoint the blocks hold, and with `capture` the guest.
+   * @throws {MultifdError} the first error, when the first copy never was complete, or when memory is
+   * a mixture because a checkpoint could not be put in place.
    */
-  ended(): Promise<FailOver> {
+  ended(): Promise<SecondaryFailOver> {
     return (this.#ended ??= this.#end());
   }
 
@@ -178,7 +199,7 @@ export class ColoSecondary implements AsyncDisposable {
    * Ends the pair from this side and takes over. A checkpoint that is not here as a whole is dropped,
    * one that is being applied is finished.
    */
-  async takeOver(): Promise<FailOver> {
+  async takeOver(): Promise<SecondaryFailOver> {
     this.#control.finish();
     return this.ended();
   }
@@ -203,13 +224,26 @@ export class ColoSecondary implements AsyncDisposable {
     await this.#thread.end();
   }
 
-  async #end(): Promise<FailOver> {
+  async #end(): Promise<SecondaryFailOver> {
     await this.#thread.ended();
     await this[Symbol.asyncDispose]();
     await this.#told;
-    const { epoch, pending } = this.#progress;
-    if (epoch < 0) throw this.#thread.failure();
-    return { epoch, pending, cause: this.#control.error };
+    const { epoch, pending, applying } = this.#progress;
+    if (epoch < 0 || applying) throw this.#thread.failure();
+    return { epoch, pending, cause: this.#control.error, recording: this.#recording(epoch) };
+  }
+
+  #recording(epoch: number): RecordingContent | undefined {
+    if (this.#options.capture !== true) return undefined;
+    const state = this.#guest?.stateAt(epoch);
+    if (state === undefined) throw this.#thread.failure(); // lost with its thread
+    const { compression = "none" } = this.#options;
+    return {
+      blocks: this.#blocks,
+      state,
+      compression: typeof compression === "string" ? compression : compression.method,
+      statistics: this.statistics(),
+    };
   }
 
   #report(report: SecondaryReport): void {
@@ -227,12 +261,15 @@ export class ColoSecondary implements AsyncDisposable {
         this.#caches = report.caches.map((shared) => RamBlock.attach(shared));
         return;
       case "ready":
+        if (report.guest !== undefined) this.#guest = new CapturedGuest(report.guest);
         this.#ready.resolve();
         return this.#tell("ready", [], false);
       case "request":
         return this.#tell("request", [], true);
-      case "checkpoint":
-        return this.#tell("checkpoint", [report.checkpoint], true);
+      case "checkpoint": {
+        const guest = this.#guest?.take(report.checkpoint);
+        return this.#tell("checkpoint", [{ ...report.checkpoint, guest }], true);
+      }
       case "loaded":
         this.#log.add(report.statistics);
         return this.#tell("loaded", [report.statistics], false);

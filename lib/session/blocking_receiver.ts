@@ -56,6 +56,8 @@ export interface ReceiverLink {
   /** Knows the RAM section of the migration. */
   readonly stream: MainStreamReader;
   readonly table: BlockTable;
+  /** What was not RAM, if it was captured. */
+  readonly state: GuestState | undefined;
 }
 
 /** See the module comment. Used by one thread. */
@@ -124,6 +126,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       const reader = new ByteReader(connection);
       const stream = new MainStreamReader(reader, handler, this.#config.pageSize);
       const { afterMigration } = this.#hooks;
+      let state: GuestState | undefined;
       try {
         stream.readAll();
         this.#control.throwIfFailed();
@@ -132,7 +135,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         else this.#requireEnd(reader, connection);
         handler.verify();
         this.#control.phase = "end";
-        this.#hooks.finalize?.(this.#blocks, handler.guestState(this.#uuid));
+        state = handler.guestState(this.#uuid);
+        this.#hooks.finalize?.(this.#blocks, state);
       } catch (error) {
         // A source that is refused may have done nothing wrong.
         if (this.#control.phase === "setup") this.#side.delayRefusal(error);
@@ -144,7 +148,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       this.#confirm(handler, afterMigration === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
-      afterMigration?.({ reader, replies, stream, table: this.#table });
+      afterMigration?.({ reader, replies, stream, table: this.#table, state });
       this.#counters.end();
       this.#control.finish();
       this[Symbol.dispose]();

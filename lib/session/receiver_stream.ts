@@ -59,8 +59,10 @@ export class ReceiverStream implements MainStreamHandler {
     this.#target = target;
     this.#replies = new ByteWriter(replies);
     if (!target.config.capture) return;
+    // A COLO primary without a return path stays connected too, and waits for the first word.
+    const staysConnected = target.config.checkpoints === true;
     this.takeRest = (reader) => {
-      this.#devices = readToEnd(reader, this.#returnPath);
+      this.#devices = readToEnd(reader, this.#returnPath || staysConnected);
     };
   }
 
@@ -127,7 +129,9 @@ export class ReceiverStream implements MainStreamHandler {
       return true;
     }
     if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {
-      return false;
+      if (this.#target.config.checkpoints !== true) return false;
+      const device = JSON.stringify(header.idstr);
+      throw mismatch("SECTION", `${device} is a guest's device, kept with option capture only`);
     }
     this.#digests = readDigests(reader);
     return true;

@@ -47,6 +47,12 @@ export interface GuestMachine {
   readonly extraArgs?: readonly string[] | undefined;
 }
 
+/** A guest while it stood still: what it had printed, and all its RAM. */
+export interface GuestMoment {
+  readonly serial: string;
+  readonly memory: Uint8Array;
+}
+
 /** A folder for a test's files and sockets, and the firmware that all its machines run. */
 export class GuestTest implements AsyncDisposable {
   readonly folder: string;
@@ -114,13 +120,19 @@ export class GuestTest implements AsyncDisposable {
     return vm.readPhysicalMemory(0, this.ramBytes);
   }
 
+  /** What there is to see of a stopped machine. */
+  async momentOf(vm: Qemu): Promise<GuestMoment> {
+    return { serial: await vm.serialOutput(), memory: await this.memoryOf(vm) };
+  }
+
   /**
-   * Proves that `target`, still stopped, is `source` at the moment it stopped: all memory is equal,
+   * Proves that `target`, still stopped, is the source at the moment it stopped: all memory is equal,
    * the counters are in order, the serial count goes on with the next number, and they still move.
+   *
+   * @param source The source, stopped, or what was seen of it.
    */
-  async expectGoesOn(source: Qemu, target: Qemu): Promise<void> {
-    const serial = await source.serialOutput();
-    const memory = await this.memoryOf(source);
+  async expectGoesOn(source: Qemu | GuestMoment, target: Qemu): Promise<void> {
+    const { serial, memory } = source instanceof Qemu ? await this.momentOf(source) : source;
     const before = await this.memoryOf(target);
     expect(firstDifference(before, memory)).toBe("none");
     this.#check(before);
