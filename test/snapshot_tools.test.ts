@@ -172,6 +172,7 @@ test("verifyMappedRamFile() reads everything and checks the end of the stream", 
   expect(await verifyMappedRamFile(file)).toEqual({
     presentPages: present,
     presentZeroPages: 0,
+    sharedBlocks: [],
     devices: [],
   });
   const bytes = readFileSync(path);

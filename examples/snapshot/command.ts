@@ -13,6 +13,7 @@ import {
 } from "../../mod.ts";
 import { HelpRequest, UsageError } from "../arguments.ts";
 import { ProgressBar, type ProgressCounters } from "../progress.ts";
+import { formatBytes } from "../units.ts";
 
 /** A sub-command. */
 export interface SnapshotCommand {
@@ -91,6 +92,14 @@ export function blockArgument(file: MappedRamFile, idstr: string): string {
     if (error instanceof RangeError) throw new UsageError(error.message);
     throw error;
   }
+}
+
+/** Lines about blocks that a file lacks; nobody shall take it for whole. */
+export function sharedBlockLines(file: MappedRamFile): string[] {
+  return file.index.sharedBlocks.map(
+    ({ idstr, bytes }) =>
+      `not in it  ${idstr}: ${formatBytes(bytes)} of shared memory that was left out`,
+  );
 }
 
 /** A progress bar for work that counts bytes. */

@@ -36,6 +36,7 @@ import {
   fileArgument,
   openSnapshot,
   parseCommand,
+  sharedBlockLines,
   type CommandResult,
   type SnapshotCommand,
 } from "./command.ts";
@@ -129,12 +130,15 @@ async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<Comm
     line = `${images.length} raw images`;
   }
   progress.complete();
-  return result(job, facts, line);
+  const sharedBlocks = file.index.sharedBlocks.map(({ idstr }) => idstr);
+  const made = result(job, { ...facts, sharedBlocks }, line);
+  return { ...made, lines: [...made.lines, ...sharedBlockLines(file)] };
 }
 
 async function toRecording(job: ConvertJob, file: MappedRamFile): Promise<CommandResult> {
   const { output, channels, directIo, signal } = job;
   using progress = new LatestProgress("loading");
+  // A recording has all memory of its guest, so a file without some of it is refused here.
   const loaded = await file.load({
     channels,
     directIo,

@@ -56,6 +56,7 @@ export function matchBlocks(
   const common = left.blocks
     .filter(({ idstr, bytes }) => lengths.get(idstr) === bytes)
     .map(({ idstr }) => idstr);
-  const names = new Set([...left.blocks, ...right.blocks].map(({ idstr }) => idstr));
+  const all = [left, right].flatMap(({ blocks, index }) => [...blocks, ...index.sharedBlocks]);
+  const names = new Set(all.map(({ idstr }) => idstr));
   return { common, unmatched: [...names].filter((idstr) => !common.includes(idstr)) };
 }

@@ -6,7 +6,13 @@
 import { statSync } from "node:fs";
 import { snapshotDevices, type MappedRamBlock } from "../../mod.ts";
 import { formatBytes } from "../units.ts";
-import { COMMON_OPTIONS, openSnapshot, parseCommand, type SnapshotCommand } from "./command.ts";
+import {
+  COMMON_OPTIONS,
+  openSnapshot,
+  parseCommand,
+  sharedBlockLines,
+  type SnapshotCommand,
+} from "./command.ts";
 
 /** See the module comment. */
 export const infoCommand: SnapshotCommand = {
@@ -46,6 +52,7 @@ Shows what a mapped-ram file holds, plain or compressed, without reading its pag
         ({ idstr, bytes, presentPages, presentBytes, runs }) =>
           `block      ${idstr}: ${formatBytes(bytes)}, ${presentPages} pages present (${formatBytes(presentBytes)}) in ${runs} runs`,
       ),
+      ...sharedBlockLines(file),
     ];
     return { json: values.json ?? false, facts, lines };
   },

@@ -10,6 +10,7 @@ import {
   COMMON_OPTIONS,
   openSnapshot,
   parseCommand,
+  sharedBlockLines,
   type SnapshotCommand,
 } from "./command.ts";
 import { RawImages } from "./raw_images.ts";
@@ -39,15 +40,22 @@ that block must equal a raw image; the status is 1 if it does not.`,
       differentPages += end - start;
     }
     progress.complete();
-    const { presentPages, presentZeroPages, devices } = verified;
+    const { presentPages, presentZeroPages, sharedBlocks, devices } = verified;
     const compared = images.length > 0 ? [`compared   ${differentPages} pages differ`] : [];
     return {
       json: values.json ?? false,
-      facts: { presentPages, presentZeroPages, devices: devices ?? null, differentPages },
+      facts: {
+        presentPages,
+        presentZeroPages,
+        sharedBlocks,
+        devices: devices ?? null,
+        differentPages,
+      },
       lines: [
         `pages      ${presentPages} read, ${presentZeroPages} of them zero`,
         `stream     complete, ${devices?.length ?? "unlisted"} devices`,
         ...compared,
+        ...sharedBlockLines(file),
       ],
       failed: differentPages > 0,
     };

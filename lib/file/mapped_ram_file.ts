@@ -33,7 +33,7 @@ export interface OpenMappedRamOptions {
 export interface LoadOptions extends FileChannelOptions {
   /**
    * Memory to load into, matched by id; blocks of the file that are not among them are left out.
-   * Absent: every block of the file is allocated.
+   * Absent: every block of the file is allocated, and none may have been left out as shared memory.
    */
   readonly blocks?: readonly RamBlock[] | undefined;
   /**
@@ -101,6 +101,11 @@ export class MappedRamFile implements Disposable {
   block(idstr: string): MappedRamBlock {
     const found = this.blocks.find((block) => block.idstr === idstr);
     if (found !== undefined) return found;
+    if (this.index.sharedBlocks.some((block) => block.idstr === idstr)) {
+      throw new RangeError(
+        `Cannot find RAM block ${idstr}: it is not in ${this.path}, which leaves shared memory out`,
+      );
+    }
     const names = this.blocks.map((block) => block.idstr).join(", ");
     throw new RangeError(`Cannot find RAM block ${idstr}: ${this.path} has ${names}`);
   }
@@ -261,6 +266,13 @@ export class MappedRamFile implements Disposable {
   #targets(options: LoadOptions): { ram: RamBlock; shared: SharedFileBlock }[] {
     const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT, prefault } = options;
     const wanted = blocks?.map((ram) => ({ ram, block: this.block(ram.idstr) }));
+    const { sharedBlocks } = this.index;
+    if (wanted === undefined && sharedBlocks.length > 0) {
+      const names = sharedBlocks.map(({ idstr }) => idstr).join(", ");
+      throw new RangeError(
+        `Cannot load all of ${this.path}: shared memory is not in it (${names}), the blocks to load must be given`,
+      );
+    }
     const total = this.blocks.reduce((sum, { bytes }) => sum + bytes, 0);
     if (wanted === undefined && total > ramBytesMax) {
       throw new LimitError(

@@ -44,8 +44,8 @@ export interface MappedRamIndex {
   readonly ramSectionId: number;
   /** Blocks in the file, in its order. */
   readonly blocks: readonly MappedRamBlock[];
-  /** Names of blocks that were left out because the destination shares their memory. */
-  readonly sharedBlocks: readonly string[];
+  /** Blocks that were left out because the destination shares their memory (x-ignore-shared). */
+  readonly sharedBlocks: readonly AnnouncedBlock[];
   /** Whether the stream marks the point at which the guest was stopped. */
   readonly switchoverStart: boolean;
   /** File offset behind RAM's last section; device sections and the end of the stream follow. */
@@ -71,7 +71,7 @@ class IndexReader implements MainStreamHandler {
   readonly #source: PositionedSource;
   readonly #input: FileInput;
   readonly #blocks: MappedRamBlock[] = [];
-  readonly #sharedBlocks: string[] = [];
+  readonly #sharedBlocks: AnnouncedBlock[] = [];
   readonly #early: Uint8Array[] = [];
   #ramBytes = 0;
   #configuration: StreamConfiguration | undefined;
@@ -123,7 +123,7 @@ class IndexReader implements MainStreamHandler {
       ignoreShared: this.#ignoreShared,
     });
     if (region === undefined) {
-      this.#sharedBlocks.push(block.idstr);
+      this.#sharedBlocks.push(block);
       return;
     }
     this.#ramBytes += region.bytes;

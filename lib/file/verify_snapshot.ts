@@ -18,6 +18,8 @@ export interface VerifiedSnapshot {
   readonly presentPages: number;
   /** Present pages that hold nothing but zeros: written without zero detection, or a lost write. */
   readonly presentZeroPages: number;
+  /** Blocks that are not in the file, since the destination was to share their memory. */
+  readonly sharedBlocks: readonly string[];
   /** Devices the description at the end lists; undefined when the stream has none. */
   readonly devices: readonly string[] | undefined;
 }
@@ -71,7 +73,8 @@ export async function verifyMappedRamFile(
       }
     }
   }
-  return { presentPages, presentZeroPages, devices: snapshotDevices(file) };
+  const sharedBlocks = file.index.sharedBlocks.map(({ idstr }) => idstr);
+  return { presentPages, presentZeroPages, sharedBlocks, devices: snapshotDevices(file) };
 }
 
 /**

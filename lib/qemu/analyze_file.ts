@@ -7,8 +7,12 @@
 import { fstatSync, readSync } from "node:fs";
 import { close, Errno, isZero, lseek, openFile, unwrap } from "../../ffi/libc.ts";
 import { OpenFlag, SeekFrom } from "../../ffi/linux.ts";
-import { IGNORE_SHARED_CAPABILITY, MAPPED_RAM_CAPABILITY } from "../file/mapped_ram_format.ts";
-import { readMappedRamIndex } from "../file/mapped_ram_index.ts";
+import {
+  IGNORE_SHARED_CAPABILITY,
+  MAPPED_RAM_CAPABILITY,
+  REGION_HEADER_BYTES,
+} from "../file/mapped_ram_format.ts";
+import { readMappedRamIndex, type MappedRamIndex } from "../file/mapped_ram_index.ts";
 import { fileSource, FileInput, type PositionedSource } from "../file/positioned_io.ts";
 import { LimitError } from "../errors.ts";
 import {
@@ -235,8 +239,10 @@ class StreamAnalyzer implements MainStreamHandler {
     }
     if (!this.#mappedRam) return;
     // The index reader knows these headers; here only their end matters.
-    const block = this.#mappedIndex().find((mapped) => mapped.idstr === idstr);
-    if (block !== undefined) this.#input.seek(block.pagesOffset + block.bytes);
+    const block = this.#mappedIndex().blocks.find((mapped) => mapped.idstr === idstr);
+    // Of a block that was left out there is nothing but a header.
+    if (block === undefined) this.#input.reader.skip(REGION_HEADER_BYTES);
+    else this.#input.seek(block.pagesOffset + block.bytes);
   }
 
   ramBlocks(blocks: readonly AnnouncedBlock[]): void {
@@ -335,16 +341,22 @@ class StreamAnalyzer implements MainStreamHandler {
   }
 
   #mappedBlocks(): AnalyzedBlock[] {
-    return this.#mappedIndex().map(({ idstr, bytes, pages, present }) => {
+    const { blocks, sharedBlocks } = this.#mappedIndex();
+    const found = blocks.map(({ idstr, bytes, pages, present }) => {
       const normalPages = present.count();
       return { idstr, bytes, pages, normalPages, zeroPages: pages - normalPages, absentPages: 0 };
     });
+    const leftOut = sharedBlocks.map(({ idstr, bytes }) => {
+      const pages = Math.ceil(bytes / this.#pageSize);
+      return { idstr, bytes, pages, normalPages: 0, zeroPages: 0, absentPages: pages };
+    });
+    return [...found, ...leftOut];
   }
 
-  #index: ReturnType<typeof readMappedRamIndex>["blocks"] | undefined;
+  #index: MappedRamIndex | undefined;
 
-  #mappedIndex(): ReturnType<typeof readMappedRamIndex>["blocks"] {
-    return (this.#index ??= readMappedRamIndex(this.#source, this.#start).blocks);
+  #mappedIndex(): MappedRamIndex {
+    return (this.#index ??= readMappedRamIndex(this.#source, this.#start));
   }
 }
 
