@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { ptr, toArrayBuffer } from "bun:ffi";
+import { addressOfView, viewOfAddress } from "./runtime/runtime.ts";
 import { SystemError } from "./errors.ts";
 
 /**
@@ -31,7 +31,7 @@ export function addressOf(buffer: SharedArrayBuffer): number {
   if (buffer.byteLength === 0) {
     throw new RangeError("Cannot take an address: the buffer is empty, at least 1 byte is needed");
   }
-  return ptr(new Uint8Array(buffer));
+  return addressOfView(new Uint8Array(buffer));
 }
 
 /**
@@ -44,7 +44,7 @@ export function viewOfMemory(address: number, bytes: number): Uint8Array {
       `Cannot view memory: address ${address} and length ${bytes} must be positive`,
     );
   }
-  return new Uint8Array(toArrayBuffer(address, 0, bytes));
+  return new Uint8Array(viewOfAddress(address, 0, bytes));
 }
 
 /** One fixed block of native memory, handed out front to back and never returned piecewise. */

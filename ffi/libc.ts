@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { FFIType, read } from "bun:ffi";
+import { NativeType, readNative } from "./runtime/runtime.ts";
 import { constants } from "node:os";
 import { SystemError, type ErrorContext } from "./errors.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -20,10 +20,10 @@ export const LIBC: LibrarySource = {
   debianPackage: "libc6",
 };
 
-const ADDRESS = FFIType.ptr; // any pointer, passed as a number: the fastest form in Bun 1.4
-const INT = FFIType.i32;
-const SIZE = FFIType.u64_fast; // size_t and off_t below 2^53
-const SSIZE = FFIType.i64_fast; // ssize_t or off_t; -1 on failure
+const ADDRESS = NativeType.ptr; // any pointer, passed as a number: the fastest form in Bun 1.4
+const INT = NativeType.i32;
+const SIZE = NativeType.u64_fast; // size_t and off_t below 2^53
+const SSIZE = NativeType.i64_fast; // ssize_t or off_t; -1 on failure
 
 const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
@@ -42,7 +42,7 @@ const SYMBOLS = {
   recvmsg: { args: [INT, ADDRESS, INT], returns: SSIZE }, // sockfd, msghdr *, flags; bytes, 0 at end
   send: { args: [INT, ADDRESS, SIZE, INT], returns: SSIZE }, // sockfd, buf, len, flags
   recv: { args: [INT, ADDRESS, SIZE, INT], returns: SSIZE }, // sockfd, buf, len, flags
-  open: { args: [FFIType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
+  open: { args: [NativeType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
   close: { args: [INT], returns: INT },
   fcntl: { args: [INT, INT, INT], returns: INT }, // fd, cmd, arg
   lseek: { args: [INT, SSIZE, INT], returns: SSIZE }, // fd, offset, whence
@@ -58,11 +58,11 @@ const SYMBOLS = {
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
   madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
-  memfd_create: { args: [FFIType.cstring, INT], returns: INT }, // name, flags
+  memfd_create: { args: [NativeType.cstring, INT], returns: INT }, // name, flags
   memcmp: { args: [ADDRESS, ADDRESS, SIZE], returns: INT },
-  memcpy: { args: [ADDRESS, ADDRESS, SIZE], returns: FFIType.void },
-  memset: { args: [ADDRESS, INT, SIZE], returns: FFIType.void },
-  gnu_get_libc_version: { args: [], returns: FFIType.cstring },
+  memcpy: { args: [ADDRESS, ADDRESS, SIZE], returns: NativeType.void },
+  memset: { args: [ADDRESS, INT, SIZE], returns: NativeType.void },
+  gnu_get_libc_version: { args: [], returns: NativeType.cstring },
 } as const;
 
 type Libc = ReturnType<typeof open>;
@@ -70,7 +70,7 @@ type Address = Parameters<Libc["memset"]>[0];
 
 const open = () => openLibrary(LIBC, SYMBOLS);
 let opened: Libc | undefined;
-let errnoAddress = 0 as unknown as Parameters<typeof read.i32>[0]; // per thread, as this module is
+let errnoAddress = 0 as unknown as Parameters<typeof readNative.i32>[0]; // per thread, as this module is
 
 function libc(): Libc {
   if (opened === undefined) {
@@ -82,7 +82,7 @@ function libc(): Libc {
 
 /** Turns C's -1 into `-errno`; must directly follow the call. */
 function result(value: number | bigint): number {
-  return value === -1 ? -read.i32(errnoAddress, 0) : (value as number);
+  return value === -1 ? -readNative.i32(errnoAddress, 0) : (value as number);
 }
 
 const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, code]) => [code, name]));
@@ -315,7 +315,7 @@ export function memfdCreate(name: string, flags: number): number {
 export function isZero(address: number, bytes: number): boolean {
   return (
     libc().memcmp(address as Address, (address + 1) as Address, bytes - 1) === 0 &&
-    read.u8(address, 0) === 0
+    readNative.u8(address, 0) === 0
   );
 }
 

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { FFIType } from "bun:ffi";
+import { NativeType } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { NativeCodecError } from "./errors.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -16,20 +16,20 @@ export const LIBDEFLATE: LibrarySource = {
   debianPackage: "libdeflate0",
 };
 
-const CONTEXT = FFIType.ptr; // struct libdeflate_compressor * or _decompressor *
-const ADDRESS = FFIType.ptr;
-const SIZE = FFIType.u64_fast; // size_t
+const CONTEXT = NativeType.ptr; // struct libdeflate_compressor * or _decompressor *
+const ADDRESS = NativeType.ptr;
+const SIZE = NativeType.u64_fast; // size_t
 const SYMBOLS = {
   libdeflate_alloc_compressor: { args: ["i32"], returns: CONTEXT }, // compression_level; NULL when out of memory
   libdeflate_deflate_compress: { args: [CONTEXT, ADDRESS, SIZE, ADDRESS, SIZE], returns: SIZE }, // in, in_nbytes, out, out_nbytes_avail; bytes, 0 when they do not fit
-  libdeflate_free_compressor: { args: [CONTEXT], returns: FFIType.void },
+  libdeflate_free_compressor: { args: [CONTEXT], returns: NativeType.void },
   libdeflate_alloc_decompressor: { args: [], returns: CONTEXT },
   libdeflate_deflate_decompress_ex: {
     // in, in_nbytes, out, out_nbytes_avail, actual_in_nbytes_ret, actual_out_nbytes_ret
     args: [CONTEXT, ADDRESS, SIZE, ADDRESS, SIZE, ADDRESS, ADDRESS],
     returns: "i32",
   },
-  libdeflate_free_decompressor: { args: [CONTEXT], returns: FFIType.void },
+  libdeflate_free_decompressor: { args: [CONTEXT], returns: NativeType.void },
   libdeflate_adler32: { args: ["u32", ADDRESS, SIZE], returns: "u32" }, // adler, buffer, len
   libdeflate_crc32: { args: ["u32", ADDRESS, SIZE], returns: "u32" }, // crc, buffer, len
 } as const;

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { FFIType } from "bun:ffi";
+import { NativeType } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { NativeCodecError } from "./errors.ts";
 import { mappedFile, openLibrary, type LibrarySource } from "./library.ts";
@@ -20,17 +20,17 @@ export const LIBISAL: LibrarySource = {
   debianPackage: "libisal2",
 };
 
-const STREAM = FFIType.ptr; // struct isal_zstream * or struct inflate_state *
+const STREAM = NativeType.ptr; // struct isal_zstream * or struct inflate_state *
 const SYMBOLS = {
-  isal_deflate_init: { args: [STREAM], returns: FFIType.void },
-  isal_deflate_stateless_init: { args: [STREAM], returns: FFIType.void },
+  isal_deflate_init: { args: [STREAM], returns: NativeType.void },
+  isal_deflate_stateless_init: { args: [STREAM], returns: NativeType.void },
   isal_deflate: { args: [STREAM], returns: "i32" }, // COMP_OK or an error below 0
   isal_deflate_stateless: { args: [STREAM], returns: "i32" }, // COMP_OK or STATELESS_OVERFLOW
-  isal_inflate_init: { args: [STREAM], returns: FFIType.void },
+  isal_inflate_init: { args: [STREAM], returns: NativeType.void },
   isal_inflate: { args: [STREAM], returns: "i32" }, // ISAL_DECOMP_OK, an error below 0, or a need above
   isal_inflate_stateless: { args: [STREAM], returns: "i32" },
-  isal_adler32: { args: ["u32", FFIType.ptr, FFIType.u64_fast], returns: "u32" }, // init, buf, len
-  crc32_gzip_refl: { args: ["u32", FFIType.ptr, FFIType.u64_fast], returns: "u32" }, // init, buf, len
+  isal_adler32: { args: ["u32", NativeType.ptr, NativeType.u64_fast], returns: "u32" }, // init, buf, len
+  crc32_gzip_refl: { args: ["u32", NativeType.ptr, NativeType.u64_fast], returns: "u32" }, // init, buf, len
 } as const;
 
 type Libisal = ReturnType<typeof open>;

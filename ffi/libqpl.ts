@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { FFIType } from "bun:ffi";
+import { NativeType } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { NativeCodecError } from "./errors.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -32,11 +32,11 @@ const QPL_STS_MORE_OUTPUT_NEEDED = 2;
 const QPL_STS_QUEUES_ARE_BUSY_ERR = 5;
 const QPL_STS_DST_IS_SHORT_ERR = 225;
 
-const JOB = FFIType.ptr; // qpl_job *
+const JOB = NativeType.ptr; // qpl_job *
 const STATUS = "i32"; // qpl_status, QPL_STS_OK or the reason
 const SYMBOLS = {
-  qpl_get_library_version: { args: [], returns: FFIType.cstring },
-  qpl_get_job_size: { args: ["i32", FFIType.ptr], returns: STATUS }, // path, uint32_t *
+  qpl_get_library_version: { args: [], returns: NativeType.cstring },
+  qpl_get_job_size: { args: ["i32", NativeType.ptr], returns: STATUS }, // path, uint32_t *
   qpl_init_job: { args: ["i32", JOB], returns: STATUS }, // path
   qpl_execute_job: { args: [JOB], returns: STATUS },
   qpl_submit_job: { args: [JOB], returns: STATUS },

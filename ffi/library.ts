@@ -4,7 +4,12 @@
  *
  * @module
  */
-import { dlopen, FFIType, type FFIFunction, type Library } from "bun:ffi";
+import {
+  NativeType,
+  openSymbols,
+  type NativeFunction,
+  type NativeSymbols,
+} from "./runtime/runtime.ts";
 import { readFileSync, realpathSync } from "node:fs";
 import { MissingLibraryError, SystemError } from "./errors.ts";
 
@@ -29,16 +34,16 @@ export interface LibrarySource {
  * @throws {MissingLibraryError} when no candidate can be opened.
  * @throws {SystemError} with errno `ENOMEM` when it is memory that is missing.
  */
-export function openLibrary<Symbols extends Record<string, FFIFunction>>(
+export function openLibrary<Symbols extends Record<string, NativeFunction>>(
   source: LibrarySource,
   symbols: Symbols,
-): Library<Symbols>["symbols"] {
+): NativeSymbols<Symbols> {
   const override = process.env[source.override];
   const candidates = override === undefined ? source.sonames : [override];
   const reasons: string[] = [];
   for (const candidate of candidates) {
     try {
-      return dlopen(candidate, symbols).symbols;
+      return openSymbols(candidate, symbols);
     } catch (error) {
       reasons.push(`${candidate} (${error instanceof Error ? error.message : String(error)})`);
     }
@@ -66,13 +71,20 @@ const MAP_PRIVATE_ANONYMOUS = 0x22;
 function isMemoryShort(source: LibrarySource): boolean {
   if (mappedFile(source) !== undefined) return true;
   try {
-    const { symbols } = dlopen("libc.so.6", {
+    const symbols = openSymbols("libc.so.6", {
       // addr, length, prot, flags, fd, offset
       mmap: {
-        args: [FFIType.u64, FFIType.u64, FFIType.i32, FFIType.i32, FFIType.i32, FFIType.u64],
-        returns: FFIType.i64_fast,
+        args: [
+          NativeType.u64,
+          NativeType.u64,
+          NativeType.i32,
+          NativeType.i32,
+          NativeType.i32,
+          NativeType.u64,
+        ],
+        returns: NativeType.i64_fast,
       },
-      munmap: { args: [FFIType.u64, FFIType.u64], returns: FFIType.i32 }, // addr, length
+      munmap: { args: [NativeType.u64, NativeType.u64], returns: NativeType.i32 }, // addr, length
     });
     const address = symbols.mmap(0, PROBE_BYTES, 0, MAP_PRIVATE_ANONYMOUS, -1, 0);
     if (address === MMAP_FAILED) return true;

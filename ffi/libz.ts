@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { FFIType } from "bun:ffi";
+import { NativeType } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { NativeCodecError } from "./errors.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -28,24 +28,24 @@ const Z_DEFAULT_STRATEGY = 0;
 const WINDOW_BITS = 15; // negative in a call: raw deflate
 const MEMORY_LEVEL = 8;
 
-const STREAM = FFIType.ptr; // z_stream *
+const STREAM = NativeType.ptr; // z_stream *
 const SYMBOLS = {
-  zlibVersion: { args: [], returns: FFIType.cstring },
+  zlibVersion: { args: [], returns: NativeType.cstring },
   deflateInit2_: {
     // strm, level, method, windowBits, memLevel, strategy, version, stream_size
-    args: [STREAM, "i32", "i32", "i32", "i32", "i32", FFIType.cstring, "i32"],
+    args: [STREAM, "i32", "i32", "i32", "i32", "i32", NativeType.cstring, "i32"],
     returns: "i32",
   },
   deflate: { args: [STREAM, "i32"], returns: "i32" }, // strm, flush
   deflateParams: { args: [STREAM, "i32", "i32"], returns: "i32" }, // strm, level, strategy
   deflateReset: { args: [STREAM], returns: "i32" },
   deflateEnd: { args: [STREAM], returns: "i32" },
-  inflateInit2_: { args: [STREAM, "i32", FFIType.cstring, "i32"], returns: "i32" }, // strm, windowBits, version, stream_size
+  inflateInit2_: { args: [STREAM, "i32", NativeType.cstring, "i32"], returns: "i32" }, // strm, windowBits, version, stream_size
   inflate: { args: [STREAM, "i32"], returns: "i32" }, // strm, flush
   inflateReset: { args: [STREAM], returns: "i32" },
   inflateEnd: { args: [STREAM], returns: "i32" },
-  adler32: { args: [FFIType.u64_fast, FFIType.ptr, "u32"], returns: FFIType.u64_fast }, // adler, buf, len
-  crc32: { args: [FFIType.u64_fast, FFIType.ptr, "u32"], returns: FFIType.u64_fast }, // crc, buf, len
+  adler32: { args: [NativeType.u64_fast, NativeType.ptr, "u32"], returns: NativeType.u64_fast }, // adler, buf, len
+  crc32: { args: [NativeType.u64_fast, NativeType.ptr, "u32"], returns: NativeType.u64_fast }, // crc, buf, len
 } as const;
 
 type Libz = ReturnType<typeof open>;

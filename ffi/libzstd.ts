@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { FFIType } from "bun:ffi";
+import { NativeType } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { NativeCodecError } from "./errors.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -35,11 +35,11 @@ export function isFastZstdLevel(level: number): boolean {
   return level <= 1 && level !== 0;
 }
 
-const CONTEXT = FFIType.ptr; // ZSTD_CCtx * or ZSTD_DCtx *
-const STATUS = FFIType.u64_fast; // size_t: a count, or an error code near 2^64 (a BigInt here)
+const CONTEXT = NativeType.ptr; // ZSTD_CCtx * or ZSTD_DCtx *
+const STATUS = NativeType.u64_fast; // size_t: a count, or an error code near 2^64 (a BigInt here)
 const SYMBOLS = {
-  ZSTD_versionString: { args: [], returns: FFIType.cstring },
-  ZSTD_getErrorName: { args: [FFIType.u64], returns: FFIType.cstring }, // code
+  ZSTD_versionString: { args: [], returns: NativeType.cstring },
+  ZSTD_getErrorName: { args: [NativeType.u64], returns: NativeType.cstring }, // code
   ZSTD_createCCtx: { args: [], returns: CONTEXT },
   ZSTD_freeCCtx: { args: [CONTEXT], returns: STATUS },
   ZSTD_CCtx_setParameter: { args: [CONTEXT, "i32", "i32"], returns: STATUS }, // cctx, param, value

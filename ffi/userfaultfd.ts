@@ -5,20 +5,20 @@
  *
  * @module
  */
-import { FFIType, read } from "bun:ffi";
+import { NativeType, readNative } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
 import { LIBC } from "./libc.ts";
 import { openLibrary } from "./library.ts";
 
-const ADDRESS = FFIType.ptr;
-const INT = FFIType.i32;
-const LONG = FFIType.i64_fast;
+const ADDRESS = NativeType.ptr;
+const INT = NativeType.i32;
+const LONG = NativeType.i64_fast;
 
 const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
   syscall: { args: [LONG, LONG], returns: LONG }, // number, first argument; variadic in C
-  ioctl: { args: [INT, FFIType.u64_fast, ADDRESS], returns: INT }, // fd, request, struct *; variadic in C
-  open: { args: [FFIType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
+  ioctl: { args: [INT, NativeType.u64_fast, ADDRESS], returns: INT }, // fd, request, struct *; variadic in C
+  open: { args: [NativeType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
   close: { args: [INT], returns: INT },
   getpagesize: { args: [], returns: INT },
 } as const;
@@ -28,7 +28,7 @@ type Address = Parameters<Native["ioctl"]>[2];
 
 const open = () => openLibrary(LIBC, SYMBOLS);
 let opened: Native | undefined;
-let errnoAddress = 0 as unknown as Parameters<typeof read.i32>[0]; // per thread, as this module is
+let errnoAddress = 0 as unknown as Parameters<typeof readNative.i32>[0]; // per thread, as this module is
 
 function native(): Native {
   if (opened === undefined) {
@@ -40,7 +40,7 @@ function native(): Native {
 
 /** Turns C's -1 into `-errno`; must directly follow the call. */
 function result(value: number | bigint): number {
-  return value === -1 ? -read.i32(errnoAddress, 0) : Number(value);
+  return value === -1 ? -readNative.i32(errnoAddress, 0) : Number(value);
 }
 
 const SYSCALL_NUMBERS: Readonly<Record<string, number>> = { x64: 323, arm64: 282 };

@@ -4,9 +4,9 @@
  *
  * @module
  */
-import { zstdCompress } from "bun";
 import type { FileHandle } from "node:fs/promises";
 import { availableParallelism } from "node:os";
+import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
 import { replaceFile, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
@@ -157,6 +157,6 @@ function compressedFrame(content: Uint8Array<ArrayBuffer>, level: number): Frame
   return {
     bytes: content.byteLength,
     checksum: contentChecksum(content),
-    compressed: zstdCompress(content, { level }),
+    compressed: zstdFrame(content, level),
   };
 }

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { hash } from "bun";
 import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { NativeCodecError } from "../../ffi/errors.ts";
 import { close, copyMemory } from "../../ffi/libc.ts";
 import { ZstdDecompressStream } from "../../ffi/libzstd.ts";
+import { xxHash64 } from "../../ffi/runtime/runtime.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import { readWhole, type SnapshotSource } from "./positioned_io.ts";
 import { decodeFooter, FOOTER_BYTES, SeekTable, type SeekableFrame } from "./seek_table.ts";
@@ -110,7 +110,7 @@ export class SeekableZstdSource implements SnapshotSource {
 
 /** Checksum of a frame's content: the low half of its XXH64. */
 export function contentChecksum(content: Uint8Array): number {
-  return Number(hash.xxHash64(content, 0n) & 0xffff_ffffn);
+  return Number(xxHash64(content) & 0xffff_ffffn);
 }
 
 function readBytes(fd: number, bytes: number, offset: number): Uint8Array {

@@ -9,7 +9,7 @@
  *
  * @module
  */
-import { hash } from "bun";
+import { crc32 } from "../../ffi/runtime/runtime.ts";
 import { MultifdError } from "../errors.ts";
 import {
   BLOCKS_MAX,
@@ -218,7 +218,7 @@ export function parseMetadata(text: Uint8Array, fileBytes: number): RecordingMet
 
 /** CRC-32 of bytes in a recording. */
 export function checksum(bytes: Uint8Array): number {
-  return hash.crc32(bytes);
+  return crc32(bytes);
 }
 
 /** An error about a file that is no sound recording. */

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { gc } from "bun";
+import { collectGarbage } from "../../ffi/runtime/runtime.ts";
 import { randomBytes } from "node:crypto";
 import { Arena } from "../../ffi/arena.ts";
 import { copyMemory, shutdown } from "../../ffi/libc.ts";
@@ -159,7 +159,7 @@ function makePair(): SocketPair {
 
 /** A young thread would not collect for a long time, and a megabyte a channel counts. */
 function releaseScratch(): void {
-  gc(true);
+  collectGarbage();
 }
 
 const RAW = { method: "none", level: 1 } as const;

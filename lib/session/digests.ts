@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { CryptoHasher } from "bun";
+import { sha256 } from "../../ffi/runtime/runtime.ts";
 import { DigestError, StreamError } from "../errors.ts";
 import { BLOCKS_MAX, DIGEST_BYTES_MAX } from "../limits.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
@@ -16,20 +16,18 @@ export const DIGEST_SECTION = {
   sectionId: 2,
   idstr: "multifd/digests",
   instanceId: 0,
-  version: 1,
+  version: 2, // 1 was blake2b256, which not every runtime has
 } as const;
 
 /*
  * Section data: u32 number of blocks, then for each a counted block id, a counted algorithm name and
  * a u8 length with the digest's bytes.
  */
-const ALGORITHM = "blake2b256";
+const ALGORITHM = "sha256";
 
-/** SHA-class digest of a whole block. */
+/** Digest of a whole block. */
 export function digestOf(block: RamBlock): Uint8Array {
-  const hasher = new CryptoHasher(ALGORITHM);
-  for (const view of block.views()) hasher.update(view);
-  return new Uint8Array(hasher.digest());
+  return sha256(block.views());
 }
 
 /** The section's data for `blocks`, as they are now. */

@@ -9,8 +9,9 @@
  */
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { isMainThread, Worker, workerData, type WorkerOptions } from "node:worker_threads";
+import { isMainThread, workerData, type Worker } from "node:worker_threads";
 import { SystemError } from "../errors.ts";
+import { startThread } from "../../ffi/runtime/runtime.ts";
 import { JOIN_LIMIT_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 
@@ -55,10 +56,7 @@ export class WorkerGroup {
     const state = new SharedArrayBuffer(4);
     const source = programSource();
     const start: WorkerStart = { job, state, program: source.program };
-    const worker = spawned(source.entry, {
-      eval: source.program !== undefined,
-      workerData: start,
-    });
+    const worker = spawned(source, start);
     worker.unref();
     const words = new Int32Array(state);
     // Only reached when the program itself does not load: everything later is caught inside.
@@ -98,12 +96,17 @@ export function markEnded(state: Int32Array): void {
   Atomics.notify(state, 0);
 }
 
+interface ProgramSource {
+  readonly entry: string | URL;
+  readonly program: string | undefined;
+}
+
 /**
  * Where workers find their program. From source and as an installed package it is the file above
  * this folder. In a bundle or a compiled binary that file does not exist, and the program travels as
  * text inside; its own workers get the text handed on, since it cannot contain itself.
  */
-function programSource(): { entry: string | URL; program: string | undefined } {
+function programSource(): ProgramSource {
   if (!isMainThread) {
     const handedOn = (workerData as Partial<WorkerStart> | null)?.program;
     if (handedOn !== undefined) return { entry: handedOn, program: handedOn };
@@ -118,9 +121,9 @@ function programSource(): { entry: string | URL; program: string | undefined } {
   return { entry: program, program };
 }
 
-function spawned(entry: string | URL, options: WorkerOptions): Worker {
+function spawned({ entry }: ProgramSource, start: WorkerStart): Worker {
   try {
-    return new Worker(entry, options);
+    return startThread(entry, start);
   } catch (cause) {
     const message = "Cannot start a thread: there is no memory, or no number, for one more";
     throw new SystemError(message, { errno: "EAGAIN", cause });

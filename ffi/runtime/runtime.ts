@@ -1,0 +1,21 @@
+/**
+ * Everything that the library needs of the JavaScript runtime and that no two runtimes have alike.
+ * `bun.ts` is the only implementation; another runtime is another file with the same names.
+ *
+ * @module
+ */
+export {
+  addressOfView,
+  collectGarbage,
+  crc32,
+  NativeType,
+  openSymbols,
+  readNative,
+  sha256,
+  startThread,
+  viewOfAddress,
+  xxHash64,
+  zstdFrame,
+  type NativeFunction,
+  type NativeSymbols,
+} from "./bun.ts";
