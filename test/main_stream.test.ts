@@ -452,6 +452,17 @@ const broken: readonly [string, string, () => Uint8Array][] = [
     }),
   ],
   [
+    "RAM behind its END section",
+    "SECTION",
+    inStart((_, writer) => {
+      writer.endRamSection();
+      for (const kind of ["end", "part"] as const) {
+        writer.beginRamSection(kind);
+        writer.endRamSection();
+      }
+    }),
+  ],
+  [
     "a start section without block list",
     "BLOCKS",
     after((_, writer) => {

@@ -179,6 +179,8 @@ export class MainStreamReader {
         if (sectionId !== this.#ramSectionId) {
           throw streamError("SECTION", `section id ${sectionId} was never started`);
         }
+        // Its pages and sync points are complete then, and so is what was checked about them.
+        if (this.#ramEnded) throw streamError("SECTION", "RAM goes on behind its END section");
         this.#ram.read(type === Section.END ? "end" : "part");
         if (type === Section.END) this.#ramEnded = true;
         return this.#footer(sectionId);

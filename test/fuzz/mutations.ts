@@ -5,6 +5,7 @@
  * @module
  */
 import { array, constantFrom, integer, nat, oneof, record, type Arbitrary } from "fast-check";
+import type { Random } from "./random.ts";
 
 /** One change; places are taken modulo the length, so that every change fits every input. */
 type Edit =
@@ -42,6 +43,35 @@ export const mutations: Arbitrary<Mutation> = record({
   seed: nat(),
   edits: array(edit, { maxLength: 6 }),
 });
+
+/** Draws what `mutations` describes, without its price: nothing of it can be shrunk. */
+export function randomMutation(random: Random, editsMax = 6): Mutation {
+  const edits: Edit[] = [];
+  for (let count = random.below(editsMax + 1); count > 0; count--) edits.push(randomEdit(random));
+  return { seed: random.word(), edits };
+}
+
+function randomEdit(random: Random): Edit {
+  const place = random.below(0x1_0000);
+  switch (random.below(6)) {
+    case 0:
+      return { kind: "flip", at: place, bit: random.below(8) };
+    case 1:
+      return { kind: "byte", at: place, value: random.below(256) };
+    case 2:
+      return {
+        kind: "word",
+        at: place,
+        value: random.once(2) ? random.word() | 0 : random.pick(BORDERS),
+      };
+    case 3:
+      return { kind: "cut", at: place };
+    case 4:
+      return { kind: "remove", at: place, count: 1 + random.below(64) };
+    default:
+      return { kind: "repeat", at: place, count: 1 + random.below(600) };
+  }
+}
 
 /** The changed copy of the seed. */
 export function mutated(seeds: readonly Uint8Array[], mutation: Mutation): Uint8Array {

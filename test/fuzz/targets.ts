@@ -12,6 +12,11 @@ import {
 } from "../../lib/codec/registry.ts";
 import { readDeviceSummary } from "../../lib/session/device_summary.ts";
 import { encodeDigests, readDigests } from "../../lib/session/digests.ts";
+import { viewOfMemory } from "../../ffi/arena.ts";
+import { readMappedRamIndex } from "../../lib/file/mapped_ram_index.ts";
+import { decodeFooter, SeekTable } from "../../lib/file/seek_table.ts";
+import { DeviceSections } from "../../lib/qemu/device_sections.ts";
+import { parseMetadata } from "../../lib/recording/recording_layout.ts";
 import type { ByteReader } from "../../lib/wire/byte_reader.ts";
 import {
   DevicePacketDecoder,
@@ -19,24 +24,40 @@ import {
   encodeDevicePacket,
 } from "../../lib/wire/device_packet.ts";
 import { decodeHandshake, encodeHandshake, HANDSHAKE_BYTES } from "../../lib/wire/handshake.ts";
-import type { AnnouncedBlock } from "../../lib/wire/main_stream.ts";
+import type { AnnouncedBlock, StreamConfiguration } from "../../lib/wire/main_stream.ts";
 import { MainStreamReader, type MainStreamHandler } from "../../lib/wire/main_stream_reader.ts";
 import { MainStreamWriter } from "../../lib/wire/main_stream_writer.ts";
 import { packetPages, RamPacketDecoder, ramPacketBytes } from "../../lib/wire/packet.ts";
+import { looksComplete } from "../../lib/wire/opaque_state.ts";
 import { readReturnMessage } from "../../lib/wire/return_path.ts";
+import { SyncPoints } from "../../lib/wire/sync_points.ts";
 import { parseUuid } from "../../lib/wire/uuid.ts";
+import { findDescription } from "../../lib/wire/vm_description.ts";
 import { COMPRESSION_METHODS, MultifdError, RamBlock } from "../../mod.ts";
 import { decodeRuns, encodeRuns } from "../codec/codec_pipe.ts";
 import { readerOf, written } from "../kit/byte_ends.ts";
 import { fillBlock } from "../kit/page_content.ts";
 import { mainStream, packet, syncPacket } from "../kit/raw_peer.ts";
 import { runsOf, tableOf } from "../kit/table_blocks.ts";
+import { Random } from "./random.ts";
+import {
+  AFTER_PAGES,
+  blockListStream,
+  configuration,
+  describedDevices,
+  mappedRamFront,
+  recordingMetadata,
+  seekTable,
+  syncOrderStream,
+} from "./structures.ts";
 
 /** One reader of hostile bytes. */
 export interface FuzzTarget {
   readonly name: string;
   /** Valid inputs to start from. */
   readonly seeds: readonly Uint8Array[];
+  /** Makes an input of the target's own structure. */
+  readonly generate?: (random: Random) => Uint8Array;
   /** @throws {Error} other than `MultifdError` when a promise is broken. */
   readonly run: (bytes: Uint8Array) => void;
 }
@@ -114,7 +135,7 @@ const handshakeTarget: FuzzTarget = {
 class CheckingHandler implements MainStreamHandler {
   readonly #blocks = new Map<string, number>();
 
-  configuration(): void {}
+  configuration(_configuration: StreamConfiguration): void {}
   openReturnPath(): void {}
   ping(value: number): void {
     promise(value >= 0 && value <= 0xffff_ffff, "PING has 32 bits");
@@ -217,6 +238,8 @@ function payloadTargets(): FuzzTarget[] {
   const [to] = tableOf(target);
   const pages = Array.from({ length: 16 }, (_, index) => index + 8);
   const guards = [target.view(0, 8 * 4096), target.view(24 * 4096, 8 * 4096)];
+  for (const guard of guards) guard.fill(0xa5);
+  const untouched = guards.map((guard) => guard.slice());
   return COMPRESSION_METHODS.filter((method) => methodFlag(method) !== 0).flatMap((method) => {
     let compression;
     try {
@@ -232,7 +255,6 @@ function payloadTargets(): FuzzTarget[] {
       seeds: [seed],
       run: (bytes: Uint8Array) => {
         if (bytes.byteLength === 0) return; // the packet decoder lets no empty payload through
-        for (const guard of guards) guard.fill(0xa5);
         using decoder = createDecoder(decoding, 4096);
         let failure: unknown;
         try {
@@ -240,13 +262,134 @@ function payloadTargets(): FuzzTarget[] {
         } catch (error) {
           failure = error;
         }
-        const intact = guards.every((guard) => guard.every((byte) => byte === 0xa5));
+        const intact = guards.every((guard, at) => Buffer.compare(guard, untouched[at]!) === 0);
         promise(intact, "nothing is written outside the pages");
         if (failure !== undefined) throw failure as Error;
       },
     };
   });
 }
+
+/** A seed of each structure, the first one that the target takes. */
+function seedsOf(generate: (random: Random) => Uint8Array, run: FuzzTarget["run"]): Uint8Array[] {
+  for (let input = 0; input < 10_000; input++) {
+    const seed = generate(new Random(0, input));
+    try {
+      run(seed.slice());
+      return [seed];
+    } catch (error) {
+      if (!(error instanceof MultifdError)) throw error;
+    }
+  }
+  throw new Error("Cannot make a seed: the target refuses all structures");
+}
+
+function structured(
+  name: string,
+  generate: (random: Random) => Uint8Array,
+  run: FuzzTarget["run"],
+): FuzzTarget {
+  return { name, seeds: seedsOf(generate, run), generate, run };
+}
+
+/** Keeps the order in which a receiver would stop and let go on. */
+class OrderHandler extends CheckingHandler {
+  readonly #syncPoints = new SyncPoints();
+  #lists = 0;
+  #ended = false;
+  points = 0;
+
+  override ramBlocks(announced: readonly AnnouncedBlock[]): void {
+    super.ramBlocks(announced);
+    this.#lists++;
+  }
+  override syncMarker(): void {
+    promise(!this.#ended, "no sync point behind the END section");
+    this.#syncPoints.marker();
+    this.points++;
+  }
+  override ramSectionEnd(kind?: "start" | "part" | "end"): void {
+    promise(this.#lists === 1, "no section ends without a block list");
+    promise(!this.#ended, "no section follows END");
+    if (this.#syncPoints.sectionEnd()) this.points++;
+    promise(this.#syncPoints.mode !== undefined, "the first end of a section tells the mode");
+    if (kind === "end") this.#ended = true;
+  }
+  get complete(): boolean {
+    return this.#ended && this.#lists === 1;
+  }
+}
+
+const structuredTargets: readonly FuzzTarget[] = [
+  structured(
+    "configuration",
+    (random) =>
+      written((out) => {
+        configuration(out, random);
+        out.u8(0);
+      }),
+    (bytes) => {
+      let capabilities: readonly string[] = [];
+      const handler = new CheckingHandler();
+      handler.configuration = (configured) => void ({ capabilities } = configured);
+      new MainStreamReader(readerOf(bytes), handler, 4096).readHeader();
+      promise(capabilities.length <= 64, "capabilities have a limit");
+    },
+  ),
+  structured("block-list", blockListStream, (bytes) => {
+    new MainStreamReader(readerOf(bytes), new CheckingHandler(), 4096).readAll();
+  }),
+  structured("sync-order", syncOrderStream, (bytes) => {
+    const handler = new OrderHandler();
+    new MainStreamReader(readerOf(bytes), handler, 4096).readAll();
+    promise(handler.complete, "a stream that is taken has one block list and an END section");
+  }),
+  structured("description", describedDevices, (bytes) => {
+    const found = findDescription(bytes);
+    const sections = new DeviceSections(found?.json);
+    sections.read(bytes, 0);
+    const count = sections.devices.reduce((sum, { fields }) => sum + fields.length, 0);
+    promise(count <= bytes.byteLength, "no more fields than the file is worth");
+    promise(looksComplete(bytes) || found === undefined, "what is described is complete");
+  }),
+  structured("seek-table", seekTable, (bytes) => {
+    if (bytes.byteLength < 4 + 9) return;
+    const fileBytes = new DataView(bytes.buffer, bytes.byteOffset).getUint32(0);
+    const footer = decodeFooter(bytes.subarray(-9), fileBytes);
+    const tail = bytes.subarray(4);
+    if (footer.tableBytes > tail.byteLength) return; // the part in front of it is not here
+    const table = new SeekTable(tail.subarray(-footer.tableBytes), footer, fileBytes);
+    promise(table.frameBytesMax <= 16 * 1_048_576, "frames have a limit");
+    for (let frame = 0; frame < footer.frames; frame++) {
+      const { fileOffset, fileBytes: inFile, offset, bytes: content } = table.frame(frame);
+      promise(fileOffset + inFile <= fileBytes, "frames lie in the file");
+      promise(offset + content <= table.bytes, "frames lie in the content");
+    }
+  }),
+  structured("recording-metadata", recordingMetadata, (bytes) => {
+    const { blocks: recorded, pageSize } = parseMetadata(bytes, 1 << 21);
+    promise([4096, 8192, 16_384, 65_536].includes(pageSize), "pages are as a target has them");
+    for (const { offset, bytes: length } of recorded) {
+      promise(offset + length <= 1 << 21 && length % pageSize === 0, "blocks are in the file");
+    }
+  }),
+  structured("mapped-ram", mappedRamFront, (bytes) => {
+    // Behind the front all is zero, as in a file of holes, but for what comes where pages end.
+    const read = (address: number, count: number, offset: number): void => {
+      const view = viewOfMemory(address, count);
+      view.fill(0);
+      view.set(
+        offset > 1_048_576
+          ? AFTER_PAGES.subarray(0, count)
+          : bytes.subarray(offset, offset + count),
+      );
+    };
+    const index = readMappedRamIndex({ bytes: 16 * 1_048_576, read }, 0);
+    for (const { pagesOffset, bytes: length } of index.blocks) {
+      promise(pagesOffset + length <= 16 * 1_048_576, "pages lie in the file");
+    }
+  }),
+];
 
 /** All of them. */
 export const fuzzTargets: readonly FuzzTarget[] = [
@@ -259,5 +402,6 @@ export const fuzzTargets: readonly FuzzTarget[] = [
   returnPathTarget,
   digestTarget,
   summaryTarget,
+  ...structuredTargets,
   ...payloadTargets(),
 ];
