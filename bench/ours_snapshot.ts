@@ -19,7 +19,7 @@ const values = readSettings({
 
 const side = new BenchSide();
 const { createMappedRamFile, openMappedRamFile, RamBlock: Block } = await import("../mod.ts");
-using original = openMappedRamFile(values.image);
+using original = await openMappedRamFile(values.image);
 const { channels, direct: directIo } = values;
 const onNotice = (notice: string): void => console.error(notice);
 
@@ -45,7 +45,7 @@ if (values.mode === "save") {
   await side.word();
   side.startCounting(sizeOf(blocks));
   const openMs = performance.now();
-  using file = openMappedRamFile(values.file);
+  using file = await openMappedRamFile(values.file);
   const options = { blocks, zeroed: true, channels, directIo, onNotice };
   await using prepared = await file.prepareLoad(options);
   side.endSetUp();

@@ -136,7 +136,7 @@ class SnapshotBench {
 
 /** Writes the present pages of a snapshot one after the other to a file. */
 async function packPages(image: string, path: string): Promise<number> {
-  using file = openMappedRamFile(image);
+  using file = await openMappedRamFile(image);
   await using output = await open(path, "w");
   let bytes = 0;
   for (const { idstr, present, pageSize } of file.blocks) {

@@ -31,8 +31,9 @@ const USAGE = `\
 Usage: bun examples/snapshot.ts COMMAND [arguments]
 
 Works on mapped-ram files, QEMU's snapshots in which every page has a fixed place, plain or
-compressed. A start offset is part of a file's name, as in QEMU: guest.snap,offset=1M. Failures end
-with status 1 and one line on stderr, wrong arguments with status 2.
+compressed. A start offset is part of a file's name, as in QEMU: guest.snap,offset=1M; what virsh save
+writes in front of a stream is found without. Failures end with status 1 and one line on stderr, wrong
+arguments with status 2.
 
 ${Object.entries(COMMANDS)
   .map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`)

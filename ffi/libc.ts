@@ -10,6 +10,7 @@
 import { NativeType, readNative } from "./runtime/runtime.ts";
 import { constants } from "node:os";
 import { SystemError, type ErrorContext } from "./errors.ts";
+import { LinkAt } from "./linux.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
 
 /** Where libc is looked for. */
@@ -48,6 +49,8 @@ const SYMBOLS = {
   lseek: { args: [INT, SSIZE, INT], returns: SSIZE }, // fd, offset, whence
   ftruncate: { args: [INT, SIZE], returns: INT }, // fd, length
   fsync: { args: [INT], returns: INT },
+  flock: { args: [INT, INT], returns: INT }, // fd, operation
+  linkat: { args: [INT, NativeType.cstring, INT, NativeType.cstring, INT], returns: INT }, // olddirfd, oldpath, newdirfd, newpath, flags
   read: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
   write: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
   pread: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
@@ -89,9 +92,13 @@ const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, code]) =
 
 /** Linux numbers of the errors that callers decide on. */
 export const Errno = {
+  ENOENT: 2,
   EINTR: 4,
+  ENXIO: 6,
   EAGAIN: 11,
   ENOMEM: 12,
+  EACCES: 13,
+  EEXIST: 17,
   ENFILE: 23,
   EMFILE: 24,
   ENOSPC: 28,
@@ -250,6 +257,19 @@ export function ftruncate(fd: number, bytes: number): number {
 /** Waits until a file's data is on its device. */
 export function fsync(fd: number): number {
   return result(libc().fsync(fd));
+}
+
+/** Locks an open file against others that lock it, whichever process has them open. */
+export function flock(fd: number, operation: number): number {
+  for (;;) {
+    const status = result(libc().flock(fd, operation));
+    if (status !== -Errno.EINTR) return status;
+  }
+}
+
+/** Gives the file that `from` leads to another name. */
+export function linkat(from: string, to: string): number {
+  return result(libc().linkat(LinkAt.CWD, from, LinkAt.CWD, to, LinkAt.FOLLOW));
 }
 
 /** Reads from any descriptor at its current position; 0 at end. */

@@ -50,7 +50,15 @@ export const OpenFlag = {
   TRUNC: 0o1000,
   NONBLOCK: 0o4000,
   CLOEXEC: 0o2000000,
+  /** A file without a name in the folder that is opened; together with O_DIRECTORY. */
+  TMPFILE: 0o20000000,
 } as const;
+
+/** `flock()` operations. */
+export const FileLock = { EXCLUSIVE: 2, NONBLOCK: 4 } as const;
+
+/** `linkat()`: relative to the working folder, and of what a link leads to. */
+export const LinkAt = { CWD: -100, FOLLOW: 0x400 } as const;
 
 /** `lseek()` origins. */
 export const SeekFrom = { START: 0, CURRENT: 1, END: 2, DATA: 3, HOLE: 4 } as const;
@@ -68,7 +76,7 @@ export const MemoryMap = {
 export const MemoryAdvice = { HUGEPAGE: 14, POPULATE_READ: 22, POPULATE_WRITE: 23 } as const;
 
 /** `fcntl()` commands. */
-export const FileControl = { GETFL: 3, SETFL: 4 } as const;
+export const FileControl = { GETFL: 3, SETFL: 4, DUPFD_CLOEXEC: 1030 } as const;
 
 /** `memfd_create()` flags. */
 export const MemfdFlag = { CLOEXEC: 1 } as const;

@@ -7,8 +7,10 @@
 import { workerData } from "node:worker_threads";
 import type { ColoPrimaryJob, ColoSecondaryJob } from "./colo/colo_messages.ts";
 import type { FileChannelJob } from "./file/file_channel_messages.ts";
+import type { IndexJob } from "./file/index_messages.ts";
 import type { PageWorkerJob } from "./memory/page_worker.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
+import type { RecordingJob } from "./recording/recording_messages.ts";
 import type { RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import type { ReceiverJob, SenderJob } from "./session/session_messages.ts";
@@ -24,6 +26,8 @@ type WorkerJob =
   | (PoolJob & { readonly role: "pool" | "save" | "load" })
   | PageWorkerJob
   | FileChannelJob
+  | IndexJob
+  | RecordingJob
   | AnalyzerJob
   | RelayJob
   | RelayReturnJob
@@ -56,6 +60,10 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./memory/page_worker.ts")).runPageWorker(job);
     case "file-channel":
       return (await import("./file/file_channel_worker.ts")).runFileChannel(job);
+    case "index-reader":
+      return (await import("./file/index_worker.ts")).runIndexReader(job);
+    case "recording-reader":
+      return (await import("./recording/recording_worker.ts")).runRecordingReader(job);
     case "analyzer":
       return (await import("./qemu/analysis_worker.ts")).runAnalyzer(job);
     case "relay":

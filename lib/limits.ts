@@ -105,6 +105,9 @@ export const DEVICE_STATE_BYTES_MAX = 256 * 1_048_576;
 /** One section in front of the RAM, for example virtio-mem's bitmap: a bit for each 2 MiB. */
 export const EARLY_SECTION_BYTES_MAX = 16 * 1_048_576;
 
+/** All sections in front of the RAM together, as far as a file is opened. */
+export const EARLY_STATE_BYTES_MAX = 2 * EARLY_SECTION_BYTES_MAX;
+
 /**
  * How long a stream must be silent before its end is believed, when only its look tells it: behind a
  * complete VM description, and without one. A source that waits for a confirmation sends nothing.

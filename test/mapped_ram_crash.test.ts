@@ -25,7 +25,7 @@ async function killWriter(path: string, offset: number, delayMs: number): Promis
 /** The number that all words of the file hold; undefined when the file is visibly incomplete. */
 async function generationOf(path: string, offset: number): Promise<number | undefined> {
   try {
-    using file = openMappedRamFile(path, { offset });
+    using file = await openMappedRamFile(path, { offset });
     const { blocks } = await file.load();
     const words = new Set<number>();
     for (const view of blocks[0]?.views() ?? []) {

@@ -6,6 +6,7 @@ import {
   openSync,
   readdirSync,
   readFileSync,
+  readlinkSync,
   statSync,
   writeFileSync,
   writeSync,
@@ -22,6 +23,7 @@ import {
 } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
+import { indexOf } from "./kit/snapshot_index.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
@@ -44,6 +46,19 @@ async function save(options: CreateMappedRamOptions): Promise<void> {
   await writer.complete();
 }
 
+/** A descriptor of this process that is open on a file of that name. */
+function descriptorOf(name: string): string {
+  const found = readdirSync("/proc/self/fd").find((fd) => {
+    try {
+      return readlinkSync(`/proc/self/fd/${fd}`).endsWith(name);
+    } catch {
+      return false; // closed meanwhile
+    }
+  });
+  if (found === undefined) throw new Error(`No descriptor of ${name}`);
+  return found;
+}
+
 /** Pages in which `blocks` and what the file gives differ. */
 async function differences(
   path: string,
@@ -51,7 +66,7 @@ async function differences(
   channels: number,
   offset = 0,
 ): Promise<number[]> {
-  using file = openMappedRamFile(path, { offset });
+  using file = await openMappedRamFile(path, { offset });
   const loaded = await file.load({ channels });
   expect(loaded.blocks.map(({ idstr, bytes }) => [idstr, bytes])).toEqual(
     blocks.map(({ idstr, bytes }) => [idstr, bytes]),
@@ -79,7 +94,7 @@ test("createMappedRamFile() and load() keep every shape of bitmap, at any two ch
     [2, 5],
   ] as const) {
     await save({ path, blocks, channels: writers, sync: false });
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     for (const [index, [, , present]] of shapes.entries()) {
       const runs = [...(file.blocks[index]?.present.runs() ?? [])];
       expect(runs.flatMap(({ start, end }) => range(start, end))).toEqual(present);
@@ -112,7 +127,7 @@ test("createMappedRamFile() overwrites pages of later rounds in place, and zero 
   const { normalPages, zeroPages, rounds } = await writer.complete();
   expect([normalPages, zeroPages, rounds]).toEqual([1000 + 1 + 1 + 1 + 1, 9 + 3, 4]);
 
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const runs = file.blocks.map(({ present }) => [...present.runs()]);
   expect(runs).toEqual([
     [
@@ -132,7 +147,7 @@ test("createMappedRamFile() writes zero pages only without zero-page detection",
   const path = folder.file("none.snap");
   const block = blockWith("pc.ram", 512, [7]);
   await save({ path, blocks: [block], zeroPageDetection: "none", sync: false });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   expect(file.block("pc.ram").present.count()).toBe(512);
   expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(512 * PAGE);
 });
@@ -149,7 +164,7 @@ test("createMappedRamFile() with an offset leaves the bytes in front untouched",
   expect(bytes.subarray(0, offset).equals(front.subarray(0, offset))).toBe(true);
   expect(bytes.subarray(offset, offset + 4).toString("latin1")).toBe("QEVM");
   expect(await differences(path, [block], 2, offset)).toEqual([]);
-  expect(thrownBy(() => openMappedRamFile(path)).code).toBe("ERR_MULTIFD_STREAM_MAGIC");
+  expect((await rejectionOf(openMappedRamFile(path))).code).toBe("ERR_MULTIFD_STREAM_MAGIC");
 });
 
 test("createMappedRamFile() and load() serve every page size and caller's memory of small segments", async () => {
@@ -164,7 +179,7 @@ test("createMappedRamFile() and load() serve every page size and caller's memory
     // The same memory as target, with pages that are zero in the file and not in memory.
     const copy = RamBlock.allocate("pc.ram", block.bytes, { pageSize });
     fillBlock(copy, 99);
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     await file.load({ blocks: [copy] });
     expect(differingPages(block, copy)).toEqual([]);
   }
@@ -176,7 +191,7 @@ test("MappedRamFile.readPage() and readRange() read single pages and odd ranges"
   const block = RamBlock.allocate("pc.ram", 200 * PAGE);
   fillBlock(block, 3);
   await save({ path, blocks: [block], sync: false });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const expected = block.view(0, block.bytes);
   for (const page of [0, 1, 77, 199]) {
     const bytes = expected.subarray(page * PAGE, (page + 1) * PAGE);
@@ -212,7 +227,7 @@ test("createMappedRamFile() and load() carry a sparse block of 6 GiB", async () 
   await writer.complete();
   expect(statSync(path).size).toBeGreaterThan(bytes);
   expect(statSync(path).blocks * 512).toBeLessThan(4 * MIB);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const loaded = await file.load({ channels: 3 });
   for (const at of marks) {
     const view = loaded.blocks[0]?.view(at, PAGE) ?? new Uint8Array();
@@ -230,7 +245,7 @@ test("createMappedRamFile() and load() bypass the page cache, or say that they c
     const notices: string[] = [];
     const direct = { directIo: true, onNotice: (notice: string) => notices.push(notice) };
     await save({ path, blocks: [block], channels: 2, ...direct });
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     const loaded = await file.load({ channels: 2, ...direct });
     expect(differingPages(block, loaded.blocks[0] ?? block)).toEqual([]);
     // Old kernels have no O_DIRECT on tmpfs; then both directions say so, once each.
@@ -254,7 +269,7 @@ test("load() falls back to buffered reads where alignment rules O_DIRECT out", a
     zeroed: false,
     segments: [{ address: shifted.address + 8, bytes: 300 * PAGE, buffer: undefined }],
   });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   await file.load({ blocks: [target], directIo: true });
   expect(differingPages(block, target)).toEqual([]);
 });
@@ -324,7 +339,7 @@ test("MappedRamWriter and load() end within a second when cancelled, and leave n
   expect(readdirSync(folder.path)).toEqual([]);
 
   await save({ path, blocks: [block], sync: false });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const load = file.load({ signal: AbortSignal.abort(new Error("no")) });
   expect(await rejectionOf(load)).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
 });
@@ -336,7 +351,7 @@ test("prepareLoad() has memory and threads ready, and load() fills the memory", 
   fillBlock(block, 3);
   await save({ path, blocks: [block], sync: false });
   for (const directIo of [false, true]) {
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     await using prepared = await file.prepareLoad({ channels: 3, directIo, prefault: true });
     const [memory] = prepared.blocks;
     expect(memory!.view(0, PAGE).every((byte) => byte === 0)).toBe(true);
@@ -347,13 +362,13 @@ test("prepareLoad() has memory and threads ready, and load() fills the memory", 
   }
 });
 
-test("prepareLoad() can be given up or cancelled, and says what is wrong with the file", async () => {
+test("prepareLoad() can be given up or cancelled, and needs no name of the file", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 4 * MIB);
   fillBlock(block, 4);
   await save({ path, blocks: [block], sync: false });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const prepared = await file.prepareLoad({ channels: 2 });
   await prepared[Symbol.asyncDispose]();
   expect(await rejectionOf(prepared.load())).toMatchObject({ code: "ERR_MULTIFD_STOPPED" });
@@ -365,8 +380,13 @@ test("prepareLoad() can be given up or cancelled, and says what is wrong with th
   const late = file.prepareLoad({ channels: 2, signal: abort.signal });
   expect(await rejectionOf(late)).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
 
-  unlinkSync(path); // the file is open here, and its channels open it again
-  expect(await rejectionOf(file.prepareLoad({ channels: 2 }))).toMatchObject({ errno: "ENOENT" });
+  unlinkSync(path); // the file is open here, which is all that its channels need
+  const { blocks } = await file.load({ channels: 2, directIo: true });
+  expect(differingPages(block, blocks[0]!)).toEqual([]);
+  truncateSync(`/proc/self/fd/${descriptorOf("guest.snap (deleted)")}`, 2 * MIB);
+  expect(await rejectionOf(file.load({ channels: 2 }))).toMatchObject({
+    code: "ERR_MULTIFD_STREAM_TRUNCATED",
+  });
 });
 
 test("openMappedRamFile() refuses a file cut off anywhere, and load() never writes out of range", async () => {
@@ -376,7 +396,7 @@ test("openMappedRamFile() refuses a file cut off anywhere, and load() never writ
   const block = blockWith("pc.ram", 300, range(10, 280));
   const second = blockWith("vga.vram", 5, [4]);
   await save({ path, blocks: [block, second], sync: false });
-  using whole = openMappedRamFile(path);
+  using whole = await openMappedRamFile(path);
   const { deviceStateOffset, fileBytes, blocks } = whole.index;
   const borders = blocks.flatMap((region) => [
     region.bitmapOffset - 28,
@@ -390,13 +410,13 @@ test("openMappedRamFile() refuses a file cut off anywhere, and load() never writ
   const bytes = readFileSync(path);
   for (const length of lengths) {
     writeFileSync(cut, bytes.subarray(0, length));
-    const error = thrownBy(() => openMappedRamFile(cut));
+    const error = await rejectionOf(openMappedRamFile(cut));
     expect(error).toBeInstanceOf(StreamError);
     expect(error.peer).toBe(cut);
   }
   // Cut while it is open: the pages that are gone are an error and not zeros.
   writeFileSync(cut, bytes);
-  using file = openMappedRamFile(cut);
+  using file = await openMappedRamFile(cut);
   truncateSync(cut, (blocks[0]?.pagesOffset ?? 0) + 20 * PAGE);
   expect(await rejectionOf(file.load())).toMatchObject({
     code: "ERR_MULTIFD_STREAM_TRUNCATED",
@@ -425,8 +445,7 @@ test("openMappedRamFile() survives any flipped bit outside the pages", async () 
       for (const bit of at < bitmapOffset ? [0, 3, 7] : range(0, 8)) {
         writeSync(fd, Uint8Array.of((bytes[at] ?? 0) ^ (1 << bit)), 0, 1, at);
         try {
-          using file = openMappedRamFile(path);
-          for (const region of file.blocks) {
+          for (const region of indexOf(path).blocks) {
             expect(region.pagesOffset + region.bytes).toBeLessThanOrEqual(bytes.byteLength);
             expect(region.present.nextSet(0)).toBeLessThanOrEqual(region.pages);
           }
@@ -453,7 +472,7 @@ test("openMappedRamFile() survives any flipped bit outside the pages", async () 
   const changed = Buffer.from(bytes);
   changed[bitmapOffset + 8] = 0x3f; // pages 64 to 69, the last of the block
   writeFileSync(path, changed);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   await file.load({ blocks: [target] });
   expect(differingPages(block, target)).toEqual([]);
   for (const view of [whole.view(0, guard), whole.view(guard + block.bytes, guard)]) {
@@ -461,7 +480,7 @@ test("openMappedRamFile() survives any flipped bit outside the pages", async () 
   }
   changed[bitmapOffset + 8] = 0x40; // page 70, which the block has not
   writeFileSync(path, changed);
-  expect(thrownBy(() => openMappedRamFile(path)).code).toBe("ERR_MULTIFD_STREAM_BITMAP");
+  expect((await rejectionOf(openMappedRamFile(path))).code).toBe("ERR_MULTIFD_STREAM_BITMAP");
 });
 
 test("openMappedRamFile() refuses streams of another kind and RAM records among the sections", async () => {
@@ -473,7 +492,7 @@ test("openMappedRamFile() refuses streams of another kind and RAM records among 
     const copy = Buffer.from(bytes);
     change(copy);
     writeFileSync(path, copy);
-    return thrownBy(() => openMappedRamFile(path)).code;
+    return thrownBy(() => indexOf(path)).code;
   };
   const capability = bytes.indexOf("mapped-ram");
   expect(code((copy) => copy.write("mapped-rom", capability))).toBe(
@@ -489,8 +508,7 @@ test("openMappedRamFile() refuses streams of another kind and RAM records among 
 
 /** Where the first block of a file lies. */
 function openOnce(path: string): { bitmapOffset: number; pagesOffset: number } {
-  using file = openMappedRamFile(path);
-  return file.blocks[0]!;
+  return indexOf(path).blocks[0]!;
 }
 
 function openOnceFrom(bytes: Uint8Array, path: string): { pagesOffset: number } {

@@ -19,7 +19,7 @@ import {
   RamBlock,
   type CreateMappedRamOptions,
 } from "../mod.ts";
-import { rejectionOf, thrownBy } from "./kit/errors.ts";
+import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
@@ -78,12 +78,12 @@ test("openMappedRamFile() and load() hold what a file announces to their limits"
   using folder = new TemporaryFolder();
   const path = folder.file("large.snap");
   writeAnnouncement(path, [3 * TIB, 2 * TIB]);
-  const error = thrownBy(() => openMappedRamFile(path));
+  const error = await rejectionOf(openMappedRamFile(path));
   expect(error).toBeInstanceOf(LimitError);
   expect(error.code).toBe("ERR_MULTIFD_LIMIT_RAM");
 
   writeAnnouncement(path, [1 * TIB]);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   expect(file.block("block0").bytes).toBe(TIB);
   expect(file.readPage("block0", 2 ** 28 - 1).every((byte) => byte === 0)).toBe(true);
   expect(await rejectionOf(file.load())).toMatchObject({ code: "ERR_MULTIFD_LIMIT_RAM" });
@@ -109,7 +109,7 @@ test("load() checks the memory it is given, and loads a part of the blocks", asy
   const blocks = ["a", "b", "c"].map((idstr) => RamBlock.allocate(idstr, 20 * PAGE));
   for (const [index, block] of blocks.entries()) fillBlock(block, index);
   await save({ path, blocks });
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const target = RamBlock.allocate("b", 20 * PAGE);
   const loaded = await file.load({ blocks: [target], zeroed: true, channels: 3 });
   expect(loaded.blocks).toEqual([target]);
@@ -141,7 +141,7 @@ test("MappedRamWriter keeps a symbolic link, writes in place on request, and cal
     await using writer = await createMappedRamFile(options);
     expect(readdirSync(folder.path).toSorted()).toEqual(["guest.snap", "link.snap"]);
     // From here on the old file is gone and the new one is not there yet.
-    expect(thrownBy(() => openMappedRamFile(path)).code).toMatch(/_(MAGIC|TRUNCATED)$/);
+    expect((await rejectionOf(openMappedRamFile(path))).code).toMatch(/_(MAGIC|TRUNCATED)$/);
     const calls = [
       writer.writeRange(block, 0, 300),
       writer.writeRange(block, 300, 600),
@@ -149,7 +149,7 @@ test("MappedRamWriter keeps a symbolic link, writes in place on request, and cal
     ];
     await Promise.all(calls);
   }
-  using file = openMappedRamFile(link);
+  using file = await openMappedRamFile(link);
   const { blocks } = await file.load();
   expect(differingPages(block, blocks[0]!)).toEqual([]);
 });
@@ -163,7 +163,7 @@ test("createMappedRamFile() and openMappedRamFile() use a file that is only open
     unlinkSync(folder.file("nameless"));
     for (const path of [`/proc/self/fd/${fd}`, `/dev/fd/${fd}`]) {
       await save({ path, blocks: [block], channels: 3, directIo: true, sync: true });
-      using file = openMappedRamFile(path);
+      using file = await openMappedRamFile(path);
       const { blocks } = await file.load({ directIo: true });
       expect(differingPages(block, blocks[0]!)).toEqual([]);
     }
@@ -187,7 +187,7 @@ test("MappedRamWriter and load() work while channels still start, round after ro
   const { normalPages, zeroPages, channels } = await writer.complete();
   expect([normalPages, zeroPages]).toEqual([3 * block.pages, block.pages]);
   expect(channels).toHaveLength(24);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const loaded = await file.load({ ...many, prefault: true });
   expect(differingPages(block, loaded.blocks[0]!)).toEqual([]);
   expect(loaded.statistics.normalPages).toBe(block.pages);
@@ -207,7 +207,7 @@ test("MappedRamWriter saves memory that changes all the while, once the last rou
     await writers.pause();
     await writer.writeBitmap(block, writers.bitmap);
     const { normalPages } = await writer.complete();
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     const { present } = file.block("pc.ram");
     expect(normalPages).toBeGreaterThan(present.count()); // pages were written more than once
     const { blocks } = await file.load();
@@ -227,7 +227,7 @@ test("MappedRamWriter and load() leave no thread and no descriptor, failed or no
   fillBlock(block, 1);
   const work = async (): Promise<void> => {
     await save({ path, blocks: [block], channels: 4 });
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     await file.load({ channels: 4 });
     truncateSync(path, file.block("pc.ram").pagesOffset + 100 * PAGE);
     await rejectionOf(file.load({ channels: 4 }));

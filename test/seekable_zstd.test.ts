@@ -2,7 +2,8 @@ import { expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { Arena } from "../ffi/arena.ts";
 import { decodeFooter, FOOTER_BYTES, SeekTable, SeekTableWriter } from "../lib/file/seek_table.ts";
-import { SeekableZstdSource } from "../lib/file/seekable_zstd.ts";
+import { readSnapshotSource } from "../lib/file/snapshot_source.ts";
+import { openRegularFile } from "../lib/memory/opened_file.ts";
 import {
   compressMappedRamFile,
   createMappedRamFile,
@@ -12,6 +13,7 @@ import {
 } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { indexOf } from "./kit/snapshot_index.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
@@ -34,7 +36,7 @@ async function makePair(
   blocks[0]?.view(5 * PAGE, PAGE).fill(0);
   await writer.writeRange("pc.ram", 5, 6);
   await writer.complete();
-  using file = openMappedRamFile(plain);
+  using file = await openMappedRamFile(plain);
   await compressMappedRamFile(file, compressed, { level: 1 });
   return { plain, compressed, blocks };
 }
@@ -42,8 +44,8 @@ async function makePair(
 test("compressMappedRamFile() makes a file that is read like the original, page by page and whole", async () => {
   using folder = new TemporaryFolder();
   const { plain, compressed, blocks } = await makePair(folder);
-  using file = openMappedRamFile(plain);
-  using small = openMappedRamFile(compressed);
+  using file = await openMappedRamFile(plain);
+  using small = await openMappedRamFile(compressed);
   expect([file.compressed, small.compressed]).toEqual([false, true]);
   expect(statSync(compressed).size).toBeLessThan(statSync(plain).blocks * 512);
   expect(small.deviceState()).toEqual(file.deviceState());
@@ -71,7 +73,7 @@ test("compressMappedRamFile() makes a file that zstd itself decompresses to a sn
   // Bun's zstd is the reference implementation; it takes frame after frame and skips the table.
   writeFileSync(restored, Bun.zstdDecompressSync(readFileSync(compressed)));
   expect(statSync(restored).size).toBe(statSync(plain).size);
-  using file = openMappedRamFile(restored);
+  using file = await openMappedRamFile(restored);
   const loaded = await file.load();
   expect(loaded.blocks.flatMap((block, index) => differingPages(block, blocks[index]!))).toEqual(
     [],
@@ -89,7 +91,7 @@ test("openMappedRamFile() refuses compressed files that are cut off or have dama
   const broken = folder.file("broken.zst");
   const code = (content: Uint8Array): string => {
     writeFileSync(broken, content);
-    const error = thrownBy(() => openMappedRamFile(broken));
+    const error = thrownBy(() => indexOf(broken));
     expect(error).toBeInstanceOf(StreamError);
     return error.code;
   };
@@ -114,7 +116,7 @@ test("openMappedRamFile() refuses compressed files that are cut off or have dama
   }
 });
 
-test("SeekableZstdSource notices damaged frames, wrong lengths and wrong checksums, and goes on", async () => {
+test("a compressed source notices damaged frames, wrong lengths and wrong checksums, and goes on", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("frames.zst");
   const contents = [1, 2, 3].map((value) => new Uint8Array(10_000 * value).fill(value));
@@ -137,8 +139,7 @@ test("SeekableZstdSource notices damaged frames, wrong lengths and wrong checksu
   };
   const arena = new Arena(100_000);
   const readMiddle = (): string => {
-    const fd = openSync(path, "r");
-    using source = new SeekableZstdSource(fd, statSync(path).size);
+    using source = readSnapshotSource(openRegularFile("Cannot open", path));
     let code = "";
     try {
       source.read(arena.address, source.bytes - 40_000, 10_000);
@@ -172,8 +173,10 @@ test("SeekTable finds the frame of every byte, over empty frames too", () => {
   const lengths = [5, 0, 1, 7];
   for (const length of lengths) writer.add(20, length, length);
   const bytes = writer.encode();
-  const footer = decodeFooter(bytes.subarray(-FOOTER_BYTES), 80 + bytes.byteLength);
-  const table = new SeekTable(bytes, footer, 80 + bytes.byteLength);
+  const table = SeekTable.read(
+    (offset, length) => bytes.subarray(offset - 80, offset - 80 + length),
+    80 + bytes.byteLength,
+  );
   expect(table.bytes).toBe(13);
   const frames = Array.from({ length: 13 }, (_, offset) => table.indexAt(offset));
   expect(frames).toEqual([0, 0, 0, 0, 0, 2, 3, 3, 3, 3, 3, 3, 3]);
@@ -189,7 +192,7 @@ test("SeekTable finds the frame of every byte, over empty frames too", () => {
 test("compressMappedRamFile() can be cancelled, refuses bad levels, and leaves nothing then", async () => {
   using folder = new TemporaryFolder();
   const { plain } = await makePair(folder);
-  using file = openMappedRamFile(plain);
+  using file = await openMappedRamFile(plain);
   const output = folder.file("new.zst");
   const signal = AbortSignal.abort(new Error("no"));
   expect(await rejectionOf(compressMappedRamFile(file, output, { signal }))).toMatchObject({

@@ -45,7 +45,7 @@ test("examples/snapshot info and verify tell what is in a file", async () => {
   });
   const [first, second] = info.result["blocks"] as { idstr: string; presentPages: number }[];
   expect([first?.idstr, second?.idstr]).toEqual(["pc.ram", "/rom@etc/acpi/tables"]);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   expect(first?.presentPages).toBe(file.block("pc.ram").present.count());
 
   const image = folder.file("pc.ram");
@@ -94,7 +94,7 @@ test("examples/snapshot diff, apply and extract work on changed pages", async ()
   writeFileSync(image, ram.view(0, ram.bytes));
   const options = ["--block", `pc.ram=${image}`, "--output", folder.file("patched")];
   expect((await snapshot("apply", copy!, ...options)).result).toMatchObject({ changedPages: 1 });
-  using patched = openMappedRamFile(folder.file("patched"));
+  using patched = await openMappedRamFile(folder.file("patched"));
   const { blocks } = await patched.load();
   expect([ram, rom].flatMap((block, index) => differingPages(block, blocks[index]!))).toEqual([]);
 

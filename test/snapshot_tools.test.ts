@@ -68,8 +68,8 @@ async function twoSnapshots(folder: TemporaryFolder): Promise<{
 test("diffSnapshots() finds exactly the changed runs, zero pages on either side included", async () => {
   using folder = new TemporaryFolder();
   const { before, after, changed } = await twoSnapshots(folder);
-  using left = openMappedRamFile(before);
-  using right = openMappedRamFile(after);
+  using left = await openMappedRamFile(before);
+  using right = await openMappedRamFile(after);
   const calls: [number, number][] = [];
   const onProgress = (done: number, all: number): unknown => calls.push([done, all]);
   expect(await runsOf(left, right, { onProgress })).toEqual([...changed]);
@@ -87,8 +87,8 @@ test("diffSnapshots() takes a present page of zeros for an absent one", async ()
   await using writer = await createMappedRamFile({ ...options, zeroPageDetection: "none" });
   await writer.write();
   await writer.complete();
-  using left = openMappedRamFile(sparse);
-  using right = openMappedRamFile(full);
+  using left = await openMappedRamFile(sparse);
+  using right = await openMappedRamFile(full);
   expect(right.block("pc.ram").present.count()).toBe(10);
   expect(await runsOf(left, right)).toEqual([]);
 });
@@ -96,8 +96,8 @@ test("diffSnapshots() takes a present page of zeros for an absent one", async ()
 test("copyMappedRamFile() copies byte for byte, holes included, and applies changes", async () => {
   using folder = new TemporaryFolder();
   const { before, after, blocks } = await twoSnapshots(folder);
-  using left = openMappedRamFile(before);
-  using right = openMappedRamFile(after);
+  using left = await openMappedRamFile(before);
+  using right = await openMappedRamFile(after);
   const plain = folder.file("plain.snap");
   const { presentPages } = await copyMappedRamFile(left, plain);
   expect(readFileSync(plain).equals(readFileSync(before))).toBe(true);
@@ -109,7 +109,7 @@ test("copyMappedRamFile() copies byte for byte, holes included, and applies chan
   const changes = { runs: diffSnapshots(left, right), pages: right };
   const result = await copyMappedRamFile(left, patched, { changes });
   expect(result.changedPages).toBe(14);
-  using file = openMappedRamFile(patched);
+  using file = await openMappedRamFile(patched);
   const loaded = await file.load();
   for (const [index, block] of blocks.entries()) {
     expect(differingPages(block, loaded.blocks[index]!)).toEqual([]);
@@ -133,7 +133,7 @@ test("copyMappedRamFile() keeps a start offset and what is in front of it", asyn
   fillBlock(block, 1);
   writeFileSync(path, new Uint8Array(4100).fill(0xa5));
   await save(path, [block], 4100);
-  using file = openMappedRamFile(path, { offset: 4100 });
+  using file = await openMappedRamFile(path, { offset: 4100 });
   const copy = folder.file("copy.snap");
   await copyMappedRamFile(file, copy);
   expect(readFileSync(copy).equals(readFileSync(path))).toBe(true);
@@ -146,7 +146,7 @@ test("extractBlock() writes a block or a range of it as a raw image with holes",
   fillBlock(block, 1);
   block.view(MIB, 6 * MIB).fill(0);
   await save(path, [block]);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const whole = folder.file("whole.ram");
   const bytes = await extractBlock(file, "pc.ram", whole);
   expect(Buffer.compare(readFileSync(whole), block.view(0, block.bytes))).toBe(0);
@@ -167,7 +167,7 @@ test("verifyMappedRamFile() reads everything and checks the end of the stream", 
   const block = RamBlock.allocate("pc.ram", 700 * PAGE);
   fillBlock(block, 1);
   await save(path, [block]);
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const present = file.block("pc.ram").present.count();
   expect(await verifyMappedRamFile(file)).toEqual({
     presentPages: present,
@@ -182,12 +182,12 @@ test("verifyMappedRamFile() reads everything and checks the end of the stream", 
   const copy = Buffer.from(bytes);
   copy.fill(0, pagesOffset + bits.nextSet(0) * PAGE, pagesOffset + (bits.nextSet(0) + 1) * PAGE);
   writeFileSync(lost, copy);
-  using holed = openMappedRamFile(lost);
+  using holed = await openMappedRamFile(lost);
   expect((await verifyMappedRamFile(holed)).presentZeroPages).toBe(1);
   // The last byte of the description is missing: RAM is whole, the machine is not.
   const cut = folder.file("cut.snap");
   writeFileSync(cut, bytes.subarray(0, -1));
-  using shorter = openMappedRamFile(cut);
+  using shorter = await openMappedRamFile(cut);
   expect(await rejectionOf(verifyMappedRamFile(shorter))).toMatchObject({
     code: "ERR_MULTIFD_STREAM_TRUNCATED",
   });

@@ -69,7 +69,7 @@ export function parseCommand<const Options extends NonNullable<ParseArgsConfig["
 }
 
 /** Opens `PATH[,offset=N]`. */
-export function openSnapshot(text: string | undefined): MappedRamFile {
+export function openSnapshot(text: string | undefined): Promise<MappedRamFile> {
   const { path, offset } = fileArgument(text);
   return openMappedRamFile(path, { offset } satisfies OpenMappedRamOptions);
 }

@@ -3,8 +3,16 @@
  *
  * @module
  */
-import { closeSync, mkdirSync, openSync, readSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { randomUUID } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  fstatSync,
+  mkdirSync,
+  openSync,
+  readSync,
+  unlinkSync,
+} from "node:fs";
 import { dirname, join } from "node:path";
 import {
   compressMappedRamFile,
@@ -42,6 +50,8 @@ import {
 } from "./command.ts";
 
 const TARGETS = ["mapped-ram", "compressed", "recording", "raw"] as const;
+/** Linux's number; together with O_DIRECTORY. */
+const O_TMPFILE = 0o20000000;
 const RECORDING_MAGIC = "MFDREC\r\n";
 
 interface ConvertJob {
@@ -63,6 +73,9 @@ Usage: bun examples/snapshot.ts convert FILE[,offset=N] --to FORMAT --output PAT
                                         --output PATH [options]
 
 FILE is a mapped-ram file, plain or compressed, or a recording; which one it is shows in its content.
+What is in front of a stream (a start offset, or what virsh save writes there) stays in front of it in
+mapped-ram and compressed files, and the output says at which offset QEMU finds the stream then.
+Recordings and raw images have only the guest.
 
   --to mapped-ram          a plain file that QEMU restores
   --to compressed          seekable zstd: small, and any page can still be read at random; zstd -d
@@ -98,7 +111,7 @@ FILE is a mapped-ram file, plain or compressed, or a recording; which one it is 
     if (hasImages) return fromImages(job, values.block ?? [], values["page-size"]);
     const { path } = fileArgument(files[0]);
     if (isRecording(path)) return fromRecording(job, path);
-    using file = openSnapshot(files[0]);
+    using file = await openSnapshot(files[0]);
     return await fromMappedRam(job, file);
   },
 };
@@ -130,8 +143,15 @@ async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<Comm
     line = `${images.length} raw images`;
   }
   progress.complete();
+  const { start } = file.index;
   const sharedBlocks = file.index.sharedBlocks.map(({ idstr }) => idstr);
-  const made = result(job, { ...facts, sharedBlocks }, line);
+  const isBehind = to !== "raw" && start > 0;
+  const where = `its stream begins at byte ${start}, as in ${file.path}: for QEMU file:PATH,offset=${start}`;
+  const made = result(
+    job,
+    { ...facts, ...(isBehind ? { offset: start } : {}), sharedBlocks },
+    isBehind ? `${line}; ${where}` : line,
+  );
   return { ...made, lines: [...made.lines, ...sharedBlockLines(file)] };
 }
 
@@ -203,20 +223,32 @@ async function writeMappedRam(
   return result(job, { presentPages: normalPages, zeroPages }, line);
 }
 
-/** By way of a plain file beside the output, which is gone at the end. */
+/** By way of a plain file beside the output, which has no name and so ends with this process. */
 async function writeCompressed(
   job: ConvertJob,
   blocks: readonly RamBlock[],
   guestState: GuestState | undefined,
 ): Promise<CommandResult> {
-  const folder = await mkdtemp(join(dirname(job.output), ".convert-"));
+  const fd = openNameless(dirname(job.output));
   try {
-    const plain = join(folder, "plain.snap");
+    const plain = `/proc/self/fd/${fd}`;
     await writeMappedRam({ ...job, to: "mapped-ram", output: plain }, blocks, guestState);
-    using file = openMappedRamFile(plain);
+    using file = await openMappedRamFile(plain);
     return await fromMappedRam(job, file);
   } finally {
-    await rm(folder, { recursive: true, force: true });
+    closeSync(fd);
+  }
+}
+
+function openNameless(folder: string): number {
+  try {
+    return openSync(folder, constants.O_RDWR | constants.O_DIRECTORY | O_TMPFILE, 0o600);
+  } catch {
+    // Not every file system has files without a name: the name lasts for a moment then.
+    const path = join(folder, `.convert-${randomUUID()}`);
+    const fd = openSync(path, "wx+", 0o600);
+    unlinkSync(path);
+    return fd;
   }
 }
 
@@ -261,8 +293,10 @@ function notice(text: string): void {
 }
 
 function isRecording(path: string): boolean {
-  const fd = openSync(path, "r");
+  // A pipe without a writer would block for ever; regular files ignore the flag.
+  const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {
+    if (!fstatSync(fd).isFile()) return false; // whoever opens it next says what it is
     const head = Buffer.alloc(RECORDING_MAGIC.length);
     readSync(fd, head, 0, head.byteLength, 0);
     return head.toString("latin1") === RECORDING_MAGIC;

@@ -23,8 +23,8 @@ only one side has, or that have another length there, are listed by name. The st
 there are differences or not.`,
   async run(args, signal) {
     const { values, files } = parseCommand(args, ["LEFT", "RIGHT"], COMMON_OPTIONS);
-    using left = openSnapshot(files[0]);
-    using right = openSnapshot(files[1]);
+    using left = await openSnapshot(files[0]);
+    using right = await openSnapshot(files[1]);
     const { common, unmatched } = matchBlocks(left, right);
     using progress = new ByteProgress("comparing");
     const runs: BlockPageRun[] = [];

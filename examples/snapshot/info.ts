@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { statSync } from "node:fs";
 import { snapshotDevices, type MappedRamBlock } from "../../mod.ts";
 import { formatBytes } from "../units.ts";
 import {
@@ -23,18 +22,18 @@ Usage: bun examples/snapshot.ts info FILE[,offset=N] [--json]
 Shows what a mapped-ram file holds, plain or compressed, without reading its pages.`,
   async run(args) {
     const { values, files } = parseCommand(args, ["FILE"], COMMON_OPTIONS);
-    using file = openSnapshot(files[0]);
+    using file = await openSnapshot(files[0]);
     const { configuration, start, fileBytes, deviceStateOffset } = file.index;
     const { machine, uuid, capabilities } = configuration;
-    const stored = statSync(file.path);
+    const stored = file.storage();
     const devices = snapshotDevices(file);
     const facts = {
       path: file.path,
       offset: start,
       compressed: file.compressed,
       contentBytes: fileBytes,
-      fileBytes: stored.size,
-      diskBytes: stored.blocks * 512,
+      fileBytes: stored.fileBytes,
+      diskBytes: stored.diskBytes,
       machine,
       uuid: uuid === undefined ? null : Buffer.from(uuid).toString("hex"),
       capabilities,
@@ -45,7 +44,8 @@ Shows what a mapped-ram file holds, plain or compressed, without reading its pag
       blocks: file.blocks.map(blockFacts),
     };
     const lines = [
-      `file       ${formatBytes(stored.size)}, ${formatBytes(facts.diskBytes)} on disk${file.compressed ? `, compressed from ${formatBytes(fileBytes)}` : ""}`,
+      `file       ${formatBytes(stored.fileBytes)}, ${formatBytes(facts.diskBytes)} on disk${file.compressed ? `, compressed from ${formatBytes(fileBytes)}` : ""}`,
+      ...(start > 0 ? [`stream     from byte ${start} on`] : []),
       `machine    ${machine}`,
       `devices    ${devices?.length ?? "not listed"}, ${formatBytes(facts.deviceStateBytes)} of state`,
       ...facts.blocks.map(

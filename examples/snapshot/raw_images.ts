@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { closeSync, fstatSync, openSync, readSync } from "node:fs";
+import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
 import type { MappedRamFile, PageReader } from "../../mod.ts";
 import { UsageError } from "../arguments.ts";
 
@@ -20,9 +20,12 @@ export class RawImages implements PageReader, Disposable {
       for (const { idstr, path } of images) {
         const block = file.blocks.find((candidate) => candidate.idstr === idstr);
         if (block === undefined) throw new UsageError(`${file.path} has no RAM block ${idstr}`);
-        const fd = openSync(path, "r");
+        // A pipe without a writer would block for ever; regular files ignore the flag.
+        const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
         this.#descriptors.set(idstr, fd);
-        const { size } = fstatSync(fd);
+        const facts = fstatSync(fd);
+        if (!facts.isFile()) throw new Error(`Cannot use ${path}: it must be a regular file`);
+        const { size } = facts;
         if (size !== block.bytes) {
           throw new Error(
             `Cannot use ${path} as RAM block ${idstr}: ${size} bytes, must be ${block.bytes}`,

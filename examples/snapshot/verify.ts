@@ -29,7 +29,7 @@ that block must equal a raw image; the status is 1 if it does not.`,
       block: { type: "string", multiple: true },
     });
     const images = values.block === undefined ? [] : blockArguments(values.block);
-    using file = openSnapshot(files[0]);
+    using file = await openSnapshot(files[0]);
     using raw = new RawImages(file, images);
     using progress = new ByteProgress("verifying");
     const verified = await verifyMappedRamFile(file, { signal, onProgress: progress.report });

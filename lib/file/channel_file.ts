@@ -5,8 +5,14 @@
  * @module
  */
 import { constants } from "node:fs";
-import { close, Errno, fcntl, openFile, pread, pwrite, unwrap } from "../../ffi/libc.ts";
+import { close, Errno, fcntl, pread, pwrite, unwrap } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag } from "../../ffi/linux.ts";
+import {
+  duplicateDescriptor,
+  isNotReopenable,
+  openAgain,
+  type OpenedFile,
+} from "../memory/opened_file.ts";
 import type { FileRound } from "./file_round.ts";
 import { readWhole, writeWhole } from "./positioned_io.ts";
 
@@ -17,20 +23,23 @@ export class ChannelFile implements Disposable {
   #direct: boolean;
 
   /**
+   * @param file Stays the caller's; it is opened again whatever has its name now.
    * @param direct Ask for O_DIRECT; where the file system refuses it, now or at the first access,
    * the file is used through the page cache and the refusal is noted in `round`.
    * @throws {SystemError} when the file cannot be opened.
    */
-  constructor(path: string, mode: "read" | "write", direct: boolean, round: FileRound) {
-    const flags = (mode === "read" ? OpenFlag.RDONLY : OpenFlag.WRONLY) | OpenFlag.CLOEXEC;
+  constructor({ path, fd }: OpenedFile, mode: "read" | "write", direct: boolean, round: FileRound) {
+    const flags = mode === "read" ? OpenFlag.RDONLY : OpenFlag.WRONLY;
     this.#round = round;
     this.#direct = direct;
-    this.#fd = direct ? openFile(path, flags | constants.O_DIRECT) : openFile(path, flags);
-    if (direct && this.#fd === -Errno.EINVAL) {
+    this.#fd = openAgain(fd, direct ? flags | constants.O_DIRECT : flags);
+    if (direct && this.#fd < 0) {
       this.#direct = false;
-      round.refuseDirect(Errno.EINVAL);
-      this.#fd = openFile(path, flags);
+      round.refuseDirect(-this.#fd);
+      this.#fd = openAgain(fd, flags);
     }
+    // Positioned access works on a shared open file too; only reading ahead gets worse.
+    if (isNotReopenable(-this.#fd)) this.#fd = duplicateDescriptor(path, fd);
     unwrap(`Cannot open ${path}`, this.#fd);
   }
 

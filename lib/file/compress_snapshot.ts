@@ -4,11 +4,11 @@
  *
  * @module
  */
-import type { FileHandle } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
 import { replaceFile, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
+import type { OutputFile } from "../memory/output_file.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { SeekTableWriter } from "./seek_table.ts";
 import { contentChecksum } from "./seekable_zstd.ts";
@@ -51,7 +51,7 @@ interface Frame {
  *
  * @example
  * ```ts
- * using file = openMappedRamFile("guest.snap");
+ * using file = await openMappedRamFile("guest.snap");
  * await compressMappedRamFile(file, "guest.snap.zst");
  * ```
  */
@@ -96,20 +96,20 @@ class FrameWriter {
     this.#options = options;
   }
 
-  async add(frame: Frame, output: FileHandle, allBytes: number, ahead: number): Promise<void> {
+  async add(frame: Frame, output: OutputFile, allBytes: number, ahead: number): Promise<void> {
     frame.compressed.catch(() => {}); // awaited in its turn, which may be after another's failure
     this.#waiting.push(frame);
     if (this.#waiting.length > ahead) await this.#write(output, allBytes);
   }
 
-  async finish(output: FileHandle, allBytes: number): Promise<void> {
+  async finish(output: OutputFile, allBytes: number): Promise<void> {
     while (this.#waiting.length > 0) await this.#write(output, allBytes);
     const table = this.#table.encode();
     await writeBytes(output, table, this.fileBytes, this.#action);
     this.fileBytes += table.byteLength;
   }
 
-  async #write(output: FileHandle, allBytes: number): Promise<void> {
+  async #write(output: OutputFile, allBytes: number): Promise<void> {
     const { bytes, checksum, compressed } = this.#waiting.shift()!;
     const data = await compressed;
     await writeBytes(output, data, this.fileBytes, this.#action);

@@ -4,11 +4,11 @@
  *
  * @module
  */
-import type { FileHandle } from "node:fs/promises";
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
 import { replaceFile, system, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
+import type { OutputFile } from "../memory/output_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
@@ -67,7 +67,7 @@ export async function copyMappedRamFile(
 
 class SnapshotCopier {
   readonly #file: MappedRamFile;
-  readonly #output: FileHandle;
+  readonly #output: OutputFile;
   readonly #action: string;
   readonly #options: CopySnapshotOptions;
   readonly #buffer = new Arena(FILE_JOB_BYTES);
@@ -75,7 +75,7 @@ class SnapshotCopier {
 
   constructor(
     file: MappedRamFile,
-    output: FileHandle,
+    output: OutputFile,
     action: string,
     options: CopySnapshotOptions,
   ) {

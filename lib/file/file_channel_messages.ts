@@ -3,6 +3,7 @@
  *
  * @module
  */
+import type { SharedSeekTable } from "./seek_table.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 
 /** A thread that writes pages to a mapped-ram file or reads them from it. */
@@ -10,9 +11,12 @@ export interface FileChannelJob {
   readonly role: "file-channel";
   readonly channel: number;
   readonly mode: "read" | "write";
+  /** Name of the file, for messages. */
   readonly path: string;
-  /** Whether the file is stored compressed; such files are only read. */
-  readonly compressed: boolean;
+  /** Descriptor of the file, open until the thread has ended. */
+  readonly fd: number;
+  /** Where the frames are of a file that is stored compressed; such files are only read. */
+  readonly seekTable: SharedSeekTable | undefined;
   /** Whether to ask for O_DIRECT. */
   readonly direct: boolean;
   readonly detectZeroPages: boolean;

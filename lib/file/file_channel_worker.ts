@@ -6,6 +6,7 @@
 import { parentPort } from "node:worker_threads";
 import { Errno } from "../../ffi/libc.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
+import { duplicateDescriptor, OpenedFile } from "../memory/opened_file.ts";
 import { ChannelFile } from "./channel_file.ts";
 import { FileChannel, type PageFile } from "./file_channel.ts";
 import { FileBlock, FileRound } from "./file_round.ts";
@@ -59,13 +60,14 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
 }
 
 async function openPageFile(job: FileChannelJob, round: FileRound): Promise<PageFile> {
-  const { path, mode, compressed, direct } = job;
-  if (!compressed) return new ChannelFile(path, mode, direct, round);
+  const { path, fd, mode, seekTable, direct } = job;
+  using given = new OpenedFile(path, duplicateDescriptor(path, fd));
+  if (seekTable === undefined) return new ChannelFile(given, mode, direct, round);
   // Frames lie at odd places, so the kernel would refuse to bypass its cache for them.
   if (direct) round.refuseDirect(Errno.EINVAL);
   // Loaded only where it is needed: a thread that starts later finds less to do.
-  const { openSnapshotSource } = await import("./snapshot_source.ts");
-  const source = openSnapshotSource(path);
+  const { snapshotSource } = await import("./snapshot_source.ts");
+  const source = snapshotSource(given.duplicate(), seekTable);
   return {
     read: (address, bytes, offset) => source.read(address, bytes, offset),
     write: () => {

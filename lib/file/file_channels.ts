@@ -10,9 +10,11 @@ import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
+import type { OpenedFile } from "../memory/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { FileChannelCommand, FileChannelJob } from "./file_channel_messages.ts";
+import type { SharedSeekTable } from "./seek_table.ts";
 import { FileBlock, FileRound, type SharedFileBlock } from "./file_round.ts";
 
 /** Options that writing and reading a file have in common. */
@@ -33,9 +35,10 @@ export interface FileChannelOptions {
 /** What the channels work on. */
 export interface FileChannelWork {
   readonly mode: "read" | "write";
-  readonly path: string;
-  /** Whether the file is stored compressed; such files are only read. */
-  readonly compressed: boolean;
+  /** The file; stays the caller's, who may close it once the channels are made. */
+  readonly file: OpenedFile;
+  /** Where the frames are of a file that is stored compressed; such files are only read. */
+  readonly seekTable: SharedSeekTable | undefined;
   readonly detectZeroPages: boolean;
   readonly blocks: readonly SharedFileBlock[];
   readonly pageSize: number;
@@ -45,6 +48,8 @@ export interface FileChannelWork {
 /** See the module comment. The caller keeps the memory of the blocks alive until the end. */
 export class FileChannels implements AsyncDisposable {
   readonly #work: FileChannelWork;
+  /** Of their own: threads may start when the caller has closed its descriptor. */
+  readonly #file: OpenedFile;
   readonly #options: FileChannelOptions;
   readonly #channels: number;
   readonly #windows: number;
@@ -71,6 +76,7 @@ export class FileChannels implements AsyncDisposable {
     const { channels = 2, signal } = options;
     checkChannels(channels);
     if (signal?.aborted) throw cancelled(signal);
+    this.#file = work.file.duplicate();
     this.#work = work;
     this.#options = options;
     this.#channels = channels;
@@ -152,13 +158,14 @@ export class FileChannels implements AsyncDisposable {
 
   #startNext(): void {
     const channel = this.#workers.length;
-    const { mode, path, compressed, detectZeroPages, blocks } = this.#work;
+    const { mode, seekTable, detectZeroPages, blocks } = this.#work;
     const worker = this.#group.start({
       role: "file-channel",
       channel,
       mode,
-      path,
-      compressed,
+      path: this.#file.path,
+      fd: this.#file.fd,
+      seekTable,
       direct: this.#options.directIo ?? false,
       detectZeroPages,
       control: this.#control.buffer,
@@ -210,7 +217,7 @@ export class FileChannels implements AsyncDisposable {
     if (errno === 0 || this.#noticed) return;
     this.#noticed = true;
     const reason = errno === Errno.EINVAL ? "the file system refuses it" : errnoName(errno);
-    this.#options.onNotice?.(`Cannot use direct I/O for ${this.#work.path}: ${reason}, buffered`);
+    this.#options.onNotice?.(`Cannot use direct I/O for ${this.#file.path}: ${reason}, buffered`);
   }
 
   async #end(): Promise<void> {
@@ -219,12 +226,15 @@ export class FileChannels implements AsyncDisposable {
     for (const worker of this.#workers) post(worker, "close");
     const { promise: late, resolve } = Promise.withResolvers<"late">();
     const timer = setTimeout(() => resolve("late"), JOIN_LIMIT_MS);
-    const outcome = await Promise.race([Promise.all(this.#exits), late]);
+    const exited = Promise.all(this.#exits);
+    const outcome = await Promise.race([exited, late]);
     clearTimeout(timer);
     for (const worker of this.#workers) {
       if (outcome === "late") void worker.terminate();
       worker.unref();
     }
+    // Not before: a thread that has only been started would open whatever has the number then.
+    void exited.then(() => this.#file[Symbol.dispose]());
   }
 
   #failure(): MultifdError {

@@ -4,28 +4,31 @@
  *
  * @module
  */
+import { fstatSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
-import { fromErrorRecord, LimitError, StreamError, toErrorRecord } from "../errors.ts";
+import { LimitError } from "../errors.ts";
 import { DEVICE_STATE_BYTES_MAX, FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { openRegularFile } from "../memory/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
+import { answerOf } from "../session/one_answer.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
 import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
+import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
-import {
-  readMappedRamIndex,
-  type MappedRamBlock,
-  type MappedRamIndex,
-} from "./mapped_ram_index.ts";
+import { receiveIndex, type MappedRamBlock, type MappedRamIndex } from "./mapped_ram_index.ts";
 import { PreparedLoad, type LoadedRam } from "./prepared_load.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
-import { openSnapshotSource } from "./snapshot_source.ts";
+import { snapshotSource } from "./snapshot_source.ts";
 
 /** How a file is opened. */
 export interface OpenMappedRamOptions {
-  /** Where the stream starts in the file, as in `file:PATH,offset=N`, in bytes. Default 0. */
+  /**
+   * Where the stream starts in the file, as in `file:PATH,offset=N`, in bytes. Default 0, which also
+   * finds the stream behind what `virsh save` puts in front.
+   */
   readonly offset?: number | undefined;
 }
 
@@ -67,25 +70,32 @@ export class MappedRamFile implements Disposable {
   }
 
   /** Opens a file; see {@linkcode openMappedRamFile}. */
-  static open(path: string, options: OpenMappedRamOptions = {}): MappedRamFile {
+  static async open(path: string, options: OpenMappedRamOptions = {}): Promise<MappedRamFile> {
     const { offset = 0 } = options;
+    const action = `Cannot open ${path}`;
     if (!Number.isSafeInteger(offset) || offset < 0) {
-      throw new RangeError(`Cannot open ${path}: offset ${offset}, must be 0 or more bytes`);
+      throw new RangeError(`${action}: offset ${offset}, must be 0 or more bytes`);
     }
-    let source: SnapshotSource | undefined;
+    const file = openRegularFile(action, path);
     try {
-      source = openSnapshotSource(path);
-      return new MappedRamFile(path, source, readMappedRamIndex(source, offset));
+      const job = { role: "index-reader", path, fd: file.fd, offset } satisfies IndexJob;
+      const { index, seekTable } = await answerOf<FileIndex>(job, action);
+      return new MappedRamFile(path, snapshotSource(file, seekTable), receiveIndex(index));
     } catch (error) {
-      source?.[Symbol.dispose]();
-      if (!(error instanceof StreamError)) throw error;
-      throw fromErrorRecord(toErrorRecord(error, { peer: path }));
+      file[Symbol.dispose]();
+      throw error;
     }
   }
 
   /** Whether the file is stored compressed. */
   get compressed(): boolean {
-    return this.#source.compressed;
+    return this.#source.seekTable !== undefined;
+  }
+
+  /** What the file takes as it is stored, in bytes: its length, and what of it is on the disk. */
+  storage(): { readonly fileBytes: number; readonly diskBytes: number } {
+    const { blocks } = fstatSync(this.#source.file.fd);
+    return { fileBytes: this.#source.file.length(), diskBytes: blocks * 512 };
   }
 
   /** The blocks in the file. */
@@ -250,8 +260,8 @@ export class MappedRamFile implements Disposable {
     const channels = new FileChannels(
       {
         mode: "read",
-        path: this.path,
-        compressed: this.compressed,
+        file: this.#source.file,
+        seekTable: this.#source.seekTable,
         detectZeroPages: false,
         blocks: targets.map(({ shared }) => shared),
         pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
@@ -310,19 +320,24 @@ function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean)
 }
 
 /**
- * Opens a mapped-ram file, as written by QEMU or by this library, and reads its index.
+ * Opens a mapped-ram file, as written by QEMU or by this library, and reads its index on a thread of
+ * its own. What is opened stays open: whoever gives the name to another file changes nothing here.
  *
  * @throws {SystemError} when it cannot be opened.
+ * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
  * @throws {StreamError} when it is not a complete mapped-ram file; the code ends with `TRUNCATED`,
  * `MAGIC`, `BITMAP` and so on, `peer` is the path.
  *
  * @example
  * ```ts
- * using file = openMappedRamFile("guest.snap");
+ * using file = await openMappedRamFile("guest.snap");
  * const page = file.readPage("pc.ram", 42);
  * const { blocks } = await file.load({ channels: 4 });
  * ```
  */
-export function openMappedRamFile(path: string, options: OpenMappedRamOptions = {}): MappedRamFile {
+export function openMappedRamFile(
+  path: string,
+  options: OpenMappedRamOptions = {},
+): Promise<MappedRamFile> {
   return MappedRamFile.open(path, options);
 }

@@ -9,13 +9,13 @@
  */
 import { addressOf } from "../../ffi/arena.ts";
 import { LimitError } from "../errors.ts";
-import { MAPPED_RAM_BYTES_MAX } from "../limits.ts";
+import { EARLY_STATE_BYTES_MAX, MAPPED_RAM_BYTES_MAX } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
 import { MainStreamReader, type MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { encodeFullSection } from "../wire/main_stream_writer.ts";
-import { readOpaqueSection } from "../wire/opaque_state.ts";
+import { readOpaqueSection, StateCollector } from "../wire/opaque_state.ts";
 import {
   fileError,
   IGNORE_SHARED_CAPABILITY,
@@ -67,12 +67,34 @@ export function readMappedRamIndex(source: PositionedSource, offset: number): Ma
   return new IndexReader(source, offset).read();
 }
 
+/** An index in the form that can be posted to another thread. */
+export interface SharedMappedRamIndex extends Omit<MappedRamIndex, "blocks"> {
+  readonly blocks: readonly (Omit<MappedRamBlock, "present"> & {
+    readonly present: SharedArrayBuffer;
+  })[];
+}
+
+/** The form to post to another thread. */
+export function shareIndex(index: MappedRamIndex): SharedMappedRamIndex {
+  const blocks = index.blocks.map((block) => ({ ...block, present: block.present.buffer }));
+  return { ...index, blocks };
+}
+
+/** The index that another thread has read. */
+export function receiveIndex(shared: SharedMappedRamIndex): MappedRamIndex {
+  const blocks = shared.blocks.map((block) => ({
+    ...block,
+    present: new PageBitmap(block.pages, block.present),
+  }));
+  return { ...shared, blocks };
+}
+
 class IndexReader implements MainStreamHandler {
   readonly #source: PositionedSource;
   readonly #input: FileInput;
   readonly #blocks: MappedRamBlock[] = [];
   readonly #sharedBlocks: AnnouncedBlock[] = [];
-  readonly #early: Uint8Array[] = [];
+  readonly #early = new StateCollector(EARLY_STATE_BYTES_MAX, "state of devices in front of RAM");
   #ramBytes = 0;
   #configuration: StreamConfiguration | undefined;
   #ignoreShared = false;
@@ -91,7 +113,7 @@ class IndexReader implements MainStreamHandler {
     return {
       start,
       configuration: this.#configuration!,
-      early: Buffer.concat(this.#early),
+      early: this.#early.bytes.slice(),
       ramSectionId: this.#ramSectionId!,
       blocks: this.#blocks,
       sharedBlocks: this.#sharedBlocks,
@@ -141,7 +163,7 @@ class IndexReader implements MainStreamHandler {
 
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
     const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
-    this.#early.push(encodeFullSection(header, data));
+    this.#early.append(encodeFullSection(header, data));
     return true;
   }
 
@@ -177,7 +199,7 @@ class IndexReader implements MainStreamHandler {
 function readBitmap(source: PositionedSource, region: MappedRamRegion, pages: number): PageBitmap {
   const bytes = PageBitmap.bytesFor(pages);
   const present = new PageBitmap(pages);
-  source.read(addressOf(present.buffer), bytes, region.bitmapOffset);
+  source.readSparse(addressOf(present.buffer), bytes, region.bitmapOffset);
   // One bitmap over all stored bits: whatever is set behind the last page is none of them.
   const stray = new PageBitmap(bytes * 8, present.buffer).nextSet(pages);
   if (stray < bytes * 8) {

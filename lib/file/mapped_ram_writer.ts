@@ -30,7 +30,7 @@ import {
   type MappedRamRegion,
 } from "./mapped_ram_format.ts";
 import { withProgress } from "./prepared_load.ts";
-import { OutputFile } from "./output_file.ts";
+import { OutputFile } from "../memory/output_file.ts";
 import { FileOutput, writeWhole } from "./positioned_io.ts";
 
 /** How a file is made. */
@@ -86,7 +86,7 @@ export class MappedRamWriter implements AsyncDisposable {
     checkOptions(options);
     this.#options = options;
     this.#state = options.guestState;
-    this.#file = new OutputFile(path, offset, inPlace);
+    this.#file = new OutputFile(path, { offset, inPlace });
     try {
       this.#output = new FileOutput(this.#file.fd, offset);
       this.#stream = new MainStreamWriter(
@@ -107,8 +107,8 @@ export class MappedRamWriter implements AsyncDisposable {
       writer.#channels = new FileChannels(
         {
           mode: "write",
-          path: writer.#file.path,
-          compressed: false,
+          file: writer.#file.file,
+          seekTable: undefined,
           detectZeroPages: options.zeroPageDetection !== "none",
           blocks: writer.#blocks.map(sharedForWriting),
           pageSize: options.blocks[0].pageSize,

@@ -8,6 +8,8 @@ import { Errno, pread, pwrite, unwrap } from "../../ffi/libc.ts";
 import { SystemError } from "../errors.ts";
 import { ByteReader, type ByteSource } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
+import type { OpenedFile } from "../memory/opened_file.ts";
+import type { SharedSeekTable } from "./seek_table.ts";
 import { fileError } from "./mapped_ram_format.ts";
 
 /**
@@ -48,17 +50,16 @@ export interface PositionedSource {
   readonly bytes: number;
   /** Reads exactly `bytes` bytes from `offset` on to `address`. */
   read(address: number, bytes: number, offset: number): void;
-}
-
-/** The bytes of a file of that length as they are; `fd` stays the caller's. */
-export function fileSource(fd: number, bytes: number): PositionedSource {
-  return { bytes, read: (address, count, offset) => readWhole(fd, address, count, offset) };
+  /** The same to memory that is zero: holes are not read, so that they take no memory. */
+  readSparse(address: number, bytes: number, offset: number): void;
 }
 
 /** Random access to the bytes of a snapshot, which may be stored compressed. Used by one thread. */
 export interface SnapshotSource extends PositionedSource, Disposable {
-  /** Whether the file is stored compressed. */
-  readonly compressed: boolean;
+  /** The file itself; closed with the source. */
+  readonly file: OpenedFile;
+  /** Where the file's frames are; undefined when it is not stored compressed. */
+  readonly seekTable: SharedSeekTable | undefined;
 }
 
 /** A stream in a file, read from front to back with skips. */

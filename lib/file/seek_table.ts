@@ -20,6 +20,9 @@ const FOOTER_MAGIC = 0x8f92_eab1;
 /** Length of the footer in bytes. */
 export const FOOTER_BYTES = 9;
 const HAS_CHECKSUMS = 0x80;
+/** A skippable frame without content, the shortest there is. */
+const FRAME_BYTES_MIN = 8;
+const ENTRIES_AT_ONCE = 65_536;
 const RESERVED_FLAGS = 0x7c; // bits 0 and 1 have no meaning and may be anything
 
 /** One frame of a compressed file. */
@@ -62,62 +65,105 @@ export function decodeFooter(bytes: Uint8Array, fileBytes: number): SeekTableFoo
   return { frames, hasChecksums, tableBytes };
 }
 
+/** A seek table in the form that can be posted to another thread. */
+export interface SharedSeekTable {
+  /** Where frame n begins in the content, and where the last one ends. */
+  readonly offsets: SharedArrayBuffer;
+  /** The same in the file. */
+  readonly fileOffsets: SharedArrayBuffer;
+  readonly checksums: SharedArrayBuffer | undefined;
+  readonly frameBytesMax: number;
+  readonly frameFileBytesMax: number;
+}
+
+/** Reads `bytes` bytes of a file from `offset` on; what it returns is used until the next call. */
+export type ReadFile = (offset: number, bytes: number) => Uint8Array;
+
 /** Where the content of a compressed file lies. */
 export class SeekTable {
   /** Length of the content in bytes. */
   readonly bytes: number;
-  /** Length of the longest frame's content, and of the longest frame in the file. */
-  readonly frameBytesMax: number;
-  readonly frameFileBytesMax: number;
+  readonly #shared: SharedSeekTable;
   readonly #offsets: Float64Array;
   readonly #fileOffsets: Float64Array;
   readonly #checksums: Uint32Array | undefined;
 
+  constructor(shared: SharedSeekTable) {
+    const { offsets, fileOffsets, checksums } = shared;
+    this.#shared = shared;
+    this.#offsets = new Float64Array(offsets);
+    this.#fileOffsets = new Float64Array(fileOffsets);
+    this.#checksums = checksums === undefined ? undefined : new Uint32Array(checksums);
+    this.bytes = this.#offsets[this.#offsets.length - 1];
+  }
+
   /**
-   * @param table The whole table, `tableBytes` long.
+   * Reads the table of a file piece by piece, and stops at the first entry that no frame can have: a
+   * table of zeros takes no room in a sparse file and must take none here.
+   *
    * @param fileBytes Length of the file, which frames and table must fill exactly.
    * @throws {StreamError} when lengths do not add up or a frame is longer than is allowed.
    */
-  constructor(table: Uint8Array, footer: SeekTableFooter, fileBytes: number) {
-    const { frames, hasChecksums } = footer;
-    const view = new DataView(table.buffer, table.byteOffset, table.byteLength);
-    const magic = view.getUint32(0, true);
-    const bytesAfter = view.getUint32(4, true);
-    if (magic !== SKIPPABLE_MAGIC || bytesAfter !== table.byteLength - SKIPPABLE_HEADER_BYTES) {
-      throw fileError("SEEK_TABLE", `its seek table begins with ${magic} and ${bytesAfter}`);
-    }
-    this.#offsets = new Float64Array(frames + 1);
-    this.#fileOffsets = new Float64Array(frames + 1);
-    this.#checksums = hasChecksums ? new Uint32Array(frames) : undefined;
+  static read(read: ReadFile, fileBytes: number): SeekTable {
+    if (fileBytes < FOOTER_BYTES) throw fileError("TRUNCATED", "it is shorter than a seek table");
+    const footer = decodeFooter(read(fileBytes - FOOTER_BYTES, FOOTER_BYTES), fileBytes);
+    const { frames, hasChecksums, tableBytes } = footer;
+    const start = fileBytes - tableBytes;
+    checkHeader(read(start, SKIPPABLE_HEADER_BYTES), tableBytes);
+    // Memory that is not written yet takes no room either.
+    const shared = {
+      offsets: new SharedArrayBuffer((frames + 1) * 8),
+      fileOffsets: new SharedArrayBuffer((frames + 1) * 8),
+      checksums: hasChecksums ? new SharedArrayBuffer(frames * 4) : undefined,
+    };
+    const [offsets, fileOffsets] = [shared.offsets, shared.fileOffsets].map(
+      (buffer) => new Float64Array(buffer),
+    );
+    const checksums =
+      shared.checksums === undefined ? undefined : new Uint32Array(shared.checksums);
     let frameBytesMax = 0;
     let frameFileBytesMax = 0;
     const entryBytes = hasChecksums ? 12 : 8;
-    for (let frame = 0; frame < frames; frame++) {
-      const at = SKIPPABLE_HEADER_BYTES + frame * entryBytes;
-      const inFile = view.getUint32(at, true);
-      const content = view.getUint32(at + 4, true);
-      if (content > SEEKABLE_FRAME_BYTES_MAX || inFile > 2 * SEEKABLE_FRAME_BYTES_MAX) {
-        throw fileError(
-          "SEEK_TABLE",
-          `frame ${frame} has ${inFile} bytes for ${content}, at most ${SEEKABLE_FRAME_BYTES_MAX}`,
-        );
+    for (let first = 0; first < frames; first += ENTRIES_AT_ONCE) {
+      const end = Math.min(frames, first + ENTRIES_AT_ONCE);
+      const at = start + SKIPPABLE_HEADER_BYTES + first * entryBytes;
+      const part = read(at, (end - first) * entryBytes);
+      const view = new DataView(part.buffer, part.byteOffset, part.byteLength);
+      for (let frame = first; frame < end; frame++) {
+        const entry = (frame - first) * entryBytes;
+        const inFile = view.getUint32(entry, true);
+        const content = view.getUint32(entry + 4, true);
+        checkFrame(frame, inFile, content);
+        fileOffsets[frame + 1] = fileOffsets[frame] + inFile;
+        offsets[frame + 1] = offsets[frame] + content;
+        if (checksums !== undefined) checksums[frame] = view.getUint32(entry + 8, true);
+        frameBytesMax = Math.max(frameBytesMax, content);
+        frameFileBytesMax = Math.max(frameFileBytesMax, inFile);
       }
-      this.#fileOffsets[frame + 1] = this.#fileOffsets[frame] + inFile;
-      this.#offsets[frame + 1] = this.#offsets[frame] + content;
-      if (this.#checksums !== undefined) this.#checksums[frame] = view.getUint32(at + 8, true);
-      frameBytesMax = Math.max(frameBytesMax, content);
-      frameFileBytesMax = Math.max(frameFileBytesMax, inFile);
     }
-    const end = this.#fileOffsets[frames] + table.byteLength;
+    const end = fileOffsets[frames] + tableBytes;
     if (end !== fileBytes) {
       throw fileError(
         "SEEK_TABLE",
         `its frames and seek table have ${end} bytes, not ${fileBytes}`,
       );
     }
-    this.bytes = this.#offsets[frames];
-    this.frameBytesMax = frameBytesMax;
-    this.frameFileBytesMax = frameFileBytesMax;
+    return new SeekTable({ ...shared, frameBytesMax, frameFileBytesMax });
+  }
+
+  /** Length of the longest frame's content. */
+  get frameBytesMax(): number {
+    return this.#shared.frameBytesMax;
+  }
+
+  /** Length of the longest frame in the file. */
+  get frameFileBytesMax(): number {
+    return this.#shared.frameFileBytesMax;
+  }
+
+  /** The form to post to another thread; both may be used at the same time. */
+  share(): SharedSeekTable {
+    return this.#shared;
   }
 
   /** Number of the frame that holds byte `offset` of the content, which must be inside it. */
@@ -142,6 +188,25 @@ export class SeekTable {
       bytes: this.#offsets[index + 1] - offset,
       checksum: this.#checksums?.[index],
     };
+  }
+}
+
+function checkHeader(header: Uint8Array, tableBytes: number): void {
+  const view = new DataView(header.buffer, header.byteOffset, header.byteLength);
+  const magic = view.getUint32(0, true);
+  const bytesAfter = view.getUint32(4, true);
+  if (magic !== SKIPPABLE_MAGIC || bytesAfter !== tableBytes - SKIPPABLE_HEADER_BYTES) {
+    throw fileError("SEEK_TABLE", `its seek table begins with ${magic} and ${bytesAfter}`);
+  }
+}
+
+function checkFrame(frame: number, inFile: number, content: number): void {
+  const fileBytesMax = 2 * SEEKABLE_FRAME_BYTES_MAX;
+  if (content > SEEKABLE_FRAME_BYTES_MAX || inFile > fileBytesMax || inFile < FRAME_BYTES_MIN) {
+    throw fileError(
+      "SEEK_TABLE",
+      `frame ${frame} has ${inFile} bytes for ${content}, must have ${FRAME_BYTES_MIN} to ${fileBytesMax} for at most ${SEEKABLE_FRAME_BYTES_MAX}`,
+    );
   }
 }
 

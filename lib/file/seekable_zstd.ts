@@ -5,37 +5,30 @@
  */
 import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { NativeCodecError } from "../../ffi/errors.ts";
-import { close, copyMemory } from "../../ffi/libc.ts";
+import { copyMemory } from "../../ffi/libc.ts";
 import { ZstdDecompressStream } from "../../ffi/libzstd.ts";
 import { xxHash64 } from "../../ffi/runtime/runtime.ts";
+import type { OpenedFile } from "../memory/opened_file.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import { readWhole, type SnapshotSource } from "./positioned_io.ts";
-import { decodeFooter, FOOTER_BYTES, SeekTable, type SeekableFrame } from "./seek_table.ts";
+import type { SeekableFrame, SeekTable, SharedSeekTable } from "./seek_table.ts";
 
 /** See the module comment. One frame is kept decompressed, for reads smaller than a frame. */
 export class SeekableZstdSource implements SnapshotSource {
   readonly bytes: number;
-  readonly compressed = true;
+  readonly file: OpenedFile;
   readonly #table: SeekTable;
   readonly #input: Arena;
   readonly #content: Arena;
   readonly #spare = new Arena(1);
-  #fd: number;
   #stream = new ZstdDecompressStream();
   #cached = -1;
 
-  /**
-   * @param fd Belongs to this object unless the constructor throws.
-   * @throws {StreamError} when the seek table is missing or damaged.
-   */
-  constructor(fd: number, fileBytes: number) {
-    const footer = readBytes(fd, FOOTER_BYTES, fileBytes - FOOTER_BYTES);
-    const decoded = decodeFooter(footer, fileBytes);
-    const { tableBytes } = decoded;
-    const table = readBytes(fd, tableBytes, fileBytes - tableBytes);
-    this.#table = new SeekTable(table, decoded, fileBytes);
-    this.#fd = fd;
-    this.bytes = this.#table.bytes;
+  /** @param file Belongs to this object. */
+  constructor(file: OpenedFile, table: SeekTable) {
+    this.file = file;
+    this.#table = table;
+    this.bytes = table.bytes;
     this.#input = new Arena(Math.max(1, this.#table.frameFileBytesMax));
     this.#content = new Arena(Math.max(1, this.#table.frameBytesMax));
   }
@@ -58,10 +51,17 @@ export class SeekableZstdSource implements SnapshotSource {
     }
   }
 
+  get seekTable(): SharedSeekTable {
+    return this.#table.share();
+  }
+
+  readSparse(address: number, bytes: number, offset: number): void {
+    this.read(address, bytes, offset);
+  }
+
   [Symbol.dispose](): void {
     this.#stream[Symbol.dispose]();
-    if (this.#fd >= 0) close(this.#fd);
-    this.#fd = -1;
+    this.file[Symbol.dispose]();
   }
 
   #cache(index: number, frame: SeekableFrame): void {
@@ -73,7 +73,7 @@ export class SeekableZstdSource implements SnapshotSource {
 
   #decompress(frame: SeekableFrame, address: number): void {
     const { fileBytes, fileOffset, bytes, checksum } = frame;
-    readWhole(this.#fd, this.#input.address, fileBytes, fileOffset);
+    readWhole(this.file.fd, this.#input.address, fileBytes, fileOffset);
     const problem = this.#fill(address, bytes, fileBytes);
     if (problem !== undefined) {
       // The context is in the middle of a frame; the next one must not be taken for its rest.
@@ -111,11 +111,4 @@ export class SeekableZstdSource implements SnapshotSource {
 /** Checksum of a frame's content: the low half of its XXH64. */
 export function contentChecksum(content: Uint8Array): number {
   return Number(xxHash64(content) & 0xffff_ffffn);
-}
-
-function readBytes(fd: number, bytes: number, offset: number): Uint8Array {
-  if (offset < 0) throw fileError("TRUNCATED", "it is shorter than a seek table");
-  const arena = new Arena(bytes);
-  readWhole(fd, arena.address, bytes, offset);
-  return arena.u8.slice(0, bytes);
 }

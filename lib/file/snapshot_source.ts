@@ -4,51 +4,87 @@
  *
  * @module
  */
-import { fstatSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
-import { close, openFile, pread, unwrap } from "../../ffi/libc.ts";
-import { OpenFlag } from "../../ffi/linux.ts";
+import { Errno, lseek, pread, unwrap } from "../../ffi/libc.ts";
+import { SeekFrom } from "../../ffi/linux.ts";
+import type { OpenedFile } from "../memory/opened_file.ts";
+import { fileError } from "./mapped_ram_format.ts";
 import { readWhole, type SnapshotSource } from "./positioned_io.ts";
+import { SeekTable, type SharedSeekTable } from "./seek_table.ts";
 import { SeekableZstdSource } from "./seekable_zstd.ts";
 
 /** First word of a zstd frame, little-endian. */
 const ZSTD_MAGIC = 0xfd2f_b528;
 
 /**
- * Opens a file; what it is shows in its first bytes.
+ * Looks what a file is, which shows in its first bytes, and reads its seek table if it has one.
  *
- * @throws {SystemError} when it cannot be opened, {StreamError} when its seek table is damaged.
+ * @param file Belongs to the source unless this throws.
+ * @throws {StreamError} when the seek table is damaged, {SystemError} when reading fails.
  */
-export function openSnapshotSource(path: string): SnapshotSource {
-  const fd = unwrap(`Cannot open ${path}`, openFile(path, OpenFlag.RDONLY | OpenFlag.CLOEXEC));
-  try {
-    const { size } = fstatSync(fd);
-    const head = new Arena(4);
-    const got = unwrap(`Cannot read ${path}`, pread(fd, head.address, 4, 0));
-    const compressed = got === 4 && head.view.getUint32(0, true) === ZSTD_MAGIC;
-    return compressed ? new SeekableZstdSource(fd, size) : new PlainSource(fd, size);
-  } catch (error) {
-    close(fd);
-    throw error;
+export function readSnapshotSource(file: OpenedFile): SnapshotSource {
+  const fileBytes = file.length();
+  const head = new Arena(4);
+  const got = unwrap(`Cannot read ${file.path}`, pread(file.fd, head.address, 4, 0));
+  if (got < 4 || head.view.getUint32(0, true) !== ZSTD_MAGIC) {
+    return new PlainSource(file, fileBytes);
   }
+  let buffer: Arena | undefined;
+  const read = (offset: number, bytes: number): Uint8Array => {
+    if (buffer === undefined || buffer.u8.byteLength < bytes) buffer = new Arena(bytes);
+    readWhole(file.fd, buffer.address, bytes, offset);
+    return buffer.u8.subarray(0, bytes);
+  };
+  return new SeekableZstdSource(file, SeekTable.read(read, fileBytes));
+}
+
+/**
+ * The bytes of a file that was looked at before, on whatever thread.
+ *
+ * @param file Belongs to the source.
+ * @param table The file's seek table if it is stored compressed.
+ */
+export function snapshotSource(
+  file: OpenedFile,
+  table: SharedSeekTable | undefined,
+): SnapshotSource {
+  return table === undefined
+    ? new PlainSource(file, file.length())
+    : new SeekableZstdSource(file, new SeekTable(table));
 }
 
 class PlainSource implements SnapshotSource {
   readonly bytes: number;
-  readonly compressed = false;
-  #fd: number;
+  readonly file: OpenedFile;
+  readonly seekTable = undefined;
 
-  constructor(fd: number, bytes: number) {
-    this.#fd = fd;
+  constructor(file: OpenedFile, bytes: number) {
+    this.file = file;
     this.bytes = bytes;
   }
 
   read(address: number, bytes: number, offset: number): void {
-    readWhole(this.#fd, address, bytes, offset);
+    readWhole(this.file.fd, address, bytes, offset);
+  }
+
+  readSparse(address: number, bytes: number, offset: number): void {
+    const { fd } = this.file;
+    const end = offset + bytes;
+    for (let at = offset; at < end;) {
+      const data = lseek(fd, at, SeekFrom.DATA);
+      if (data === -Errno.ENXIO || data >= end) break; // a hole up to the end
+      if (data < 0) return this.read(address, bytes, offset); // nobody here knows of holes
+      const hole = lseek(fd, data, SeekFrom.HOLE);
+      const stop = hole < 0 ? end : Math.min(hole, end);
+      readWhole(fd, address + (data - offset), stop - data, data);
+      at = stop;
+    }
+    // What was cut off looks like a hole.
+    const length = this.file.length();
+    if (length < end) throw fileError("TRUNCATED", `it ends at ${length}, before ${end}`);
   }
 
   [Symbol.dispose](): void {
-    if (this.#fd >= 0) close(this.#fd);
-    this.#fd = -1;
+    this.file[Symbol.dispose]();
   }
 }

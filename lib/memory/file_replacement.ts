@@ -1,12 +1,10 @@
 /**
- * Files that are complete or not there: written under another name, made durable, then renamed.
+ * Files that are complete or not there, written by functions: made durable, then given their name.
  *
  * @module
  */
-import { randomBytes } from "node:crypto";
-import { open, realpath, rename, stat, unlink, type FileHandle } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
-import { CancelledError, MultifdError, SystemError } from "../errors.ts";
+import { CancelledError, SystemError } from "../errors.ts";
+import { OutputFile } from "./output_file.ts";
 
 /**
  * Writes a file at `path`, which appears under its name only when all of it is on the device; a file
@@ -22,31 +20,17 @@ export async function replaceFile(
   path: string,
   action: string,
   signal: AbortSignal | undefined,
-  write: (file: FileHandle) => Promise<void>,
+  write: (file: OutputFile) => Promise<void>,
 ): Promise<void> {
-  const target = await replaceableFile(path, action);
-  // Short and in the same directory: the target's own name may leave no room for a suffix.
-  const aside = join(dirname(target), `.multifd-${randomBytes(6).toString("hex")}.part`);
-  // Guest memory holds secrets, so nobody but the owner gets in.
-  const file = await system(action, open(aside, "wx", 0o600));
-  try {
-    try {
-      await write(file);
-      await cancellable(system(action, file.sync()), action, signal);
-    } finally {
-      await file.close();
-    }
-    await system(action, rename(aside, target));
-  } catch (error) {
-    await unlink(aside).catch(() => {}); // the first error is the one to tell
-    throw error;
-  }
-  await syncDirectory(dirname(target), action);
+  using output = new OutputFile(path, { action, replaceOnly: true });
+  await write(output);
+  await cancellable(output.sync(), action, signal);
+  output.commit(true);
 }
 
 /** Writes all of `bytes` at `position`. */
 export async function writeBytes(
-  file: FileHandle,
+  file: OutputFile,
   bytes: Uint8Array,
   position: number,
   action: string,
@@ -58,25 +42,6 @@ export async function writeBytes(
     );
     done += bytesWritten;
   }
-}
-
-/** Where the file will be in the end: links are followed, so that they stay. */
-async function replaceableFile(path: string, action: string): Promise<string> {
-  let facts;
-  try {
-    facts = await stat(path);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "ENOENT") throw systemError(action, error);
-    return join(await system(action, realpath(dirname(path))), basename(path));
-  }
-  if (!facts.isFile()) throw imageError(`${action}: it exists and must be a regular file`);
-  return system(action, realpath(path));
-}
-
-/** Makes a rename last. File systems that cannot sync a directory have nothing to sync there. */
-async function syncDirectory(path: string, action: string): Promise<void> {
-  await using directory = await system(action, open(path, "r"));
-  await directory.sync().catch(() => {});
 }
 
 /** Lets a cancelled caller go on while the kernel still finishes `operation`. */
@@ -120,9 +85,4 @@ export async function system<Result>(action: string, operation: Promise<Result>)
 function systemError(action: string, error: unknown): SystemError {
   const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
   return new SystemError(`${action}: ${errno}`, { errno, cause: error });
-}
-
-/** An error about a file that is not what it must be. */
-export function imageError(message: string): MultifdError {
-  return new MultifdError("ERR_MULTIFD_IMAGE", message);
 }

@@ -14,7 +14,9 @@ import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
 import type { MultifdError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
-import { imageError, replaceFile, system, throwIfAborted, writeBytes } from "./file_replacement.ts";
+import { replaceFile, system, throwIfAborted, writeBytes } from "./file_replacement.ts";
+import { imageError } from "./opened_file.ts";
+import type { OutputFile } from "./output_file.ts";
 
 /** What loading and saving need of a block. */
 export interface ImageMemory {
@@ -157,7 +159,7 @@ export async function saveImage(
  */
 export async function writeMemory(
   memory: ImageMemory,
-  file: FileHandle,
+  file: OutputFile,
   base: number,
   action: string,
   signal: AbortSignal | undefined,

@@ -8,18 +8,10 @@
  * @module
  */
 import { addressOf, allocateShared, viewOfMemory } from "../../ffi/arena.ts";
-import {
-  close,
-  errnoName,
-  lseek,
-  madvise,
-  mmap,
-  munmap,
-  openFile,
-  unwrap,
-} from "../../ffi/libc.ts";
-import { MemoryAdvice, MemoryMap, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
+import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
+import { MemoryAdvice, MemoryMap, OpenFlag } from "../../ffi/linux.ts";
 import { ImageReader, saveImage } from "./image_file.ts";
+import { openRegularFile, type OpenedFile } from "./opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
 import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
 
@@ -156,39 +148,37 @@ export class RamBlock implements Disposable {
    *
    * @param path File to map.
    * @throws {SystemError} when it cannot be opened or mapped.
+   * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
    */
   static map(idstr: string, path: string, options: MapOptions = {}): RamBlock {
-    const writable = options.writable ?? false;
-    const action = `Cannot map ${path}`;
-    const flags = (writable ? OpenFlag.RDWR : OpenFlag.RDONLY) | OpenFlag.CLOEXEC;
-    const fd = unwrap(action, openFile(path, flags));
+    const flags = options.writable === true ? OpenFlag.RDWR : OpenFlag.RDONLY;
+    using file = openRegularFile(`Cannot map ${path}`, path, flags); // the mapping keeps the file
+    return RamBlock.mapFile(idstr, file, options);
+  }
+
+  /** Maps a file that is open; see {@linkcode map}. The file stays the caller's. */
+  static mapFile(idstr: string, file: OpenedFile, options: MapOptions = {}): RamBlock {
+    const { pageSize = 4096, offset = 0, writable = false, zeroed = false } = options;
+    const fileBytes = file.length();
+    const { bytes = fileBytes - offset } = options;
+    checkLength(idstr, bytes, pageSize);
+    const action = `Cannot map ${file.path}`;
+    if (!(offset >= 0 && offset % pageSize === 0 && offset + bytes <= fileBytes)) {
+      throw new RangeError(
+        `${action}: ${bytes} bytes at ${offset}, must be whole pages of its ${fileBytes} bytes`,
+      );
+    }
+    const prot = MemoryMap.PROT_READ | (writable ? MemoryMap.PROT_WRITE : 0);
+    const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, file.fd, offset));
+    const segments = [{ address, bytes, buffer: undefined }];
     try {
-      const fileBytes = unwrap(action, lseek(fd, 0, SeekFrom.END));
-      const { pageSize = 4096, offset = 0, bytes = fileBytes - offset } = options;
-      checkLength(idstr, bytes, pageSize);
-      if (!(offset >= 0 && offset % pageSize === 0 && offset + bytes <= fileBytes)) {
-        throw new RangeError(
-          `${action}: ${bytes} bytes at ${offset}, must be whole pages of its ${fileBytes} bytes`,
-        );
-      }
-      const prot = MemoryMap.PROT_READ | (writable ? MemoryMap.PROT_WRITE : 0);
-      const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, fd, offset));
-      const shared: SharedRamBlock = {
-        idstr,
-        pageSize,
-        segments: [{ address, bytes, buffer: undefined }],
-        zeroed: options.zeroed ?? false,
-      };
-      try {
-        const block = new RamBlock(shared, () => munmap(address, bytes), writable);
-        if (options.prefault) block.prefault(writable);
-        return block;
-      } catch (error) {
-        munmap(address, bytes);
-        throw error;
-      }
-    } finally {
-      close(fd); // the mapping keeps the file
+      const shared: SharedRamBlock = { idstr, pageSize, segments, zeroed };
+      const block = new RamBlock(shared, () => munmap(address, bytes), writable);
+      if (options.prefault) block.prefault(writable);
+      return block;
+    } catch (error) {
+      munmap(address, bytes);
+      throw error;
     }
   }
 

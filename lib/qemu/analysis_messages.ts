@@ -1,20 +1,11 @@
 /**
- * What the thread of an analysis is started with and what it posts.
+ * What the thread of an analysis is started with.
  *
  * @module
  */
-import type { ErrorRecord } from "../errors.ts";
-import type { Analysis } from "./analyze_file.ts";
-
-/** A thread that analyses one file and posts an {@linkcode AnalysisReport}. */
+/** A thread that analyses one file and posts an `Analysis`. */
 export interface AnalyzerJob {
   readonly role: "analyzer";
   readonly path: string;
   readonly offset: number;
-}
-
-/** What an analyzer found, or why it could not. */
-export interface AnalysisReport {
-  readonly analysis?: Analysis | undefined;
-  readonly error?: ErrorRecord | undefined;
 }

@@ -3,20 +3,11 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
-import { toErrorRecord } from "../errors.ts";
+import { postAnswer } from "../session/one_answer.ts";
 import { analyzeFile } from "./analyze_file.ts";
-import type { AnalysisReport, AnalyzerJob } from "./analysis_messages.ts";
+import type { AnalyzerJob } from "./analysis_messages.ts";
 
 /** Analyses one file and posts the result. */
-export function runAnalyzer(job: AnalyzerJob): void {
-  parentPort!.postMessage(attempt(job));
-}
-
-function attempt({ path, offset }: AnalyzerJob): AnalysisReport {
-  try {
-    return { analysis: analyzeFile(path, offset) };
-  } catch (error) {
-    return { error: toErrorRecord(error, { peer: path }) };
-  }
+export function runAnalyzer({ path, offset }: AnalyzerJob): void {
+  postAnswer(path, () => analyzeFile(path, offset));
 }

@@ -4,29 +4,36 @@
  *
  * @module
  */
-import { fstatSync, readSync } from "node:fs";
-import { close, Errno, isZero, lseek, openFile, unwrap } from "../../ffi/libc.ts";
-import { OpenFlag, SeekFrom } from "../../ffi/linux.ts";
+import { readSync } from "node:fs";
+import { Arena } from "../../ffi/arena.ts";
+import { Errno, isZero, lseek } from "../../ffi/libc.ts";
+import { SeekFrom } from "../../ffi/linux.ts";
+import { streamStart } from "../file/libvirt_header.ts";
 import {
   IGNORE_SHARED_CAPABILITY,
   MAPPED_RAM_CAPABILITY,
   REGION_HEADER_BYTES,
 } from "../file/mapped_ram_format.ts";
 import { readMappedRamIndex, type MappedRamIndex } from "../file/mapped_ram_index.ts";
-import { fileSource, FileInput, type PositionedSource } from "../file/positioned_io.ts";
+import { FileInput, readWhole, type PositionedSource } from "../file/positioned_io.ts";
+import { readSnapshotSource } from "../file/snapshot_source.ts";
 import { LimitError } from "../errors.ts";
 import {
   ANALYZED_SECTIONS_MAX,
   DESCRIPTION_BYTES_MAX,
   DEVICE_STATE_BYTES_MAX,
+  FILE_JOB_BYTES,
   MAPPED_RAM_BYTES_MAX,
   PAGE_SIZES,
 } from "../limits.ts";
+import { openRegularFile, type OpenedFile } from "../memory/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import { RamBlock } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block.ts";
 import {
   HEADER_BYTES,
   isRecording,
+  recordingError,
+  type RecordedBlock,
   type RecordingMetadata,
 } from "../recording/recording_layout.ts";
 import { readRecording } from "../recording/recording_reader.ts";
@@ -87,31 +94,28 @@ export interface Analysis {
  * @throws {MultifdError} when it is neither a recording nor a migration stream, or a damaged one.
  */
 export function analyzeFile(path: string, offset = 0): Analysis {
-  const flags = OpenFlag.RDONLY | OpenFlag.CLOEXEC;
-  const fd = unwrap(`Cannot open ${path}`, openFile(path, flags));
-  try {
-    const fileBytes = fstatSync(fd).size;
-    const head = new Uint8Array(HEADER_BYTES);
-    readSync(fd, head, 0, HEADER_BYTES, 0);
-    if (offset === 0 && isRecording(head)) return analyzeRecording(path, fd, fileBytes);
-    return new StreamAnalyzer(fd, offset, fileBytes).analyze();
-  } finally {
-    close(fd);
-  }
+  using file = openRegularFile(`Cannot open ${path}`, path);
+  const head = new Uint8Array(HEADER_BYTES);
+  readSync(file.fd, head, 0, HEADER_BYTES, 0);
+  if (offset === 0 && isRecording(head)) return analyzeRecording(file);
+  using source = readSnapshotSource(file);
+  return new StreamAnalyzer(source, offset).analyze();
 }
 
-function analyzeRecording(path: string, fd: number, fileBytes: number): Analysis {
-  const { metadata, state } = readRecording(fd, fileBytes);
+function analyzeRecording(file: OpenedFile): Analysis {
+  const fileBytes = file.length();
+  const { metadata, state } = readRecording(file.fd, fileBytes);
   const description = findDescription(state.devices)?.json;
   const parts = new DeviceSections(description);
   parts.read(state.early, metadata.early.offset);
   parts.read(state.devices, metadata.devices.offset);
   const { pageSize } = metadata;
-  const blocks = metadata.blocks.map(({ idstr, offset, bytes }) => {
-    using block = RamBlock.map(idstr, path, { offset, bytes, pageSize });
-    const normalPages = countNormalPages(block, fd, offset);
-    const zeroPages = block.pages - normalPages;
-    return { idstr, bytes, pages: block.pages, normalPages, zeroPages, absentPages: 0 };
+  checkPageSize(pageSize);
+  const blocks = metadata.blocks.map((block) => {
+    const { idstr, bytes } = block;
+    const pages = Math.ceil(bytes / pageSize);
+    const normalPages = countNormalPages(file, block, pageSize);
+    return { idstr, bytes, pages, normalPages, zeroPages: pages - normalPages, absentPages: 0 };
   });
   return {
     kind: "recording",
@@ -129,22 +133,35 @@ function analyzeRecording(path: string, fd: number, fileBytes: number): Analysis
   };
 }
 
-/** Counts pages with content; holes of the file, which may be all of a huge block, are passed over. */
-function countNormalPages(block: RamBlock, fd: number, offset: number): number {
-  const { pages, pageSize, bytes } = block;
+/**
+ * Counts pages with content; holes of the file, which may be all of a huge block, are passed over.
+ * Reads instead of mapping: what is cut off meanwhile must not end the process.
+ */
+function countNormalPages(file: OpenedFile, block: RecordedBlock, pageSize: number): number {
+  const { fd } = file;
+  const { offset, bytes } = block;
+  const window = new Arena(FILE_JOB_BYTES);
   let normal = 0;
-  for (let page = 0; page < pages;) {
-    const data = lseek(fd, offset + page * pageSize, SeekFrom.DATA);
+  for (let at = 0; at < bytes;) {
+    const data = lseek(fd, offset + at, SeekFrom.DATA);
     // Refused behind the last data, and by file systems that know no holes.
-    const start = data === -Errno.EINVAL ? page : Math.floor((data - offset) / pageSize);
-    if ((data < 0 && data !== -Errno.EINVAL) || start >= pages) break;
+    if (data < 0 && data !== -Errno.EINVAL) break;
+    const start = data < 0 ? at : Math.floor((data - offset) / pageSize) * pageSize;
+    if (start >= bytes) break;
     const hole = data < 0 ? -1 : lseek(fd, data, SeekFrom.HOLE);
-    const end = hole < 0 ? pages : Math.ceil(Math.min(hole - offset, bytes) / pageSize);
-    for (page = Math.max(page, start); page < end; page++) {
-      if (!isZero(block.addressAt(page * pageSize), pageSize)) normal++;
+    const end = hole < 0 ? bytes : Math.ceil(Math.min(hole - offset, bytes) / pageSize) * pageSize;
+    for (at = Math.max(at, start); at < end;) {
+      const part = Math.min(FILE_JOB_BYTES, end - at);
+      readWhole(fd, window.address, part, offset + at);
+      for (let page = 0; page < part; page += pageSize) {
+        if (!isZero(window.address + page, pageSize)) normal++;
+      }
+      at += part;
     }
   }
-  return normal;
+  const length = file.length();
+  if (length >= offset + bytes) return normal;
+  throw recordingError(`it ends at ${length}, must hold RAM up to ${offset + bytes}`);
 }
 
 interface CountedBlock extends AnnouncedBlock {
@@ -171,12 +188,13 @@ class StreamAnalyzer implements MainStreamHandler {
   #open: { kind: AnalyzedSection["kind"]; offset: number } | undefined;
   #mappedRam = false;
 
-  constructor(fd: number, start: number, fileBytes: number) {
-    this.#source = fileSource(fd, fileBytes);
+  constructor(source: PositionedSource, offset: number) {
+    const start = streamStart(source, offset);
+    this.#source = source;
     this.#start = start;
-    this.#fileBytes = fileBytes;
+    this.#fileBytes = source.bytes;
     this.#input = new FileInput(this.#source, start);
-    this.#description = findDescription(tailOf(fd, fileBytes))?.json;
+    this.#description = findDescription(tailOf(source))?.json;
     this.#parts = new DeviceSections(this.#description);
     const pageSize = this.#description?.["page_size"];
     this.#pageSize = PAGE_SIZES.find((size) => size === pageSize) ?? 4096;
@@ -363,14 +381,10 @@ class StreamAnalyzer implements MainStreamHandler {
 const FOOTER_BYTES = 5;
 
 /** The end of a file, long enough for the longest description. */
-function tailOf(fd: number, fileBytes: number): Uint8Array {
-  const tail = new Uint8Array(Math.min(fileBytes, DESCRIPTION_BYTES_MAX + 16));
-  let done = 0;
-  while (done < tail.byteLength) {
-    const position = fileBytes - tail.byteLength + done;
-    const got = readSync(fd, tail, done, tail.byteLength - done, position);
-    if (got === 0) break;
-    done += got;
-  }
-  return tail;
+function tailOf(source: PositionedSource): Uint8Array {
+  const bytes = Math.min(source.bytes, DESCRIPTION_BYTES_MAX + 16);
+  if (bytes === 0) return new Uint8Array();
+  const tail = new Arena(bytes);
+  source.readSparse(tail.address, bytes, source.bytes - bytes);
+  return tail.u8.subarray(0, bytes);
 }

@@ -64,6 +64,7 @@ export class Restorer implements AsyncDisposable {
    */
   async complete(): Promise<Statistics> {
     await this.#sender.send();
+    this.#file?.checkLength();
     return this.#sender.complete();
   }
 

@@ -3,14 +3,16 @@
  *
  * @module
  */
-import { constants } from "node:fs";
-import { open } from "node:fs/promises";
 import type { Statistics } from "../engine/statistics.ts";
-import { replaceFile, system, writeBytes } from "../memory/file_replacement.ts";
+import { replaceFile, writeBytes } from "../memory/file_replacement.ts";
 import { writeMemory } from "../memory/image_file.ts";
+import { openRegularFile, type OpenedFile } from "../memory/opened_file.ts";
 import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
+import { answerOf } from "../session/one_answer.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
+import type { RecordingJob } from "./recording_messages.ts";
+import type { RecordingParts } from "./recording_reader.ts";
 import {
   BLOCK_ALIGNMENT,
   checksum,
@@ -20,7 +22,6 @@ import {
   type RecordedBlock,
   type RecordingMetadata,
 } from "./recording_layout.ts";
-import { readRecording } from "./recording_reader.ts";
 
 /** What a recording is made of. */
 export interface RecordingContent {
@@ -32,8 +33,8 @@ export interface RecordingContent {
 }
 
 /**
- * Writes a recording. It appears under its name only when it is complete and on the device; the file
- * beside it, named `.multifd-….part`, is marked incomplete until then.
+ * Writes a recording. It appears under its name only when it is complete and on the device; until
+ * then it has none, or is marked incomplete.
  *
  * @returns The metadata written.
  * @throws {SystemError} when writing fails, for example because the disk is full.
@@ -61,7 +62,7 @@ export async function writeRecording(
     await writeBytes(file, state.devices, metadata.devices.offset, action);
     await writeBytes(file, text, offset, action);
     // The mark must not reach the device before what it vouches for.
-    await system(action, file.sync());
+    await file.sync();
     await header(true);
   });
   return metadata;
@@ -74,8 +75,17 @@ export class Recording implements Disposable {
   readonly blocks: readonly RamBlock[];
   /** What is not RAM. */
   readonly state: GuestState;
+  readonly #file: OpenedFile;
+  readonly #bytes: number;
 
-  private constructor(metadata: RecordingMetadata, blocks: readonly RamBlock[], state: GuestState) {
+  private constructor(
+    file: OpenedFile,
+    metadata: RecordingMetadata,
+    blocks: readonly RamBlock[],
+    state: GuestState,
+  ) {
+    this.#file = file;
+    this.#bytes = file.length();
     this.metadata = metadata;
     this.blocks = blocks;
     this.state = state;
@@ -89,27 +99,36 @@ export class Recording implements Disposable {
    */
   static async open(path: string): Promise<Recording> {
     const action = `Cannot open recording ${path}`;
-    // A pipe without a writer would block in open() for ever; regular files ignore the flag.
-    const flags = constants.O_RDONLY | constants.O_NONBLOCK;
-    const file = await system(action, open(path, flags));
+    const file = openRegularFile(action, path);
     const blocks: RamBlock[] = [];
     try {
-      const facts = await system(action, file.stat());
-      if (!facts.isFile()) throw recordingError("it is not a regular file");
-      const { metadata, state } = readRecording(file.fd, facts.size);
-      const { pageSize } = metadata;
-      for (const block of metadata.blocks) blocks.push(mapBlock(path, block, pageSize));
-      return new Recording(metadata, blocks, state);
+      const job = { role: "recording-reader", path, fd: file.fd } satisfies RecordingJob;
+      const { metadata, state } = await answerOf<RecordingParts>(job, action);
+      for (const block of metadata.blocks) blocks.push(mapBlock(file, block, metadata.pageSize));
+      return new Recording(file, metadata, blocks, state);
     } catch (error) {
       for (const block of blocks) block[Symbol.dispose]();
+      file[Symbol.dispose]();
       throw error;
-    } finally {
-      await file.close();
     }
   }
 
-  /** Unmaps the blocks. Safe to call twice. */
+  /**
+   * Checks that the file is as long as it was: where it was cut off in the middle of a page, the rest
+   * of that page reads as zeros.
+   *
+   * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when it became shorter.
+   */
+  checkLength(): void {
+    const length = this.#file.length();
+    if (length < this.#bytes) {
+      throw recordingError(`it has ${length} bytes now, must keep its ${this.#bytes} while in use`);
+    }
+  }
+
+  /** Unmaps the blocks and closes the file. Safe to call twice. */
   [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
     for (const block of this.blocks) block[Symbol.dispose]();
   }
 }
@@ -153,10 +172,11 @@ export function planRecording(content: RecordingContent): RecordingMetadata {
   };
 }
 
-function mapBlock(path: string, { idstr, offset, bytes }: RecordedBlock, pageSize: number) {
+function mapBlock(file: OpenedFile, block: RecordedBlock, pageSize: number): RamBlock {
+  const { idstr, offset, bytes } = block;
   try {
     checkPageSize(pageSize);
-    return RamBlock.map(idstr, path, { offset, bytes, pageSize });
+    return RamBlock.mapFile(idstr, file, { offset, bytes, pageSize });
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw recordingError(error.message, error); // the file's fault, not the caller's

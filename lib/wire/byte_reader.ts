@@ -150,6 +150,17 @@ export class ByteReader {
     return this.#buffer.u8.slice(at, this.#start);
   }
 
+  /**
+   * What comes next, at least `bytesMin` bytes, which must fit the buffer, and all there is; nothing
+   * of it is consumed, and it is valid until the next call. Undefined when the source ends before.
+   */
+  ahead(bytesMin: number): Uint8Array | undefined {
+    while (this.buffered < bytesMin) {
+      if (!this.#fill(this.buffered + 1, true)) return undefined;
+    }
+    return this.#buffer.u8.subarray(this.#start, this.#end);
+  }
+
   /** Whether the next byte, or the end, is here within `waitMs`. */
   isReadable(waitMs: number): boolean {
     return this.#end > this.#start || (this.#source.isReadable?.(waitMs) ?? true);

@@ -15,6 +15,8 @@ import { findDescription } from "./vm_description.ts";
 const FOOTER_BYTES = 5;
 const VERSION_MAX = 0xffff; // versions of device state are small numbers
 const CHUNK_BYTES = 65_536;
+/** First piece of a collection: a stream may have a million sections of a few bytes. */
+const COLLECTED_BYTES_MIN = 1024;
 
 /** What is not RAM in a migration stream, byte for byte, and what is needed to send it again. */
 export interface GuestState {
@@ -43,7 +45,7 @@ export interface GuestState {
  * peer a byte for each object here.
  */
 export class StateCollector {
-  #bytes = new Uint8Array(CHUNK_BYTES);
+  #bytes = new Uint8Array(COLLECTED_BYTES_MIN);
   #length = 0;
   readonly #bytesMax: number;
   readonly #what: string;
@@ -90,29 +92,30 @@ export function readOpaqueSection(
   ramSectionId?: number,
 ): Uint8Array {
   const collector = new StateCollector(EARLY_SECTION_BYTES_MAX, `section ${sectionId}`);
-  let candidate = -1;
-  for (;;) {
-    const byte = reader.some(1);
-    if (byte === undefined) {
+  for (let bytesMin = 1; ;) {
+    const ahead = reader.ahead(bytesMin);
+    if (ahead === undefined) {
       throw new StreamError(
         "ERR_MULTIFD_STREAM_SECTION",
         `Cannot read section ${sectionId}: the stream ends before its footer`,
       );
     }
-    collector.append(byte);
-    const { bytes } = collector;
-    if (candidate < 0 && isFooter(bytes, bytes.byteLength - FOOTER_BYTES, sectionId)) {
-      candidate = bytes.byteLength - FOOTER_BYTES;
-    }
+    let candidate = nextFooter(ahead, 0, sectionId);
     while (candidate >= 0) {
-      const next = looksLikeElement(bytes, candidate + FOOTER_BYTES, ramSectionId);
-      if (next === "incomplete") break;
-      if (next) {
-        reader.giveBack(bytes.slice(candidate));
-        return bytes.slice(0, candidate);
+      const next = looksLikeElement(ahead, candidate + FOOTER_BYTES, ramSectionId);
+      if (next === true) {
+        collector.append(ahead.subarray(0, candidate));
+        reader.skip(candidate);
+        return collector.bytes.slice();
       }
-      candidate = nextFooter(bytes, candidate + 1, sectionId);
+      if (next === "incomplete") break;
+      candidate = nextFooter(ahead, candidate + 1, sectionId);
     }
+    // What may be a footer stays in the reader until what follows it has arrived.
+    const done = candidate < 0 ? Math.max(0, ahead.byteLength - (FOOTER_BYTES - 1)) : candidate;
+    bytesMin = ahead.byteLength - done + 1;
+    collector.append(ahead.subarray(0, done));
+    reader.skip(done);
   }
 }
 

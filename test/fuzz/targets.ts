@@ -358,7 +358,11 @@ const structuredTargets: readonly FuzzTarget[] = [
     const footer = decodeFooter(bytes.subarray(-9), fileBytes);
     const tail = bytes.subarray(4);
     if (footer.tableBytes > tail.byteLength) return; // the part in front of it is not here
-    const table = new SeekTable(tail.subarray(-footer.tableBytes), footer, fileBytes);
+    const front = fileBytes - tail.byteLength;
+    const table = SeekTable.read(
+      (offset, count) => tail.subarray(offset - front, offset - front + count),
+      fileBytes,
+    );
     promise(table.frameBytesMax <= 16 * 1_048_576, "frames have a limit");
     for (let frame = 0; frame < footer.frames; frame++) {
       const { fileOffset, fileBytes: inFile, offset, bytes: content } = table.frame(frame);
@@ -384,7 +388,8 @@ const structuredTargets: readonly FuzzTarget[] = [
           : bytes.subarray(offset, offset + count),
       );
     };
-    const index = readMappedRamIndex({ bytes: 16 * 1_048_576, read }, 0);
+    const source = { bytes: 16 * 1_048_576, read, readSparse: read };
+    const index = readMappedRamIndex(source, 0);
     for (const { pagesOffset, bytes: length } of index.blocks) {
       promise(pagesOffset + length <= 16 * 1_048_576, "pages lie in the file");
     }

@@ -40,7 +40,7 @@ async function fillDisk(folder: string): Promise<void> {
   const failure = await save(32 * MIB).catch((error: unknown) => error as MultifdError);
   const left = readdirSync(folder);
   await save(4 * MIB); // the room is there again, and the next file can be written
-  using file = openMappedRamFile(path);
+  using file = await openMappedRamFile(path);
   const present = file.block("pc.ram").present.count();
   console.log(JSON.stringify({ code: failure?.code, errno: failure?.errno, left, present }));
 }

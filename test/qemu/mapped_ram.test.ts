@@ -14,6 +14,7 @@ import {
   type CreateMappedRamOptions,
   type MappedRamFile,
 } from "../../mod.ts";
+import { indexOf } from "../kit/snapshot_index.ts";
 import { hasDirectIo, TemporaryFolder } from "../kit/temporary_folder.ts";
 import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
@@ -123,7 +124,7 @@ for (const [path, save] of READ_CASES) {
     const snap = folder.file("guest.snap");
     const serial = await saveWithQemu(guest, snap, save);
     const { offset = 0 } = save;
-    using file = openMappedRamFile(snap, { offset });
+    using file = await openMappedRamFile(snap, { offset });
     const memory = await memoryOf(file, save.channels + 1);
     const start = file.block("pc.ram");
     expect(start.bytes).toBe(MEMORY_MIB * MIB);
@@ -147,9 +148,9 @@ for (const [path, save] of READ_CASES) {
  */
 function expectSameFile(original: string, copy: string): void {
   const ends = [original, copy].map((path) => {
-    using file = openMappedRamFile(path);
-    const last = file.blocks.at(-1)!;
-    return { bytes: readFileSync(path), ramEnd: last.pagesOffset + last.bytes, index: file.index };
+    const index = indexOf(path);
+    const last = index.blocks.at(-1)!;
+    return { bytes: readFileSync(path), ramEnd: last.pagesOffset + last.bytes, index };
   });
   const [ours, theirs] = [ends[1]!, ends[0]!];
   const setupEnd = theirs.ramEnd + 8 + 5; // end record and footer of the setup section
@@ -183,7 +184,7 @@ qemuTest(
     await using guest = await assembleTinyGuest({ noiseBytes: 3 * MIB, textBytes: 3 * MIB });
     const original = folder.file("original.snap");
     const serial = await saveWithQemu(guest, original, { channels: 2 });
-    using source = openMappedRamFile(original);
+    using source = await openMappedRamFile(original);
     const { blocks } = await source.load();
     for (const [name, { readers, readDirect, ...options }] of WRITE_CASES) {
       const path = folder.file(`${name.replaceAll("/", "-")}.snap`);
@@ -217,7 +218,7 @@ qemuTest(
     const original = folder.file("original.snap");
     const changed = folder.file("changed.snap");
     const serial = await saveWithQemu(guest, original, { channels: 2 });
-    using source = openMappedRamFile(original);
+    using source = await openMappedRamFile(original);
     const { blocks } = await source.load();
     const guestState = source.guestState();
     const ram = blocks[0]!;
@@ -263,7 +264,7 @@ qemuTest(
     }
 
     // And back: the file as a recording, sent over sockets.
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     const loaded = await file.load();
     const content = { ...loaded, state: file.guestState(), compression: "none" };
     const input = guest.path("again.rec");
@@ -287,7 +288,7 @@ qemuTest(
     const extraArgs = `-m ${MEMORY_MIB}M,maxmem=1G ${more},id=vm0 -device VGA`.split(" ");
     const [original, copy] = [folder.file("original.snap"), folder.file("copy.snap")];
     const serial = await saveWithQemu(guest, original, { channels: 2, extraArgs });
-    using source = openMappedRamFile(original);
+    using source = await openMappedRamFile(original);
     expect(source.index.early.byteLength).toBeGreaterThan(0);
     const names = source.blocks.map(({ idstr }) => idstr);
     expect(names).toContain("pc.ram");

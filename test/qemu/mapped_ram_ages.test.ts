@@ -43,7 +43,7 @@ for (const machine of ["pc-q35-11.0", "pc-i440fx-11.1"]) {
       await using source = await guest.startSource(side);
       const original = guest.path("original.snap");
       await saveToFile(source, original, false);
-      using file = openMappedRamFile(original);
+      using file = await openMappedRamFile(original);
       expect(file.index.configuration.machine).toBe(machine);
       const { blocks } = await file.load({ channels: 2 });
       const ram = blocks.find(({ idstr }) => idstr === "pc.ram")!;
@@ -101,7 +101,7 @@ qemuTest(
     expect(analysis.devices.length).toBeGreaterThan(20);
     expect(analysis.devices.filter(({ described }) => !described)).toEqual([]);
 
-    using file = openMappedRamFile(path);
+    using file = await openMappedRamFile(path);
     expect(file.index.sharedBlocks).toEqual([{ idstr: "pc.ram", bytes: guest.ramBytes }]);
     expect(() => file.block("pc.ram")).toThrow(/leaves shared memory out/);
     await expect(file.load()).rejects.toThrow(/shared memory is not in it \(pc\.ram\)/);
@@ -111,7 +111,7 @@ qemuTest(
     expect(await verifyMappedRamFile(file)).toMatchObject({ sharedBlocks: ["pc.ram"] });
     const compressed = guest.path("shared.zst");
     await compressMappedRamFile(file, compressed);
-    using small = openMappedRamFile(compressed);
+    using small = await openMappedRamFile(compressed);
     expect(small.index.sharedBlocks).toEqual(file.index.sharedBlocks);
 
     const named = /pc\.ram: 48(\.0+)? MiB of shared memory that was left out/;

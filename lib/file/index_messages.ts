@@ -1,0 +1,25 @@
+/**
+ * What the thread that reads a file's index is started with and what it posts.
+ *
+ * @module
+ */
+import type { SharedMappedRamIndex } from "./mapped_ram_index.ts";
+import type { SharedSeekTable } from "./seek_table.ts";
+
+/** A thread that reads what a mapped-ram file says about itself and posts a {@linkcode FileIndex}. */
+export interface IndexJob {
+  readonly role: "index-reader";
+  /** Name of the file, for messages. */
+  readonly path: string;
+  /** Descriptor of the file, open until the thread has ended. */
+  readonly fd: number;
+  /** Where the stream starts in the file. */
+  readonly offset: number;
+}
+
+/** What it takes to read any page of a file. */
+export interface FileIndex {
+  readonly index: SharedMappedRamIndex;
+  /** Where the frames are of a file that is stored compressed. */
+  readonly seekTable: SharedSeekTable | undefined;
+}

@@ -1,0 +1,24 @@
+/**
+ * The thread that reads what a mapped-ram file says about itself for a caller on the event loop.
+ *
+ * @module
+ */
+import { postAnswer } from "../session/one_answer.ts";
+import { duplicateDescriptor, OpenedFile } from "../memory/opened_file.ts";
+import type { FileIndex, IndexJob } from "./index_messages.ts";
+import { streamStart } from "./libvirt_header.ts";
+import { readMappedRamIndex, shareIndex } from "./mapped_ram_index.ts";
+import { readSnapshotSource } from "./snapshot_source.ts";
+
+/** Reads one file and posts what it found. */
+export function runIndexReader({ path, fd, offset }: IndexJob): void {
+  postAnswer(
+    path,
+    (): FileIndex => {
+      using source = readSnapshotSource(new OpenedFile(path, duplicateDescriptor(path, fd)));
+      const index = readMappedRamIndex(source, streamStart(source, offset));
+      return { index: shareIndex(index), seekTable: source.seekTable };
+    },
+    ({ index }) => [index.early],
+  );
+}

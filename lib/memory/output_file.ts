@@ -1,0 +1,310 @@
+/**
+ * A file that either appears complete or not at all, whatever ends the process: it has no name until
+ * it is committed (O_TMPFILE), so that the kernel removes what nobody finished. Where the file system
+ * cannot do that, and for the moment in which it replaces an older file, it has a name that tells
+ * what it is; the next output in that folder removes those whose writers are gone.
+ *
+ * Where a file cannot be replaced, because bytes in front of it must stay or because it is a device,
+ * it is written in place.
+ *
+ * @module
+ */
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  constants,
+  existsSync,
+  fstatSync,
+  fsync,
+  fsyncSync,
+  ftruncate,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  write,
+  type Stats,
+} from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { promisify } from "node:util";
+import { close, Errno, flock, linkat, openFile, unwrap } from "../../ffi/libc.ts";
+import { FileLock, OpenFlag } from "../../ffi/linux.ts";
+import { SystemError } from "../errors.ts";
+import { checkRegular, imageError, kindOf, OpenedFile } from "./opened_file.ts";
+
+/** A file that the process has open already: it has no name that could be given to another one. */
+const DESCRIPTOR_PATH = /^\/(?:dev|proc\/self|proc\/\d+)\/fd\/\d+$/;
+
+const FILE_MODE = 0o600; // guest memory is nobody else's business
+
+/** What the names of unfinished files begin with; whoever writes one holds a lock on it. */
+const PART_PREFIX = ".multifd-part-";
+
+/** How a file is written. */
+export interface OutputOptions {
+  /** What the caller does, for messages. Default: creates the file. */
+  readonly action?: string | undefined;
+  /** First byte to write; what is in front of it stays, what follows is cut off. Default 0. */
+  readonly offset?: number | undefined;
+  /**
+   * Write to the file itself. Always so when `offset` is not 0, for block devices, and for
+   * descriptors that are open already (`/proc/self/fd/N`). Default false.
+   */
+  readonly inPlace?: boolean | undefined;
+  /** Refuse everything that cannot be replaced. Default false. */
+  readonly replaceOnly?: boolean | undefined;
+  /** Have no name until the end where the file system can do that. Default true. */
+  readonly unnamed?: boolean | undefined;
+}
+
+/** See the module comment. Disposing it removes what was not committed. */
+export class OutputFile implements Disposable {
+  /** The file as it is open for writing; closed with this object. */
+  readonly file: OpenedFile;
+  readonly #action: string;
+  readonly #target: string;
+  readonly #offset: number;
+  readonly #regular: boolean;
+  readonly #aside: boolean;
+  /** The name it has meanwhile, if it has one. */
+  #part: string | undefined;
+  #open = true;
+  #committed = false;
+
+  /**
+   * @throws {SystemError} when the file cannot be made.
+   * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
+   */
+  constructor(path: string, options: OutputOptions = {}) {
+    const { action = `Cannot create ${path}`, offset = 0, inPlace = false } = options;
+    const existing = existingFile(action, path);
+    this.#action = action;
+    this.#offset = offset;
+    this.#regular = existing?.isFile() ?? true;
+    if (options.replaceOnly === true && !this.#regular) {
+      throw imageError(`${action}: it is ${kindOf(existing!)}, must be a regular file`);
+    }
+    this.#aside = !inPlace && offset === 0 && this.#regular && !DESCRIPTOR_PATH.test(path);
+    this.#target = this.#aside ? targetOf(action, path, existing) : path;
+    this.file = new OpenedFile(
+      path,
+      this.#aside ? this.#openAside(options.unnamed ?? true) : openInPlace(action, path),
+    );
+    try {
+      if (!this.#aside) this.#cut();
+    } catch (error) {
+      this.file[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  /** Descriptor for writing. */
+  get fd(): number {
+    return this.file.fd;
+  }
+
+  /** Sets the length in bytes. */
+  truncate(bytes: number): Promise<void> {
+    return promisify(ftruncate)(this.fd, bytes);
+  }
+
+  /** Writes some of `length` bytes of `bytes`, those from `from` on, at `position`. */
+  write(
+    bytes: Uint8Array,
+    from: number,
+    length: number,
+    position: number,
+  ): Promise<{ readonly bytesWritten: number }> {
+    return promisify(write)(this.fd, bytes, from, length, position);
+  }
+
+  /**
+   * Waits until everything written so far is on the device.
+   *
+   * @throws {SystemError} when it cannot be written.
+   */
+  async sync(): Promise<void> {
+    if (!this.#regular) return;
+    await promisify(fsync)(this.fd).catch((error: unknown) => {
+      throw systemError(this.#action, error);
+    });
+  }
+
+  /**
+   * Gives the file its name.
+   *
+   * @param durable Wait until the name is on the device too.
+   * @throws {SystemError} when that fails.
+   */
+  commit(durable: boolean): void {
+    if (this.#aside) this.#name();
+    this.#committed = true;
+    if (!durable || !this.#aside) return;
+    system(this.#action, () => {
+      const folder = openSync(dirname(this.#target), constants.O_RDONLY);
+      try {
+        fsyncSync(folder);
+      } catch (error) {
+        // File systems that cannot sync a folder have nothing to sync there.
+        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
+      } finally {
+        closeSync(folder);
+      }
+    });
+  }
+
+  /** Closes the file, and removes what was not committed. Safe to call twice. */
+  [Symbol.dispose](): void {
+    if (!this.#open) return;
+    this.#open = false;
+    try {
+      if (!this.#committed) this.#discard();
+    } finally {
+      this.file[Symbol.dispose]();
+    }
+  }
+
+  #openAside(unnamed: boolean): number {
+    const folder = dirname(this.#target);
+    sweepParts(folder);
+    const nameless = unnamed ? openUnnamed(folder) : -1;
+    if (nameless >= 0) return nameless;
+    const { fd, part } = openPart(this.#action, folder);
+    this.#part = part;
+    return fd;
+  }
+
+  #name(): void {
+    if (this.#part === undefined) {
+      const status = linkDescriptor(this.fd, this.#target);
+      if (status >= 0) return;
+      if (status !== -Errno.EEXIST) unwrap(this.#action, status);
+      // A name that exists can only be taken by another name.
+      const part = partName(dirname(this.#target));
+      unwrap(this.#action, linkDescriptor(this.fd, part));
+      this.#part = part;
+    }
+    system(this.#action, () => renameSync(this.#part!, this.#target));
+    this.#part = undefined;
+  }
+
+  #discard(): void {
+    if (this.#part !== undefined) rmSync(this.#part, { force: true });
+    else if (!this.#aside && this.#regular) ftruncateSync(this.fd, this.#offset);
+  }
+
+  /** An older stream must be gone from the device before the first byte of the new one is there. */
+  #cut(): void {
+    if (!this.#regular) return;
+    system(this.#action, () => {
+      ftruncateSync(this.fd, this.#offset);
+      fsyncSync(this.fd);
+    });
+  }
+}
+
+/** Removes unfinished files of writers that are gone. Whatever cannot be removed stays. */
+function sweepParts(folder: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch {
+    return; // whoever creates a file there fails with the reason
+  }
+  for (const name of names) {
+    if (name.startsWith(PART_PREFIX)) sweepPart(join(folder, name));
+  }
+}
+
+function sweepPart(part: string): void {
+  const flags = OpenFlag.RDONLY | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC | constants.O_NOFOLLOW;
+  const fd = openFile(part, flags);
+  if (fd < 0) return;
+  try {
+    const isAbandoned = flock(fd, FileLock.EXCLUSIVE | FileLock.NONBLOCK) >= 0;
+    if (isAbandoned && fstatSync(fd).isFile()) rmSync(part, { force: true });
+  } catch {
+    // Not ours to remove.
+  } finally {
+    close(fd);
+  }
+}
+
+/** A file without a name that can be given one; negative where there is no such thing. */
+function openUnnamed(folder: string): number {
+  const flags = OpenFlag.WRONLY | OpenFlag.TMPFILE | constants.O_DIRECTORY | OpenFlag.CLOEXEC;
+  const fd = openFile(folder, flags, FILE_MODE);
+  if (fd < 0) return fd;
+  if (existsSync(descriptorPath(fd))) {
+    flock(fd, FileLock.EXCLUSIVE); // for the moment in which it has a part's name
+    return fd;
+  }
+  close(fd);
+  return -Errno.ENOENT;
+}
+
+function openPart(action: string, folder: string): { readonly fd: number; readonly part: string } {
+  for (;;) {
+    const part = partName(folder);
+    const flags = OpenFlag.WRONLY | OpenFlag.CREAT | OpenFlag.EXCL | OpenFlag.CLOEXEC;
+    const fd = unwrap(action, openFile(part, flags, FILE_MODE));
+    flock(fd, FileLock.EXCLUSIVE);
+    // Whoever swept the folder before the lock was there has taken it for an abandoned one.
+    if (fstatSync(fd).nlink > 0) return { fd, part };
+    close(fd);
+  }
+}
+
+function openInPlace(action: string, path: string): number {
+  const flags = OpenFlag.WRONLY | OpenFlag.CREAT | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC;
+  const fd = unwrap(action, openFile(path, flags, FILE_MODE));
+  try {
+    checkRegular(action, fd);
+    return fd;
+  } catch (error) {
+    close(fd);
+    throw error;
+  }
+}
+
+/** Short: the target's own name may leave no room for more. */
+function partName(folder: string): string {
+  return join(folder, PART_PREFIX + randomBytes(6).toString("hex"));
+}
+
+function linkDescriptor(fd: number, path: string): number {
+  return linkat(descriptorPath(fd), path);
+}
+
+function descriptorPath(fd: number): string {
+  return `/proc/self/fd/${fd}`;
+}
+
+function existingFile(action: string, path: string): Stats | undefined {
+  const found = system(action, () => statSync(path, { throwIfNoEntry: false }));
+  if (found === undefined || found.isFile() || found.isBlockDevice()) return found;
+  throw imageError(`${action}: it is ${kindOf(found)}, must be a regular file or a block device`);
+}
+
+/** Where the file will be in the end: links are followed, so that they stay. */
+function targetOf(action: string, path: string, existing: Stats | undefined): string {
+  return system(action, () =>
+    existing === undefined ? join(realpathSync(dirname(path)), basename(path)) : realpathSync(path),
+  );
+}
+
+function system<Result>(action: string, call: () => Result): Result {
+  try {
+    return call();
+  } catch (error) {
+    throw systemError(action, error);
+  }
+}
+
+function systemError(action: string, cause: unknown): SystemError {
+  const errno = (cause as NodeJS.ErrnoException).code ?? "unknown error";
+  return new SystemError(`${action}: ${errno}`, { errno, cause });
+}

@@ -1,0 +1,12 @@
+/** Reading what a mapped-ram file says about itself on the test's own thread, thousands of times. */
+import { streamStart } from "../../lib/file/libvirt_header.ts";
+import { readMappedRamIndex, type MappedRamIndex } from "../../lib/file/mapped_ram_index.ts";
+import { readSnapshotSource } from "../../lib/file/snapshot_source.ts";
+import { openRegularFile } from "../../lib/memory/opened_file.ts";
+
+/** The index of the file at `path`, as the thread reads it that `openMappedRamFile()` starts. */
+export function indexOf(path: string): MappedRamIndex {
+  using file = openRegularFile(`Cannot open ${path}`, path);
+  using source = readSnapshotSource(file);
+  return readMappedRamIndex(source, streamStart(source, 0));
+}
