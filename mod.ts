@@ -26,6 +26,7 @@ export { BlockingSender } from "./lib/session/blocking_sender.ts";
 export { connectBlocking } from "./lib/session/connect_blocking.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/blocking_receiver.ts";
 export { relay, Relay, type RelayStatistics } from "./lib/relay/relay.ts";
+export type { SessionWarning, WarningOptions } from "./lib/session/session_warning.ts";
 export type { RelayEnd, RelayOptions } from "./lib/relay/relay_config.ts";
 export { analyze, type AnalyzeOptions } from "./lib/qemu/analyze.ts";
 export type { AnalyzedBlock, Analysis } from "./lib/qemu/analyze_file.ts";

@@ -6,7 +6,7 @@
 import { stat } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { ParseArgsConfig } from "node:util";
-import type { SwitchoverAck, SyncMode } from "../mod.ts";
+import type { SessionWarning, SwitchoverAck, SyncMode } from "../mod.ts";
 import { oneOf, UsageError } from "./arguments.ts";
 
 /** Options of the programs that take part in a guest's migration. */
@@ -26,6 +26,33 @@ export function switchoverAck(values: {
   readonly "switchover-ack-legacy"?: boolean | undefined;
 }): SwitchoverAck | undefined {
   return values["switchover-ack-legacy"] === true ? "legacy" : values["switchover-ack"];
+}
+
+/** Options of the programs that take a guest from a QEMU. */
+export const SOURCE_OPTIONS = {
+  "require-return-path": { type: "boolean" },
+  "no-require-return-path": { type: "boolean" },
+} as const satisfies ParseArgsConfig["options"];
+
+/** What {@linkcode SOURCE_OPTIONS} mean, for usage texts. */
+export const SOURCE_USAGE = `\
+  --require-return-path    refuse a QEMU without capability return-path, which gives its guest up as
+                           soon as everything is sent, whatever happens here (default)
+  --no-require-return-path take such a guest all the same, with a warning on stderr`;
+
+/** `--require-return-path` and its opposite, and what is done with warnings. */
+export function sourceOptions(values: {
+  readonly "require-return-path"?: boolean | undefined;
+  readonly "no-require-return-path"?: boolean | undefined;
+}): { requireReturnPath: boolean; onWarning: (warning: SessionWarning) => void } {
+  const refused = values["no-require-return-path"] !== true;
+  if (!refused && values["require-return-path"] === true) {
+    throw new UsageError("Cannot use --require-return-path with --no-require-return-path");
+  }
+  return {
+    requireReturnPath: refused,
+    onWarning: ({ message }) => console.error(`warning: ${message}`),
+  };
 }
 
 /** `--sync-mode`; undefined for `auto`. */

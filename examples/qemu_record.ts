@@ -24,6 +24,9 @@ import {
   checkOutputFile,
   MIGRATION_OPTIONS,
   MIGRATION_USAGE,
+  SOURCE_OPTIONS,
+  SOURCE_USAGE,
+  sourceOptions,
   switchoverAck,
 } from "./qemu_arguments.ts";
 import { printEvent, printFailure, printSummary } from "./summary.ts";
@@ -33,21 +36,24 @@ Usage: bun examples/qemu_record.ts --listen ENDPOINT --output FILE [options]
 
 Takes the place of the destination of a QEMU migration and stores the guest, so that it can be
 restored any number of times. Ends with status 0 when the recording is complete and on disk; a QEMU
-with capability return-path is told so, and keeps its guest if anything fails. Failures end with
-status 1 and one line on stderr, wrong arguments with status 2.
+with capability return-path is told so, and keeps its guest if anything fails. One without it is
+refused while its guest still runs. Failures end with status 1 and one line on stderr, wrong
+arguments with status 2.
 
   --listen ENDPOINT        host:port, [v6]:port or unix:/path; port 0 takes any free one
   --output FILE            appears, or replaces an older one, when the recording is complete
 ${TRANSFER_USAGE}
 ${MIGRATION_USAGE}
   --page-size BYTES        of the guest: 4K, 8K, 16K or 64K (default 4K)
-  --accept-timeout SECS    for the first connection (default 600)
+  --accept-timeout SECS    for the first connection of a sender (default 600)
+${SOURCE_USAGE}
   --ram-max BYTES          largest guest, with K, M, G for powers of 1024 (default 64G); its RAM is
                            held in memory
 
 Without --uuid the guest may have any. In QEMU's monitor, before the migration:
 
   migrate_set_capability multifd on
+  migrate_set_capability return-path on
   migrate_set_parameter multifd-channels 4
   migrate_set_parameter multifd-compression zstd
   migrate -d tcp:127.0.0.1:4444`;
@@ -56,6 +62,7 @@ function recordArguments() {
   const values = parseProgramArguments({
     ...TRANSFER_OPTIONS,
     ...MIGRATION_OPTIONS,
+    ...SOURCE_OPTIONS,
     listen: { type: "string" },
     output: { type: "string" },
     "page-size": { type: "string" },
@@ -68,6 +75,7 @@ function recordArguments() {
     json: values.json ?? false,
     options: {
       ...session,
+      ...sourceOptions(values),
       // Left out, it stays whatever the guest has.
       ...(uuid === undefined ? {} : { uuid }),
       endpoint: endpoint("--listen", values.listen),

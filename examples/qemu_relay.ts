@@ -20,6 +20,7 @@ import {
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
+import { SOURCE_OPTIONS, SOURCE_USAGE, sourceOptions } from "./qemu_arguments.ts";
 import { printEvent, printFailure, summaryLines } from "./summary.ts";
 
 const USAGE = `\
@@ -43,17 +44,20 @@ status 2.
   --max-bandwidth BYTES    per second towards the destination, with K, M, G for powers of 1024
   --page-size BYTES        of the guest: 4K, 8K, 16K or 64K (default 4K)
   --accept-timeout SECS    for the source's first connection (default 600)
+${SOURCE_USAGE}
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
   --idle-timeout SECS      without any data (default 300)
   --stall-timeout SECS     without a byte in the middle of a packet (default 30)
   --json                   last line of stdout: one JSON object with the statistics of both sides
   -h, --help               this text
 
-Both QEMUs need capability multifd on and their own multifd-channels and multifd-compression; the
-capabilities return-path and switchover-ack work through the relay and are recommended.`;
+Both QEMUs need capability multifd on and their own multifd-channels and multifd-compression, and the
+source return-path, without which it is refused while its guest still runs: it would hear of no
+failure. Capability switchover-ack works through the relay and is recommended.`;
 
 function relayArguments() {
   const values = parseProgramArguments({
+    ...SOURCE_OPTIONS,
     listen: { type: "string" },
     connect: { type: "string" },
     channels: { type: "string" },
@@ -88,6 +92,7 @@ function relayArguments() {
       },
       uuid,
       pageSize: pageSize(values["page-size"]),
+      ...sourceOptions(values),
       maxBandwidth: byteCount("--max-bandwidth", values["max-bandwidth"]),
       timeouts,
     },

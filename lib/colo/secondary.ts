@@ -29,7 +29,10 @@ import type { ColoSecondaryJob, ReceivedCheckpoint, SecondaryReport } from "./co
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
-export interface SecondaryOptions extends Omit<ListenOptions, "finalize" | "devices"> {
+export interface SecondaryOptions extends Omit<
+  ListenOptions,
+  "finalize" | "devices" | "onWarning"
+> {
   /**
    * Keep what a guest has beside RAM, without understanding it: needed where the primary is a QEMU
    * (11.0 or later, capabilities `x-colo`, `multifd` and `return-path`). The end of the pair then

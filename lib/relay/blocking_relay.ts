@@ -17,6 +17,7 @@ import { BlockTable } from "../memory/block_table.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import { ReceiveSide } from "../session/receive_side.ts";
 import { SendSide } from "../session/send_side.ts";
+import { missingReturnPath, type SessionWarning } from "../session/session_warning.ts";
 import { SECOND_SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
@@ -30,6 +31,8 @@ import { StreamTail } from "./stream_tail.ts";
 
 /** Hooks of the thread that runs a relay. */
 export interface RelayHooks {
+  /** Something that a caller should know at once. */
+  onWarning?: ((warning: SessionWarning) => void) | undefined;
   /** All connections are there, on both sides; so many channels on each. */
   onConnected?: ((incoming: number, outgoing: number) => void) | undefined;
 }
@@ -169,6 +172,12 @@ export class BlockingRelay implements RelayTarget, Disposable {
       control: this.#control.buffer,
       peer: formatEndpoint(this.#config.outgoing.endpoint),
     } satisfies RelayReturnJob);
+  }
+
+  checkReturnPath(): void {
+    if (this.#answers) return;
+    const warning = missingReturnPath("relay migration", this.#config.requireReturnPath);
+    this.#hooks.onWarning?.(warning);
   }
 
   countZeroPage(): void {

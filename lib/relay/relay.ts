@@ -7,6 +7,7 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { SessionThread } from "../session/session_thread.ts";
+import { warn } from "../session/session_warning.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { RelayJob, RelayReport } from "./relay_messages.ts";
 import { relayConfig, type RelayConfig, type RelayOptions } from "./relay_config.ts";
@@ -31,7 +32,7 @@ export class Relay implements AsyncDisposable {
   #channels: number;
   #disposed: Promise<void> | undefined;
 
-  private constructor(config: RelayConfig, signal: AbortSignal | undefined) {
+  private constructor(config: RelayConfig, { signal, onWarning }: RelayOptions) {
     this.#config = config;
     this.#channels = config.incomingChannels ?? 0;
     this.#incoming = new StatisticsTable(config.incomingChannels ?? CHANNELS_MAX);
@@ -53,13 +54,15 @@ export class Relay implements AsyncDisposable {
     this.#thread.onMessage((message) => {
       const report = message as RelayReport;
       if (report.kind === "connected") this.#channels = report.incoming;
-      else this.#listening.resolve(formatEndpoint(report.endpoint));
+      else if (report.kind === "listening")
+        this.#listening.resolve(formatEndpoint(report.endpoint));
+      else warn(onWarning, report.warning, this.#control);
     });
   }
 
   /** See {@linkcode relay}. */
   static async listen(options: RelayOptions): Promise<Relay> {
-    const made = new Relay(await relayConfig(options), options.signal);
+    const made = new Relay(await relayConfig(options), options);
     try {
       made.#endpoint = await made.#thread.during(made.#listening.promise);
       return made;

@@ -15,6 +15,7 @@ import {
   type Timeouts,
 } from "../session/options.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
+import type { WarningOptions } from "../session/session_warning.ts";
 
 /** One end of a relay. */
 export interface RelayEnd {
@@ -30,7 +31,7 @@ export interface RelayEnd {
 }
 
 /** Options of {@linkcode relay}. */
-export interface RelayOptions {
+export interface RelayOptions extends WarningOptions {
   /** Where the source connects to. */
   readonly listen: RelayEnd;
   /** Where the destination waits. */
@@ -57,6 +58,7 @@ export interface RelayConfig {
   /** Whether the destination's uuid is the source's own. */
   readonly keepUuid: boolean;
   readonly maxBandwidth: number;
+  readonly requireReturnPath: boolean;
 }
 
 /**
@@ -87,5 +89,6 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
     outgoingChannels: senderChannels(connect.channels),
     keepUuid: uuid === undefined,
     maxBandwidth,
+    requireReturnPath: options.requireReturnPath ?? false,
   };
 }

@@ -5,6 +5,7 @@
  */
 import type { Endpoint } from "../net/endpoint.ts";
 import type { Timeouts } from "../session/options.ts";
+import type { SessionWarning } from "../session/session_warning.ts";
 import type { RelayConfig } from "./relay_config.ts";
 
 /** The thread that runs a relay for a caller on the event loop. */
@@ -30,5 +31,6 @@ export interface RelayReturnJob {
 
 /** What a relay's thread reports. */
 export type RelayReport =
+  | { readonly kind: "warning"; readonly warning: SessionWarning }
   | { readonly kind: "listening"; readonly endpoint: Endpoint }
   | { readonly kind: "connected"; readonly incoming: number; readonly outgoing: number };

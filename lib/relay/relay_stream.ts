@@ -38,6 +38,8 @@ export interface RelayTarget {
   blocksKnown(): void;
   /** The destination may answer now. */
   openReturnPath(): void;
+  /** The RAM begins; a source that has opened no return path by now never will. */
+  checkReturnPath(): void;
   /** Counts a zero page. */
   countZeroPage(): void;
   /** Waits until all incoming channels stand at a sync point, and synchronises the outgoing ones. */
@@ -104,6 +106,7 @@ export class RelayStream implements MainStreamHandler {
   }
 
   ramSection(sectionId: number): void {
+    this.#target.checkReturnPath();
     this.#ramSectionId = sectionId;
     this.#writer = new MainStreamWriter(this.#target.out, sectionId);
     this.#writer.beginRamSection("start");

@@ -21,7 +21,10 @@ export function runRelay(job: RelayJob): void {
     control,
     new StatisticsTable(job.incoming),
     new StatisticsTable(job.outgoing),
-    { onConnected: (incoming, outgoing) => report({ kind: "connected", incoming, outgoing }) },
+    {
+      onWarning: (warning) => report({ kind: "warning", warning }),
+      onConnected: (incoming, outgoing) => report({ kind: "connected", incoming, outgoing }),
+    },
   );
   try {
     report({ kind: "listening", endpoint: relay.listen() });

@@ -28,9 +28,12 @@ import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
 import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
+import { missingReturnPath, type SessionWarning } from "./session_warning.ts";
 
 /** Hooks of the thread that runs a receiver. */
 export interface ReceiverHooks {
+  /** Something that a caller should know at once. */
+  onWarning?: ((warning: SessionWarning) => void) | undefined;
   /** The blocks are known and their memory is ready; no page has arrived yet. */
   onBlocks?: ((blocks: readonly RamBlock[], channels: number) => void) | undefined;
   /**
@@ -259,6 +262,12 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     }
   }
 
+  /** Refuses a source without a return path, or tells of it. */
+  missReturnPath(): void {
+    const warning = missingReturnPath("accept migration", this.#config.requireReturnPath);
+    this.#hooks.onWarning?.(warning);
+  }
+
   /** Matches the announced blocks with given memory, or allocates it. */
   takeBlocks(announced: readonly AnnouncedBlock[]): void {
     const { blocks: given, ramBytesMax } = this.#config;
@@ -341,6 +350,7 @@ export function listenBlocking(options: ListenOptions): {
   endpoint: string;
 } {
   const receiver = new BlockingReceiver(receiverConfig(options), {
+    onWarning: options.onWarning,
     finalize: (blocks, state) => void options.finalize?.(blocks, state),
   });
   try {

@@ -32,6 +32,7 @@ import type { GuestState } from "../wire/opaque_state.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
 import { parseUuid } from "../wire/uuid.ts";
 import { checkSwitchoverAck, expectsSwitchoverAck, type SwitchoverAck } from "./switchover_ack.ts";
+import type { WarningOptions } from "./session_warning.ts";
 
 /** Time limits in milliseconds; what is left out has its default (`limits.ts`). */
 export interface Timeouts {
@@ -110,7 +111,7 @@ export interface ConnectOptions extends SessionOptions {
 }
 
 /** Options of {@linkcode listen}. */
-export interface ListenOptions extends SessionOptions {
+export interface ListenOptions extends SessionOptions, WarningOptions {
   /**
    * Memory to receive into, matched by id; the sender's list must be the same. Absent: what the
    * sender announces is allocated.
@@ -186,6 +187,7 @@ export interface ReceiverConfig extends SessionConfig {
   readonly verify: boolean;
   readonly machine: string | undefined;
   readonly finalize: boolean;
+  readonly requireReturnPath: boolean;
   /** Whether the connection stays open after the migration, for checkpoints. */
   readonly checkpoints?: boolean | undefined;
   readonly capture: boolean;
@@ -277,6 +279,7 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     verify: options.verify ?? false,
     machine: options.machine,
     finalize: options.finalize !== undefined,
+    requireReturnPath: options.requireReturnPath ?? false,
     capture: options.capture ?? false,
     switchoverAck,
     anyUuid,

@@ -16,6 +16,7 @@ import type { ReceiverJob, ReceiverReport } from "./session_messages.ts";
 import { FinalizeGate } from "./finalize_gate.ts";
 import { receiverConfig, resolveEndpoint, resolveTimeouts, type ListenOptions } from "./options.ts";
 import { SessionThread } from "./session_thread.ts";
+import { warn } from "./session_warning.ts";
 
 /** A listening receiver of one migration, made by {@linkcode listen}. */
 export class Receiver implements AsyncDisposable {
@@ -141,6 +142,8 @@ export class Receiver implements AsyncDisposable {
 
   #report(report: ReceiverReport): void {
     switch (report.kind) {
+      case "warning":
+        return warn(this.#options.onWarning, report.warning, this.#control);
       case "listening":
         return this.#listening.resolve(formatEndpoint(report.endpoint));
       case "blocks":

@@ -32,6 +32,8 @@ const SHUT_FAILED = 1;
 export interface StreamTarget {
   readonly config: ReceiverConfig;
   checkConfiguration(configuration: StreamConfiguration): void;
+  /** The source will not wait for a confirmation. */
+  missReturnPath(): void;
   takeBlocks(announced: readonly AnnouncedBlock[]): void;
   placeZeroPage(idstr: string, offset: number): void;
   passSyncPoint(): void;
@@ -99,6 +101,8 @@ export class ReceiverStream implements MainStreamHandler {
 
   ramSection(sectionId: number): void {
     this.#ramSectionId = sectionId;
+    // A source opens it before anything else, so this one never will.
+    if (!this.#returnPath) this.#target.missReturnPath();
   }
 
   ramBlocks(blocks: readonly AnnouncedBlock[]): void {

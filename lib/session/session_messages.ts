@@ -9,6 +9,7 @@ import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceiverConfig, SenderConfig } from "./options.ts";
+import type { SessionWarning } from "./session_warning.ts";
 
 /** The thread that runs a sender for a caller on the event loop. */
 export interface SenderJob {
@@ -62,6 +63,7 @@ export interface ReceiverJob {
 
 /** What a receiver's thread reports. */
 export type ReceiverReport =
+  | { readonly kind: "warning"; readonly warning: SessionWarning }
   | { readonly kind: "listening"; readonly endpoint: Endpoint }
   | {
       readonly kind: "blocks";

@@ -19,6 +19,7 @@ import type {
   SenderJob,
   SenderReply,
 } from "./session_messages.ts";
+import type { SessionWarning } from "./session_warning.ts";
 
 /** Serves commands until the caller closes the sender. */
 export async function runSender(job: SenderJob): Promise<void> {
@@ -83,6 +84,7 @@ export function runReceiver(job: ReceiverJob): void {
   const report = (message: ReceiverReport): void => parentPort!.postMessage(message);
   const gate = new FinalizeGate(job.gate, control);
   const hooks = {
+    onWarning: (warning: SessionWarning) => report({ kind: "warning", warning }),
     onBlocks: (blocks: readonly RamBlock[], channels: number) =>
       report({ kind: "blocks", blocks: blocks.map((block) => block.share()), channels }),
     finalize: (_blocks: readonly RamBlock[], state: GuestState | undefined) => {

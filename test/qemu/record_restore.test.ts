@@ -186,6 +186,27 @@ qemuTest(
   },
 );
 
+qemuTest("record() refuses a source without return-path, whose guest goes on", async () => {
+  await using guest = await GuestTest.create({});
+  await using source = await guest.startSource({
+    channels: 2,
+    compression: "none",
+    returnPath: false,
+  });
+  await slowDown(source); // nothing ends while it is refused
+  const output = guest.path("vm.rec");
+  const options = { endpoint: "127.0.0.1:0", channels: 2, output } as const;
+  await using recorder = await record({ ...options, requireReturnPath: true });
+  const complete = recorder.complete().catch((error: unknown) => error);
+  await source.migrate(uriOf(recorder.endpoint));
+  expect(await complete).toMatchObject({ code: "ERR_MULTIFD_STREAM_RETURN_PATH" });
+  await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+    status: "failed",
+  });
+  await source.waitStatus("running");
+  expect(await readdir(guest.folder)).toEqual([]);
+});
+
 qemuTest("restore() ends with a reason when the waiting QEMU does not fit", async () => {
   await using guest = await GuestTest.create({ uuid: UUID });
   const output = guest.path("vm.rec");
