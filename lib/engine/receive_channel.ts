@@ -88,11 +88,12 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     const { packet, headerBytes, runs } = this.#placer;
     this.#connection = connection;
     counters.addBytes(HANDSHAKE_BYTES); // read by the acceptor
-    while (this.#readHeader(connection, COMMON_HEADER_BYTES)) {
+    while (this.#beginPacket(connection)) {
       // The first bytes tell whether the rest has the length of a RAM packet at all.
       if ((decodeFlags(this.#placer.headerView) & PacketFlag.DEVICE_STATE) !== 0) {
         if (state.closing) throw this.#late();
         this.#headerFilled = this.#deviceReceiver.receive(connection, this.#headerFilled);
+        state.noteUnderWay(channel, this.#headerFilled > 0);
         continue;
       }
       this.#readHeader(connection, headerBytes);
@@ -111,6 +112,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
         counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
         this.#placer.delivered();
       }
+      state.noteUnderWay(channel, this.#headerFilled > 0);
       if (!sync) continue;
       // A sync point may come with pages (before QEMU 9.0), whose packet has been counted.
       counters.addSync(hasPages ? 0 : headerBytes);
@@ -132,6 +134,16 @@ export class ReceiveChannel implements Disposable, PayloadSource {
 
   [Symbol.dispose](): void {
     this.#decoder[Symbol.dispose]();
+  }
+
+  /**
+   * Reads the bytes that tell what kind of packet comes; false when the connection ended before any.
+   * One that has begun is told at once: its sender may leave it at that.
+   */
+  #beginPacket(connection: Connection): boolean {
+    if (!this.#readHeader(connection, 1)) return false;
+    this.#parts.state.noteUnderWay(this.#parts.channel, true);
+    return this.#readHeader(connection, COMMON_HEADER_BYTES);
   }
 
   /** Reads the first `needed` bytes of a header; false when the connection ended before any. */

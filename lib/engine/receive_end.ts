@@ -67,6 +67,7 @@ export function requireQuietChannels(ending: EndingChannels): void {
         `it has come to sync point ${state.syncs(channel)}, the main stream has ${syncPoints}`,
       );
     }
+    if (state.isUnderWay(channel)) throw leftOver(channel, "it is in the middle of a packet");
     if (peek(control.descriptorAt(CHANNEL_DESCRIPTOR + channel)) === "byte") {
       throw leftOver(channel, "there is more behind its last sync point");
     }

@@ -21,6 +21,7 @@ const CONNECTED = 0; // semaphore: the connection is registered; posted once by 
 const RELEASED = 2; // semaphore: the sync point may be passed; main thread posts
 const SYNCS = 4; // SYNC packets seen; the channel writes
 const UNSYNCED = 5; // 1 = pages have come since the last of them; the channel writes
+const UNDER_WAY = 6; // 1 = bytes of a packet have been read, and not all of it; the channel writes
 const CHANNEL_WORDS = LINE_WORDS;
 
 /** Each thread makes its own object over the same buffer. */
@@ -72,6 +73,16 @@ export class ReceiveState {
   noteSync(channel: number): void {
     Atomics.store(this.#words, wordOf(channel, UNSYNCED), 0);
     Atomics.add(this.#words, wordOf(channel, SYNCS), 1);
+  }
+
+  /** Channel: a packet has begun, or has been dealt with and no byte of another is here. */
+  noteUnderWay(channel: number, isUnderWay: boolean): void {
+    Atomics.store(this.#words, wordOf(channel, UNDER_WAY), isUnderWay ? 1 : 0);
+  }
+
+  /** Whether the channel is in the middle of a packet. */
+  isUnderWay(channel: number): boolean {
+    return Atomics.load(this.#words, wordOf(channel, UNDER_WAY)) !== 0;
   }
 
   /** SYNC packets that the channel has come to. */
