@@ -48,6 +48,7 @@ export type {
   Timeouts,
   ZeroPageDetection,
 } from "./lib/session/options.ts";
+export { BandwidthLimit } from "./lib/sync/bandwidth_limit.ts";
 export type { SwitchoverAck } from "./lib/session/switchover_ack.ts";
 export {
   RamBlock,

@@ -37,7 +37,7 @@ with status 1 and one line on stderr, wrong arguments with status 2.
 ${TRANSFER_USAGE}
 ${MIGRATION_USAGE}
   --zero-page-detection W  multifd: by the channels (default); legacy: by the main thread; none
-  --max-bandwidth BYTES    per second over all channels, with K, M, G for powers of 1024 (default 0,
+  --max-bandwidth BYTES    per second over all connections, with K, M, G for powers of 1024 (default 0,
                            no limit)
   --sync-mode MODE         round, section or auto (default): as the recorded source did
   --no-return-path         do not wait for QEMU's confirmation

@@ -36,7 +36,7 @@ it is in place. Failures end with status 1 and one line on stderr, wrong argumen
 ${TRANSFER_USAGE}
   --page-size BYTES        4K, 8K, 16K or 64K, equal on both sides (default 4K)
   --zero-page-detection W  multifd: by the channels (default); legacy: by the main thread; none
-  --max-bandwidth BYTES    per second over all channels, with K, M, G for powers of 1024 (default 0,
+  --max-bandwidth BYTES    per second over all connections, with K, M, G for powers of 1024 (default 0,
                            no limit)
   --rounds N               send everything, then N - 1 times what has changed since (default 1); the
                            files are mapped then, so that other processes may go on writing to them,

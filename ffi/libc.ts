@@ -9,6 +9,7 @@
  */
 import { NativeType, readNative } from "./runtime/runtime.ts";
 import { constants } from "node:os";
+import { Arena } from "./arena.ts";
 import { SystemError, type ErrorContext } from "./errors.ts";
 import { LinkAt } from "./linux.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
@@ -25,6 +26,10 @@ const ADDRESS = NativeType.ptr; // any pointer, passed as a number: the fastest 
 const INT = NativeType.i32;
 const SIZE = NativeType.u64_fast; // size_t and off_t below 2^53
 const SSIZE = NativeType.i64_fast; // ssize_t or off_t; -1 on failure
+
+const CLOCK_MONOTONIC = 1;
+const TIMESPEC_BYTES = 16; // i64 seconds, i64 nanoseconds
+let timespec: Arena | undefined;
 
 const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
@@ -58,6 +63,7 @@ const SYMBOLS = {
   preadv: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   pwritev: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   sched_yield: { args: [], returns: INT },
+  clock_gettime: { args: [INT, ADDRESS], returns: INT }, // clock, timespec *
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
   madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
@@ -247,6 +253,14 @@ export function lseek(fd: number, offset: number, whence: number): number {
 /** Lets another thread run that waits for this processor; returns at once when there is none. */
 export function yieldProcessor(): void {
   libc().sched_yield();
+}
+
+/** The machine's clock in milliseconds, one for all threads and never set back. */
+export function monotonicMs(): number {
+  timespec ??= new Arena(TIMESPEC_BYTES);
+  libc().clock_gettime(CLOCK_MONOTONIC, timespec.address as Address);
+  const { u32 } = timespec;
+  return (u32[1] * 0x1_0000_0000 + u32[0]) * 1000 + u32[2] / 1e6;
 }
 
 /** Sets the length of a file. */

@@ -18,6 +18,12 @@ export const PACKETS_PER_JOB_MAX = 64;
 /** The same at least, while there are pages; 4 MiB are little to wait for at a sync point. */
 export const PACKETS_PER_JOB_MIN = 8;
 
+/**
+ * How much a job may be for where there is a limit on bandwidth, in milliseconds at that rate, but at
+ * least a packet: whoever shares the limit, and a change of it, need not wait for long ones.
+ */
+export const PACED_JOB_MS = 50;
+
 /** Most pages of one packet: those of 4 KiB, the smallest pages there are. */
 export const PACKET_PAGES_MAX = 128;
 

@@ -123,7 +123,7 @@ test("a send channel writes the job first when job and sync are pending at once"
     uuid: parseUuid(undefined),
     compression: { method: "none", level: 1 },
     detectZeroPages: true,
-    bandwidth: 0,
+    bandwidth: undefined,
     timeouts: { acceptMs: 5000, ...testTimeouts },
     control: control.buffer,
     statistics: statistics.buffer,

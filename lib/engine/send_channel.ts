@@ -12,9 +12,9 @@ import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
 import { IovecList } from "../memory/iovec_list.ts";
+import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
-import { BandwidthLimit } from "./bandwidth_limit.ts";
 import { LevelGovernor } from "./level_governor.ts";
 import { PacketBuilder } from "./packet_builder.ts";
 import { SyncRequest, type ChannelWords, type SendState } from "./send_state.ts";
@@ -28,8 +28,8 @@ export interface SendChannelParts {
   readonly compression: ResolvedCompression;
   /** Whether this thread looks for zero pages. */
   readonly detectZeroPages: boolean;
-  /** This channel's share of the bandwidth in bytes per second, 0 for no limit. */
-  readonly bandwidth: number;
+  /** Of the limit on bandwidth; undefined for none. */
+  readonly bandwidth: SharedArrayBuffer | undefined;
   readonly state: SendState;
   readonly control: SessionControl;
   readonly blocks: BlockTable;
@@ -42,7 +42,7 @@ export class SendChannel implements Disposable {
   readonly #words: ChannelWords;
   readonly #encoder: PageEncoder;
   readonly #builder: PacketBuilder;
-  readonly #bandwidth: BandwidthLimit;
+  readonly #bandwidth: BandwidthLimit | undefined;
   readonly #governor: LevelGovernor | undefined;
   readonly #deviceState = new IovecList();
   #workingSlot: number;
@@ -52,7 +52,7 @@ export class SendChannel implements Disposable {
     this.#parts = parts;
     this.#words = parts.state.channel(parts.channel);
     this.#workingSlot = parts.state.workingSlot(parts.channel);
-    this.#bandwidth = new BandwidthLimit(parts.bandwidth);
+    if (parts.bandwidth !== undefined) this.#bandwidth = new BandwidthLimit(parts.bandwidth);
     this.#encoder = createEncoder(parts.compression, parts.state.handle.pageSize);
     const { engine, level, autoLevels } = parts.compression;
     if (autoLevels !== undefined) this.#governor = new LevelGovernor(autoLevels, level);
@@ -71,6 +71,7 @@ export class SendChannel implements Disposable {
   sendHandshake(connection: Connection): void {
     const arena = new Arena(HANDSHAKE_BYTES);
     encodeHandshake(arena.view, this.#parts.uuid, this.#parts.channel);
+    this.#bandwidth?.pace(HANDSHAKE_BYTES, this.#parts.control);
     connection.send(arena.address, HANDSHAKE_BYTES);
     this.#parts.counters.addBytes(HANDSHAKE_BYTES);
   }
@@ -163,7 +164,7 @@ export class SendChannel implements Disposable {
     const { counters, control } = this.#parts;
     const iovecs = this.#deviceState;
     const { deviceHeaderBytes, deviceState, deviceStateBytes } = slot;
-    this.#bandwidth.pace(deviceHeaderBytes + deviceStateBytes, control);
+    this.#bandwidth?.pace(deviceHeaderBytes + deviceStateBytes, control);
     // Before the last byte: no sync follows, and who hears of the confirmation may look at once.
     counters.addDeviceState(deviceHeaderBytes, deviceStateBytes);
     const start = performance.now();
@@ -186,7 +187,7 @@ export class SendChannel implements Disposable {
     const { counters, control } = this.#parts;
     const { iovecs, normalPages, zeroPages } = this.#builder;
     const { bytes } = iovecs;
-    this.#bandwidth.pace(bytes, control);
+    this.#bandwidth?.pace(bytes, control);
     const start = performance.now();
     connection.sendList(iovecs);
     counters.addTransfer(performance.now() - start);
@@ -198,6 +199,7 @@ export class SendChannel implements Disposable {
   #sendSync(connection: Connection): void {
     this.#builder.buildSync(this.#parts.state.takePacketNumber());
     const { bytes } = this.#builder.iovecs;
+    this.#bandwidth?.pace(bytes, this.#parts.control);
     connection.sendList(this.#builder.iovecs);
     this.#parts.counters.addSync(bytes);
   }

@@ -5,7 +5,8 @@
  * @module
  */
 import { TimeoutError } from "../errors.ts";
-import { PACKETS_PER_JOB_MIN } from "../limits.ts";
+import { PACED_JOB_MS, PACKETS_PER_JOB_MIN } from "../limits.ts";
+import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { packetPages } from "../wire/packet.ts";
 import type { SendState } from "./send_state.ts";
@@ -16,6 +17,7 @@ export class RamClient {
   readonly #state: SendState;
   readonly #control: SessionControl;
   readonly #limitMs: number;
+  readonly #bandwidth: BandwidthLimit | undefined;
   /** Fewest pages of a job, unless there are no more. */
   readonly #jobPagesMin: number;
   #slotNumber: number;
@@ -26,8 +28,16 @@ export class RamClient {
   /**
    * @param client Number of this client, below the session's client count.
    * @param limitMs How long to wait for an idle channel while nothing moves, in milliseconds.
+   * @param bandwidth Of the limit on bandwidth, which makes jobs shorter; undefined for none.
    */
-  constructor(state: SendState, control: SessionControl, client: number, limitMs: number) {
+  constructor(
+    state: SendState,
+    control: SessionControl,
+    client: number,
+    limitMs: number,
+    bandwidth?: SharedArrayBuffer,
+  ) {
+    if (bandwidth !== undefined) this.#bandwidth = new BandwidthLimit(bandwidth);
     this.#state = state;
     this.#control = control;
     this.#limitMs = limitMs;
@@ -67,8 +77,12 @@ export class RamClient {
 
   /** At most a channel's share of what is left, so that none has a long job when all are idle. */
   #chooseJobPages(left: number, most: number): number {
-    const share = Math.ceil(left / this.#state.handle.channels);
-    return Math.min(most, Math.max(this.#jobPagesMin, share));
+    const { channels, pageSize } = this.#state.handle;
+    const share = Math.ceil(left / channels);
+    const pages = Math.min(most, Math.max(this.#jobPagesMin, share));
+    if (this.#bandwidth === undefined) return pages;
+    const paced = Math.floor(this.#bandwidth.bytesWithin(PACED_JOB_MS) / pageSize);
+    return Math.min(pages, Math.max(packetPages(pageSize), paced));
   }
 
   /**

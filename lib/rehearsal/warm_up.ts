@@ -81,7 +81,7 @@ function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
     uuid: new Uint8Array(UUID_BYTES),
     compression: RAW,
     detectZeroPages: true,
-    bandwidth: 0,
+    bandwidth: undefined,
     state,
     control: rehearsalControl,
     blocks: table,

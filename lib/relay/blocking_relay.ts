@@ -211,12 +211,12 @@ export class BlockingRelay implements RelayTarget, Disposable {
   }
 
   #connect(): void {
-    const { outgoing, outgoingChannels, maxBandwidth } = this.#config;
+    const { outgoing, outgoingChannels, bandwidth } = this.#config;
     this.#sendSide = new SendSide({
       config: { ...outgoing, uuid: this.#uuid },
       channels: outgoingChannels,
       detectZeroPages: false,
-      maxBandwidth,
+      bandwidth,
       control: this.#control,
       statistics: this.#outgoing,
       state: this.#state,
@@ -224,10 +224,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
       devices: false,
       descriptors: SECOND_SIDE_DESCRIPTORS,
     });
-    const connection = this.#sendSide.connect();
+    const sink = this.#sendSide.mainSink(this.#sendSide.connect());
     // The steps that write here work for the incoming side, and an error must name the right one.
     this.#out = new ByteWriter({
-      send: (address, bytes) => this.#guarded("source", () => connection.send(address, bytes)),
+      send: (address, bytes) => this.#guarded("source", () => sink.send(address, bytes)),
     });
     this.#hooks.onConnected?.(this.#receiveSide.channels, outgoingChannels);
   }

@@ -16,6 +16,7 @@ import {
 } from "../session/options.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import type { WarningOptions } from "../session/session_warning.ts";
+import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 
 /** One end of a relay. */
 export interface RelayEnd {
@@ -40,8 +41,8 @@ export interface RelayOptions extends WarningOptions {
   readonly uuid?: string | undefined;
   /** Page size of the guest in bytes. Default 4096. */
   readonly pageSize?: number | undefined;
-  /** Limit towards the destination in bytes per second, 0 (default) for none. */
-  readonly maxBandwidth?: number | undefined;
+  /** Limit towards the destination in bytes per second, 0 (default) for none; as in `connect()`. */
+  readonly maxBandwidth?: number | BandwidthLimit | undefined;
   /** Time limits, the same at both ends. */
   readonly timeouts?: Partial<Timeouts> | undefined;
   /** Cancels the relay; both QEMUs see their migration fail, and the source keeps its guest. */
@@ -57,8 +58,9 @@ export interface RelayConfig {
   readonly outgoingChannels: number;
   /** Whether the destination's uuid is the source's own. */
   readonly keepUuid: boolean;
-  readonly maxBandwidth: number;
   readonly requireReturnPath: boolean;
+  /** Of the limit on bandwidth; undefined for none. */
+  readonly bandwidth: SharedArrayBuffer | undefined;
 }
 
 /**
@@ -67,11 +69,8 @@ export interface RelayConfig {
  * @throws {RangeError | TypeError} for options that cannot work, {SystemError} for an unknown host.
  */
 export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
-  const { listen, connect, uuid, pageSize = 4096, maxBandwidth = 0 } = options;
+  const { listen, connect, uuid, pageSize = 4096 } = options;
   checkPageSize(pageSize);
-  if (!(maxBandwidth >= 0)) {
-    throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
-  }
   const timeouts = resolveTimeouts(options.timeouts);
   const end = async (
     { endpoint, compression }: RelayEnd,
@@ -88,7 +87,7 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
     outgoing: await end(connect, "encode", uuid),
     outgoingChannels: senderChannels(connect.channels),
     keepUuid: uuid === undefined,
-    maxBandwidth,
     requireReturnPath: options.requireReturnPath ?? false,
+    bandwidth: bandwidthOf(options.maxBandwidth),
   };
 }

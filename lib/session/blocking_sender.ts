@@ -70,12 +70,18 @@ export class BlockingSender implements Disposable {
     for (const block of this.#blocks) this.#table.add(block);
     this.#state = SendState.create({ channels, clients: 1 + DEVICE_SLOTS, pageSize }, control);
     this.#devices = new SenderDevices(this.#state, control, timeouts);
-    this.#client = new RamClient(this.#state, control, RAM_CLIENT, timeouts.stallMs);
+    this.#client = new RamClient(
+      this.#state,
+      control,
+      RAM_CLIENT,
+      timeouts.stallMs,
+      config.bandwidth,
+    );
     this.#side = new SendSide({
       config,
       channels,
       detectZeroPages: config.zeroPageDetection === "multifd",
-      maxBandwidth: config.maxBandwidth,
+      bandwidth: config.bandwidth,
       control,
       statistics,
       state: this.#state,
@@ -90,7 +96,7 @@ export class BlockingSender implements Disposable {
   connect(): void {
     this.#during("connect", () => {
       const connection = this.#side.connect();
-      this.#out = new ByteWriter(connection);
+      this.#out = new ByteWriter(this.#side.mainSink(connection));
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
       this.#returnPath = new ReturnPathReader(this.#replies);

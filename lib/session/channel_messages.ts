@@ -19,8 +19,8 @@ export interface SendChannelJob {
   readonly uuid: Uint8Array;
   readonly compression: ResolvedCompression;
   readonly detectZeroPages: boolean;
-  /** This channel's share in bytes per second, 0 for no limit. */
-  readonly bandwidth: number;
+  /** Of the limit on bandwidth; undefined for none. */
+  readonly bandwidth: SharedArrayBuffer | undefined;
   readonly timeouts: Timeouts;
   readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;

@@ -27,6 +27,7 @@ import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { machineSyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
@@ -84,8 +85,11 @@ export interface ConnectOptions extends SessionOptions {
   readonly blocks: readonly RamBlock[];
   /** Default `multifd`. */
   readonly zeroPageDetection?: ZeroPageDetection | undefined;
-  /** Limit in bytes per second over all connections, 0 (default) for none. */
-  readonly maxBandwidth?: number | undefined;
+  /**
+   * Limit in bytes per second over all connections, the main one included; 0 (default) for none. A
+   * {@linkcode BandwidthLimit} can be changed while the session runs, and shared by several.
+   */
+  readonly maxBandwidth?: number | BandwidthLimit | undefined;
   /** Send a digest of every block at the end, for the receiver to compare. Default false. */
   readonly verify?: boolean | undefined;
   /** Machine type named in the stream. Default `multifd`. */
@@ -166,7 +170,8 @@ export interface SenderConfig extends SessionConfig {
   readonly channels: number;
   readonly blocks: readonly SharedRamBlock[];
   readonly zeroPageDetection: ZeroPageDetection;
-  readonly maxBandwidth: number;
+  /** Of the limit on bandwidth; undefined for none. */
+  readonly bandwidth: SharedArrayBuffer | undefined;
   readonly verify: boolean;
   readonly machine: string;
   readonly returnPath: boolean;
@@ -204,11 +209,8 @@ const MACHINE_DEFAULT = "multifd";
  * @throws {RangeError | TypeError} for options that cannot work.
  */
 export function senderConfig(options: ConnectOptions): SenderConfig {
-  const { blocks, maxBandwidth = 0, state, verify = false } = options;
+  const { blocks, state, verify = false } = options;
   const pageSize = commonPageSize(blocks);
-  if (!(maxBandwidth >= 0)) {
-    throw new RangeError(`Cannot limit bandwidth to ${maxBandwidth}: must be 0 or more bytes/s`);
-  }
   if (verify && state !== undefined) {
     throw new TypeError("Cannot send digests with a guest's state: QEMU does not know them");
   }
@@ -233,7 +235,7 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
       "legacy",
       "none",
     ]),
-    maxBandwidth,
+    bandwidth: bandwidthOf(options.maxBandwidth),
     verify,
     machine,
     returnPath,

@@ -10,9 +10,11 @@ import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";
 import { connectSocket } from "../net/socket.ts";
+import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { SendChannelJob } from "./channel_messages.ts";
+import type { ByteSink } from "../wire/byte_writer.ts";
 import type { SessionConfig } from "./options.ts";
 import { requireTaken } from "./sender_setup.ts";
 
@@ -22,8 +24,8 @@ export interface SendSideParts {
   readonly channels: number;
   /** Whether the channels look for zero pages. */
   readonly detectZeroPages: boolean;
-  /** Bytes per second over all channels, 0 for no limit. */
-  readonly maxBandwidth: number;
+  /** Of the limit on bandwidth; undefined for none. */
+  readonly bandwidth: SharedArrayBuffer | undefined;
   readonly control: SessionControl;
   readonly statistics: StatisticsTable;
   readonly state: SendState;
@@ -61,6 +63,19 @@ export class SendSide {
     return new Connection(fd, control, timeouts);
   }
 
+  /** Where the main stream goes: to the main connection, within the limit on bandwidth if any. */
+  mainSink(connection: ByteSink): ByteSink {
+    const { bandwidth, control } = this.#parts;
+    if (bandwidth === undefined) return connection;
+    const limit = new BandwidthLimit(bandwidth);
+    return {
+      send: (address, bytes) => {
+        limit.pace(bytes, control);
+        connection.send(address, bytes);
+      },
+    };
+  }
+
   /** Has every channel write a SYNC packet behind all it was given, and waits for that. */
   syncChannels(): void {
     const { config, channels, control, state } = this.#parts;
@@ -81,7 +96,7 @@ export class SendSide {
   }
 
   #startChannel(channel: number): void {
-    const { config, control, statistics, state, blocks, descriptors } = this.#parts;
+    const { config, control, statistics, state, blocks, descriptors, bandwidth } = this.#parts;
     const { endpoint, uuid, compression, timeouts } = config;
     this.#workers.start({
       role: "send-channel",
@@ -90,7 +105,7 @@ export class SendSide {
       uuid,
       compression,
       detectZeroPages: this.#parts.detectZeroPages,
-      bandwidth: this.#parts.maxBandwidth / this.#parts.channels,
+      bandwidth,
       timeouts,
       control: control.buffer,
       statistics: statistics.buffer,
