@@ -8,11 +8,11 @@
  */
 import { LimitError, StreamError } from "../errors.ts";
 import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
-import { Section, type SectionHeader } from "../wire/main_stream.ts";
+import { FOOTER_BYTES, Section, type SectionHeader } from "../wire/main_stream.ts";
 import { encodeFullSection } from "../wire/main_stream_writer.ts";
+import { ownHeader } from "../wire/own_sections.ts";
 import { looksComplete } from "../wire/opaque_state.ts";
 
-const FOOTER_BYTES = 5;
 const LENGTH_BYTES = 8;
 const NOTHING = new Uint8Array(0);
 
@@ -39,9 +39,9 @@ class Frame {
   }
 }
 
-const HEADER = { sectionId: 3, idstr: "multifd/state", instanceId: 0 };
-const inline = new Frame({ ...HEADER, version: 1 });
-const overChannels = new Frame({ ...HEADER, version: 2 });
+const HEADER = ownHeader("multifd/state", 1);
+const inline = new Frame(HEADER);
+const overChannels = new Frame(ownHeader("multifd/state", 2));
 
 /** A blob in parts, to be written one after the other. */
 export function blobWith(deviceState: Uint8Array): readonly Uint8Array[] {

@@ -39,6 +39,7 @@ import {
 import { readRecording } from "../recording/recording_reader.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import {
+  FOOTER_BYTES,
   Section,
   type AnnouncedBlock,
   type SectionHeader,
@@ -377,8 +378,6 @@ class StreamAnalyzer implements MainStreamHandler {
     return (this.#index ??= readMappedRamIndex(this.#source, this.#start));
   }
 }
-
-const FOOTER_BYTES = 5;
 
 /** The end of a file, long enough for the longest description. */
 function tailOf(source: PositionedSource): Uint8Array {

@@ -7,7 +7,7 @@
  */
 import { LimitError, StreamError } from "../errors.ts";
 import { ANALYZED_SECTIONS_MAX } from "../limits.ts";
-import { Section } from "../wire/main_stream.ts";
+import { FOOTER_BYTES, Section } from "../wire/main_stream.ts";
 import { findSectionEnd } from "../wire/opaque_state.ts";
 import type { FoundDescription } from "../wire/vm_description.ts";
 import {
@@ -46,8 +46,6 @@ export interface AnalyzedSection {
   /** Number of a command. */
   readonly command?: number | undefined;
 }
-
-const FOOTER_BYTES = 5;
 
 /** Takes sections apart; its entries of the description are used up in order. */
 export class DeviceSections {

@@ -22,9 +22,10 @@ import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
 import { ReturnPathReader } from "../wire/return_path.ts";
 import { pause } from "../sync/semaphore.ts";
-import { writeDigests } from "./digests.ts";
+import { writeOwnSection } from "../wire/own_sections.ts";
+import { digestSection } from "./digests.ts";
 import type { SenderConfig } from "./options.ts";
-import { DEVICE_SUMMARY_SECTION, deviceSummaryDescription } from "./device_summary.ts";
+import { deviceSummarySection } from "./device_summary.ts";
 import { SendSide } from "./send_side.ts";
 import { SenderDevices } from "./sender_devices.ts";
 import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
@@ -277,13 +278,14 @@ export class BlockingSender implements Disposable {
 
   /** Ends the stream of a sender that has no guest's state. */
   #endStream(): void {
-    const sections = this.#config.verify ? [writeDigests(this.#writer!, this.#blocks)] : [];
-    const summary = this.#devices.summary();
-    if (summary !== undefined) {
-      this.#writer!.fullSection(DEVICE_SUMMARY_SECTION, summary);
-      sections.push(deviceSummaryDescription(summary.byteLength));
+    const writer = this.#writer!;
+    const sections: object[] = [];
+    if (this.#config.verify) sections.push(writeOwnSection(writer, digestSection, this.#blocks));
+    const { registered } = this.#devices;
+    if (registered.length > 0) {
+      sections.push(writeOwnSection(writer, deviceSummarySection, registered));
     }
-    this.#writer!.end({ page_size: this.#config.pageSize, devices: sections });
+    writer.end({ page_size: this.#config.pageSize, devices: sections });
   }
 
   #setup(): void {

@@ -8,15 +8,8 @@
 import { StreamError } from "../errors.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
+import { ownHeader, type OwnSection } from "../wire/own_sections.ts";
 import type { TableDevice } from "../engine/device_table.ts";
-
-/** Header of the section. */
-export const DEVICE_SUMMARY_SECTION = {
-  sectionId: 3,
-  idstr: "multifd/devices",
-  instanceId: 0,
-  version: 1,
-} as const;
 
 /** Buffers by {@linkcode deviceKey}. */
 export type DeviceSummary = ReadonlyMap<string, number>;
@@ -32,7 +25,7 @@ export function deviceKey({ idstr, instanceId }: { idstr: string; instanceId: nu
  */
 
 /** The section's data, as of now. */
-export function encodeDeviceSummary(devices: readonly TableDevice[]): Uint8Array {
+function encodeDeviceSummary(devices: readonly TableDevice[]): Uint8Array {
   const parts = [u32(devices.length)];
   for (const { idBytes, instanceId, buffers } of devices) {
     const tail = new Uint8Array(12);
@@ -66,17 +59,12 @@ export function readDeviceSummary(reader: ByteReader): DeviceSummary {
   return summary;
 }
 
-/** What the stream's description says about the section. */
-export function deviceSummaryDescription(size: number): object {
-  const { idstr, instanceId, version } = DEVICE_SUMMARY_SECTION;
-  return {
-    name: idstr,
-    instance_id: instanceId,
-    vmsd_name: idstr,
-    version,
-    fields: [{ name: "data", type: "buffer", size }],
-  };
-}
+/** The section. */
+export const deviceSummarySection: OwnSection<readonly TableDevice[], DeviceSummary> = {
+  header: ownHeader("multifd/devices", 1),
+  encode: encodeDeviceSummary,
+  decode: readDeviceSummary,
+};
 
 function u32(value: number): Uint8Array {
   return Uint8Array.of(value >>> 24, value >>> 16, value >>> 8, value);

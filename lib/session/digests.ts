@@ -9,15 +9,7 @@ import { DigestError, StreamError } from "../errors.ts";
 import { BLOCKS_MAX, DIGEST_BYTES_MAX } from "../limits.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
-import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
-
-/** Header of the section. */
-export const DIGEST_SECTION = {
-  sectionId: 2,
-  idstr: "multifd/digests",
-  instanceId: 0,
-  version: 2, // 1 was blake2b256, which not every runtime has
-} as const;
+import { ownHeader, type OwnSection } from "../wire/own_sections.ts";
 
 /*
  * Section data: u32 number of blocks, then for each a counted block id, a counted algorithm name and
@@ -45,20 +37,6 @@ export function encodeDigests(blocks: readonly RamBlock[]): Uint8Array {
   return Uint8Array.from(parts);
 }
 
-/** Writes the section for `blocks`, as they are now, and returns its entry in the description. */
-export function writeDigests(writer: MainStreamWriter, blocks: readonly RamBlock[]): object {
-  const data = encodeDigests(blocks);
-  writer.fullSection(DIGEST_SECTION, data);
-  const { idstr, instanceId, version } = DIGEST_SECTION;
-  return {
-    name: idstr,
-    instance_id: instanceId,
-    vmsd_name: idstr,
-    version,
-    fields: [{ name: "data", type: "buffer", size: data.byteLength }],
-  };
-}
-
 /**
  * Reads the section's data; digests by block id.
  *
@@ -78,6 +56,13 @@ export function readDigests(reader: ByteReader): Map<string, Uint8Array> {
   }
   return digests;
 }
+
+/** The section; its source are the blocks as they are now. */
+export const digestSection: OwnSection<readonly RamBlock[], ReadonlyMap<string, Uint8Array>> = {
+  header: ownHeader("multifd/digests", 2),
+  encode: encodeDigests,
+  decode: readDigests,
+};
 
 /**
  * Compares what was received with the sender's digests.

@@ -18,10 +18,11 @@ import {
   StateCollector,
   type GuestState,
 } from "../wire/opaque_state.ts";
+import { isOwnSection } from "../wire/own_sections.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { SyncPoints } from "../wire/sync_points.ts";
-import { DIGEST_SECTION, readDigests } from "./digests.ts";
-import { DEVICE_SUMMARY_SECTION, readDeviceSummary, type DeviceSummary } from "./device_summary.ts";
+import { digestSection } from "./digests.ts";
+import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
 import type { ReceiverConfig } from "./options.ts";
 import { expectsSwitchoverAck } from "./switchover_ack.ts";
 
@@ -128,16 +129,16 @@ export class ReceiverStream implements MainStreamHandler {
       this.#early.append(encodeFullSection(header, data));
       return true;
     }
-    if (header.idstr === DEVICE_SUMMARY_SECTION.idstr && header.version === 1) {
-      this.#target.expectDevices(readDeviceSummary(reader));
+    if (isOwnSection(header, deviceSummarySection)) {
+      this.#target.expectDevices(deviceSummarySection.decode(reader));
       return true;
     }
-    if (header.idstr !== DIGEST_SECTION.idstr || header.version !== DIGEST_SECTION.version) {
+    if (!isOwnSection(header, digestSection)) {
       if (this.#target.config.checkpoints !== true) return false;
       const device = JSON.stringify(header.idstr);
       throw mismatch("SECTION", `${device} is a guest's device, kept with option capture only`);
     }
-    this.#digests = readDigests(reader);
+    this.#digests = digestSection.decode(reader);
     return true;
   }
 

@@ -8,12 +8,11 @@ import type { SaveConfig } from "../device/device.ts";
 import { SAVE_ROLE, type SaveTask } from "../device/device_messages.ts";
 import { DeviceClient, type DeviceClientHandle } from "../engine/device_client.ts";
 import { DeviceSendState } from "../engine/device_send_state.ts";
-import { DeviceTable } from "../engine/device_table.ts";
+import { DeviceTable, type TableDevice } from "../engine/device_table.ts";
 import type { SendState } from "../engine/send_state.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { ThreadPool } from "../thread/thread_pool.ts";
-import { encodeDeviceSummary } from "./device_summary.ts";
 import type { Timeouts } from "./options.ts";
 import { joinTasks } from "./join_tasks.ts";
 
@@ -100,10 +99,9 @@ export class SenderDevices implements Disposable {
     }
   }
 
-  /** How much of which device has been queued, for the receiver; undefined without devices. */
-  summary(): Uint8Array | undefined {
-    const { devices } = this.#table;
-    return devices.length === 0 ? undefined : encodeDeviceSummary(devices);
+  /** The devices, for the summary that says how much of which has been queued. */
+  get registered(): readonly TableDevice[] {
+    return this.#table.devices;
   }
 
   /** Aborts and joins the save threads. */

@@ -81,6 +81,9 @@ export interface AnnouncedBlock {
   readonly bytes: number;
 }
 
+/** Length of what ends a section: its mark and the section's number. */
+export const FOOTER_BYTES = 5;
+
 /** Name, instance and version of a section with a header of its own. */
 export interface SectionHeader {
   readonly sectionId: number;

@@ -6,6 +6,7 @@
 import type { WireBlock } from "./block_id.ts";
 import type { ByteWriter } from "./byte_writer.ts";
 import {
+  FOOTER_BYTES,
   Command,
   ConfigurationName,
   RAM_SECTION,
@@ -162,7 +163,7 @@ export class MainStreamWriter {
 /** A complete section of another device, as bytes of its own. */
 export function encodeFullSection(header: SectionHeader, data: Uint8Array): Uint8Array {
   const name = new TextEncoder().encode(header.idstr);
-  const bytes = new Uint8Array(1 + 4 + 1 + name.byteLength + 8 + data.byteLength + 5);
+  const bytes = new Uint8Array(1 + 4 + 1 + name.byteLength + 8 + data.byteLength + FOOTER_BYTES);
   const view = new DataView(bytes.buffer);
   view.setUint8(0, Section.FULL);
   view.setUint32(1, header.sectionId);

@@ -8,11 +8,10 @@
 import { DEVICE_STATE_BYTES_MAX, EARLY_SECTION_BYTES_MAX, STREAM_END_QUIET_MS } from "../limits.ts";
 import { LimitError, StreamError } from "../errors.ts";
 import type { ByteReader } from "./byte_reader.ts";
-import { Command, Section } from "./main_stream.ts";
+import { FOOTER_BYTES, Command, Section } from "./main_stream.ts";
 import type { SyncMode } from "./sync_points.ts";
 import { findDescription } from "./vm_description.ts";
 
-const FOOTER_BYTES = 5;
 const VERSION_MAX = 0xffff; // versions of device state are small numbers
 const CHUNK_BYTES = 65_536;
 /** First piece of a collection: a stream may have a million sections of a few bytes. */
