@@ -32,6 +32,8 @@ interface Chain {
   readonly receiver?: Partial<ListenOptions>;
   readonly relay?: Partial<RelayOptions>;
   readonly send?: (sender: Sender) => Promise<void>;
+  /** Rounds with pages. Default 1. */
+  readonly rounds?: number;
 }
 
 const plain = { channels: 2, compression: "none" } as const;
@@ -39,6 +41,7 @@ const plain = { channels: 2, compression: "none" } as const;
 /** A sender, a relay and a receiver in this process, over real sockets. */
 async function through(chain: Chain): Promise<Receiver> {
   const { from = plain, to = plain, send = (sender: Sender) => sender.send() } = chain;
+  const { rounds = 1 } = chain;
   await using receiver = await listen({
     endpoint: "127.0.0.1:0",
     timeouts: testTimeouts,
@@ -67,6 +70,13 @@ async function through(chain: Chain): Promise<Receiver> {
   expect(outgoing.wireBytes).toBe(received.wireBytes);
   expect([incoming.normalPages, incoming.zeroPages]).toEqual([sent.normalPages, sent.zeroPages]);
   expect([outgoing.normalPages, outgoing.zeroPages]).toEqual([sent.normalPages, sent.zeroPages]);
+  const places = [incoming, outgoing, received];
+  expect(places.map((place) => place.rounds)).toEqual([rounds, rounds, rounds]);
+  for (const { switchoverMs, elapsedMs } of places) {
+    expect(switchoverMs).toBeGreaterThan(0);
+    expect(switchoverMs).toBeLessThan(elapsedMs);
+  }
+  expect(incoming.switchoverMs).toBeCloseTo(outgoing.switchoverMs, -1);
   return receiver;
 }
 
@@ -119,6 +129,7 @@ test("relay: no page of an earlier round comes after one of a later round", asyn
       to,
       sender: { blocks: [block], verify: true },
       receiver: { verify: true },
+      rounds: 26,
       send: async (sender) => {
         await sender.send();
         for (let round = 0; round < 25; round++) {
@@ -143,6 +154,7 @@ test("relay: memory that changes all the time arrives as it was in the last, qui
     to: { channels: 3, compression: "zstd" },
     sender: { blocks: [block], verify: true },
     receiver: { verify: true },
+    rounds: 7,
     send: async (sender) => {
       await writers.run();
       await sender.send();

@@ -183,6 +183,8 @@ test("multifd/rounds sends again only what has changed", async () => {
     if (!inTime && roundDelayMs < 5000) continue;
     expectEqual(result.blocks, [block]);
     expect(result.sent.rounds).toBe(3);
+    // Without a change it has had only one with pages.
+    if (inTime) expect(result.received.rounds).toBe(2);
     // Pages written before they were sent the first time need no second time.
     expect(result.sent.pageBytes / 4096).toBeGreaterThanOrEqual(512);
     expect(result.sent.pageBytes / 4096).toBeLessThanOrEqual(512 + 5);

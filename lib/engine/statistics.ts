@@ -68,11 +68,15 @@ export interface Statistics {
   /** Bytes of device state on the channels, headers not counted. */
   readonly deviceBytes: number;
   /**
-   * Milliseconds from the start of the final phase (SWITCHOVER_START) to the receiver's confirmation
-   * or to now; 0 before.
+   * Milliseconds from the start of the final phase to the receiver's confirmation or to now; 0 before.
+   * It starts with SWITCHOVER_START, or where there is none with the last section of the RAM.
    */
   readonly switchoverMs: number;
-  /** Rounds begun: fetches of dirty pages. */
+  /**
+   * Rounds. A sender counts fetches of dirty pages as they begin. A receiver and both sides of a relay
+   * count sync points that have pages in front of them: rounds too, but every section of a source that
+   * synchronises after each (machine types up to 8.0).
+   */
   readonly rounds: number;
   /** Connections that a receiver has dropped because they belong to no sender, or to a second one. */
   readonly strangers: number;
@@ -264,21 +268,24 @@ export class MainCounters {
     if (this.#row[MainField.START] !== 0) this.#row[MainField.END] = wallMs();
   }
 
-  /** Starts the clock of the final phase. */
+  /** Starts the clock of the final phase; later calls change nothing. */
   startSwitchover(): void {
-    this.#row[MainField.SWITCHOVER_START] = wallMs();
+    if (this.#row[MainField.SWITCHOVER_START] === 0) {
+      this.#row[MainField.SWITCHOVER_START] = wallMs();
+    }
   }
 
-  /** Stops the clock of the final phase. */
-  endSwitchover(): void {
-    this.#row[MainField.SWITCHOVER_END] = wallMs();
+  /** Stops the clock of the final phase, at that wall time. */
+  endSwitchover(atMs = wallMs()): void {
+    this.#row[MainField.SWITCHOVER_END] = atMs;
   }
 
   /** Milliseconds of the final phase so far, 0 before it. */
   switchoverMs(): number {
     const start = this.#row[MainField.SWITCHOVER_START];
     if (start === 0) return 0;
-    return (this.#row[MainField.SWITCHOVER_END] || wallMs()) - start;
+    const { SWITCHOVER_END, END } = MainField;
+    return (this.#row[SWITCHOVER_END] || this.#row[END] || wallMs()) - start;
   }
 
   get bytes(): number {
@@ -309,6 +316,7 @@ export class MainCounters {
   }
 }
 
-function wallMs(): number {
+/** The time, equal on all threads, in milliseconds. */
+export function wallMs(): number {
   return performance.timeOrigin + performance.now();
 }

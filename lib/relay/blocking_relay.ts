@@ -9,6 +9,7 @@
  * @module
  */
 import { createStage } from "../engine/relay_placer.ts";
+import { RoundCounter } from "../engine/round_counter.ts";
 import { SendState } from "../engine/send_state.ts";
 import type { MainCounters, StatisticsTable } from "../engine/statistics.ts";
 import { StreamError } from "../errors.ts";
@@ -45,6 +46,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
   readonly #control: SessionControl;
   readonly #outgoing: StatisticsTable;
   readonly #counters: readonly [incoming: MainCounters, outgoing: MainCounters];
+  readonly #rounds: RoundCounter;
   readonly #hooks: RelayHooks;
   readonly #state: SendState;
   readonly #stage: SharedArrayBuffer;
@@ -68,6 +70,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#control = control;
     this.#outgoing = outgoing;
     this.#counters = [incoming.main(), outgoing.main()];
+    this.#rounds = new RoundCounter(incoming, this.#counters);
     this.#hooks = hooks;
     this.#uuid = config.outgoing.uuid;
     const channels = config.outgoingChannels;
@@ -134,7 +137,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
       }
       this.#control.noteCompleted();
       this.#control.phase = "end";
-      for (const counters of this.#counters) counters.end();
+      for (const counters of this.#counters) {
+        counters.endSwitchover(this.#confirmation.atMs);
+        counters.end();
+      }
       this.#control.finish();
       this[Symbol.dispose]();
     });
@@ -186,6 +192,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
 
   synchronise(): void {
     this.#receiveSide.awaitSyncPoint();
+    this.#rounds.syncPoint(this.#receiveSide.channels);
     this.#guarded("source", () => this.#sendSide!.syncChannels());
   }
 
@@ -199,6 +206,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
 
   completing(): void {
     this.#control.phase = "complete";
+    for (const counters of this.#counters) counters.startSwitchover();
   }
 
   /** Stops everything, joins all threads and closes all descriptors. Safe to call twice. */

@@ -46,7 +46,7 @@ export interface RelayTarget {
   synchronise(): void;
   /** Lets the incoming channels go on. */
   release(): void;
-  /** The guest has stopped; what follows is the end. */
+  /** The guest has stopped; what follows is the end. Called once or twice. */
   completing(): void;
   /** The RAM is complete; throws when the incoming channels have more than that. */
   endChannels(): void;
@@ -102,7 +102,9 @@ export class RelayStream implements MainStreamHandler {
   element(type: number): void {
     if (this.#ramSectionId === undefined) return;
     if (type === Section.PART) this.#writer.beginRamSection("part");
-    if (type === Section.END) this.#writer.beginRamSection("end");
+    if (type !== Section.END) return;
+    this.#target.completing();
+    this.#writer.beginRamSection("end");
   }
 
   ramSection(sectionId: number): void {
@@ -155,7 +157,6 @@ export class RelayStream implements MainStreamHandler {
   /** Device state goes through as it comes; the source's end of the connection is the end. */
   takeRest(reader: ByteReader): void {
     const { out, tail } = this.#target;
-    this.#target.completing();
     // Before the destination gets what it needs to start the guest.
     this.#target.endChannels();
     for (;;) {

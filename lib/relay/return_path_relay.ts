@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { wallMs } from "../engine/statistics.ts";
 import { Connection, type ConnectionLimits } from "../net/connection.ts";
 import {
   MAIN_DESCRIPTOR,
@@ -16,14 +17,16 @@ import { ReturnMessage } from "../wire/main_stream.ts";
 import { endedByPeer, readReturnMessage, requireNothingMore } from "../wire/return_path.ts";
 import type { StreamTail } from "./stream_tail.ts";
 
-/** Whether the destination has confirmed, in shared memory: 0 not yet, 1 yes. */
+/** When the destination has confirmed, in shared memory; the time comes before the word that counts. */
 export class Confirmation {
   readonly buffer: SharedArrayBuffer;
   readonly #word: Int32Array;
+  readonly #time: Float64Array;
 
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(4)) {
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(16)) {
     this.buffer = buffer;
-    this.#word = new Int32Array(buffer);
+    this.#word = new Int32Array(buffer, 0, 1);
+    this.#time = new Float64Array(buffer, 8, 1);
   }
 
   /** Whether the destination has said that everything is in place. */
@@ -31,8 +34,14 @@ export class Confirmation {
     return Atomics.load(this.#word, 0) !== 0;
   }
 
+  /** Wall time of the confirmation, in milliseconds; undefined before. */
+  get atMs(): number | undefined {
+    return this.given ? this.#time[0] : undefined;
+  }
+
   /** Says so. Pairs with the load in `given`. */
   give(): void {
+    this.#time[0] = wallMs();
     Atomics.store(this.#word, 0, 1);
   }
 }

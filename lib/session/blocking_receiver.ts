@@ -6,6 +6,7 @@
  * @module
  */
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
+import { RoundCounter } from "../engine/round_counter.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
 import { LimitError } from "../errors.ts";
@@ -69,6 +70,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   readonly #control: SessionControl;
   readonly #statistics: StatisticsTable;
   readonly #counters: MainCounters;
+  readonly #rounds: RoundCounter;
   readonly #hooks: ReceiverHooks;
   readonly #table: BlockTable;
   readonly #side: ReceiveSide;
@@ -89,6 +91,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#control = control;
     this.#statistics = statistics;
     this.#counters = statistics.main();
+    this.#rounds = new RoundCounter(statistics, [this.#counters]);
     const given = config.blocks?.reduce(
       (sum, { segments }) => sum + segments.reduce((bytes, segment) => bytes + segment.bytes, 0),
       0,
@@ -180,6 +183,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   /** Waits until every channel stands at the same sync point, then lets all of them go on. */
   passSyncPoint(): void {
     this.#side.awaitSyncPoint();
+    this.#rounds.syncPoint(this.#side.channels);
     this.#side.releaseChannels();
   }
 
@@ -204,9 +208,13 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#counters.addZeroPages(1);
   }
 
-  /** The final phase begins: starts the load threads. */
-  startDevices(): void {
+  /** The final phase begins. */
+  switchOver(): void {
     this.#counters.startSwitchover();
+  }
+
+  /** Starts the load threads. */
+  startDevices(): void {
     this.#devices.start();
   }
 

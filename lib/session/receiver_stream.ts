@@ -9,7 +9,12 @@ import type { Connection } from "../net/connection.ts";
 import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
-import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
+import {
+  Section,
+  type AnnouncedBlock,
+  type SectionHeader,
+  type StreamConfiguration,
+} from "../wire/main_stream.ts";
 import type { MainStreamHandler } from "../wire/main_stream_reader.ts";
 import { encodeFullSection, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
 import {
@@ -39,6 +44,7 @@ export interface StreamTarget {
   placeZeroPage(idstr: string, offset: number): void;
   passSyncPoint(): void;
   compareDigests(digests: ReadonlyMap<string, Uint8Array>): void;
+  switchOver(): void;
   startDevices(): void;
   expectDevices(summary: DeviceSummary): void;
 }
@@ -91,8 +97,13 @@ export class ReceiverStream implements MainStreamHandler {
     sendPong(this.#replies, value);
   }
 
+  element(type: number): void {
+    if (type === Section.END) this.#target.switchOver();
+  }
+
   switchoverStart(): void {
     this.#switchoverStart = true;
+    this.#target.switchOver();
     this.#target.startDevices();
   }
 

@@ -106,6 +106,12 @@ export async function expectRelay(options: InteropCase): Promise<void> {
   await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
   const { ram } = await source.queryMigrate();
   expect(ram?.dirtySyncCount).toBeGreaterThanOrEqual(rounds);
+  for (const { rounds: seen, switchoverMs, elapsedMs } of [incoming, outgoing]) {
+    expect(seen).toBeGreaterThanOrEqual(1);
+    expect(switchoverMs).toBeGreaterThan(0);
+    expect(switchoverMs).toBeLessThan(elapsedMs);
+  }
+  expect(outgoing.rounds).toBe(incoming.rounds);
   expect(outgoing.normalPages).toBe(incoming.normalPages);
   expect(outgoing.zeroPages).toBe(incoming.zeroPages);
   expect(incoming.channels).toHaveLength(from.channels);
