@@ -114,6 +114,7 @@ export const Errno = {
   ECONNRESET: 104,
   ENOBUFS: 105,
   ENOTCONN: 107,
+  ECONNREFUSED: 111,
   EINPROGRESS: 115,
 } as const;
 

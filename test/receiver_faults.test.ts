@@ -647,6 +647,30 @@ test("listen() fails at once on a port or socket that is in use, and the first o
   }
 });
 
+test.skipIf(Bun.spawnSync(["unshare", "--net", "true"]).exitCode !== 0)(
+  "listen() leaves a Unix socket to its listener in another network namespace (needs unshare)",
+  async () => {
+    using folder = new TemporaryFolder();
+    const endpoint = `unix:${folder.path}/socket`;
+    await using receiver = await listen({ endpoint, channels: 1, timeouts });
+    const done = receiver.complete();
+    const script = `import { listen } from "./mod.ts";
+      const error = await listen({ endpoint: ${JSON.stringify(endpoint)} }).catch((e) => e);
+      console.log(error.errno ?? "it listens");
+      process.exit(0);`;
+    const other = Bun.spawn(["unshare", "--net", bun, "-e", script], {
+      cwd: repositoryRoot,
+      stdout: "pipe",
+      timeout: 30_000,
+    });
+    expect((await new Response(other.stdout).text()).trim()).toBe("EADDRINUSE");
+    using peer = new RawSource(endpoint);
+    await peer.open(mainStream());
+    await peer.open(join(begin(), syncPacket()));
+    await done;
+  },
+);
+
 test("listen() can use an endpoint again as soon as its receiver has ended", async () => {
   using folder = new TemporaryFolder();
   for (const endpoint of ["127.0.0.1:0", `unix:${folder.path}/socket`]) {

@@ -9,6 +9,7 @@
  */
 import { addressOf, Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
+import { MultifdError } from "../errors.ts";
 import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageLayout } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
@@ -99,6 +100,7 @@ export class PageStreamEncoder implements Disposable {
   readonly #encoder: PageEncoder;
   readonly #payload = new Arena(PAYLOAD_BYTES_MAX);
   readonly #pieces = new IovecList();
+  #disposed = false;
 
   /**
    * @throws {RangeError} for options that cannot work.
@@ -116,8 +118,10 @@ export class PageStreamEncoder implements Disposable {
    * @param pages Page numbers, in the order in which the decoder is to be given them.
    * @returns The payload, valid until the next call.
    * @throws {RangeError} for no pages, too many, or one outside the memory.
+   * @throws {MultifdError} after it was disposed.
    */
   encode(pages: Uint32Array): Uint8Array {
+    requireOpen(this.#disposed);
     this.#memory.assign(pages);
     const pieces = this.#pieces;
     pieces.clear();
@@ -136,6 +140,7 @@ export class PageStreamEncoder implements Disposable {
    * @throws {RangeError} when the method has no such level.
    */
   setLevel(level: number): void {
+    requireOpen(this.#disposed);
     const { method } = this.compression;
     resolveCompression({ method, level }, "encode", this.#memory.pageSize);
     this.#encoder.setLevel?.(level);
@@ -143,7 +148,8 @@ export class PageStreamEncoder implements Disposable {
 
   /** Frees the native state; the last payload stays readable. */
   [Symbol.dispose](): void {
-    this.#encoder[Symbol.dispose]();
+    if (!this.#disposed) this.#encoder[Symbol.dispose]();
+    this.#disposed = true;
   }
 }
 
@@ -162,6 +168,7 @@ export class PageStreamDecoder implements Disposable {
   readonly #memory: PageMemory;
   readonly #decoder: PageDecoder;
   readonly #source = new MemoryPayload();
+  #disposed = false;
 
   /**
    * @throws {RangeError} for options that cannot work.
@@ -179,8 +186,10 @@ export class PageStreamDecoder implements Disposable {
    *
    * @throws {CodecError} when the payload does not decode to exactly these pages.
    * @throws {RangeError} for no pages, too many, or one outside the memory.
+   * @throws {MultifdError} after it was disposed.
    */
   decode(payload: Uint8Array, pages: Uint32Array): void {
+    requireOpen(this.#disposed);
     this.#memory.assign(pages);
     const { method } = this.compression;
     const { length } = payload;
@@ -195,8 +204,15 @@ export class PageStreamDecoder implements Disposable {
 
   /** Frees the native state. */
   [Symbol.dispose](): void {
-    this.#decoder[Symbol.dispose]();
+    if (!this.#disposed) this.#decoder[Symbol.dispose]();
+    this.#disposed = true;
   }
+}
+
+/** @throws {MultifdError} for a stream that is used after it was disposed. */
+function requireOpen(disposed: boolean): void {
+  if (!disposed) return;
+  throw new MultifdError("ERR_MULTIFD_STOPPED", "Cannot use page stream: it has been disposed");
 }
 
 /** A payload that is in memory already. One in shared memory is read where it lies. */

@@ -7,12 +7,18 @@
  */
 import { lstatSync, readFileSync, unlinkSync } from "node:fs";
 import { basename } from "node:path";
+import { Arena } from "../../ffi/arena.ts";
+import { close, connect, Errno, socket } from "../../ffi/libc.ts";
+import { AddressFamily, SocketType } from "../../ffi/linux.ts";
+import { SOCKET_ADDRESS_BYTES, writeSocketAddress } from "./socket_address.ts";
 
 /**
- * Removes the file at `path` if it is a socket that no process of this machine has open.
+ * Removes the file at `path` if it is a socket that nobody listens on.
  *
- * Asking the kernel for its list, instead of connecting, disturbs nobody who does listen there. The
- * list has names as they were given to `bind()`, hence relative ones count whatever their directory.
+ * The kernel's list is looked at first: that disturbs nobody, and knows sockets that do not listen
+ * yet. It has those of this network namespace only, and the names that were given to `bind()`, hence
+ * relative ones count whatever their directory. Then connecting decides, which a listener anywhere
+ * sees as one connection that ends at once.
  *
  * @returns Whether it was removed.
  */
@@ -22,10 +28,25 @@ export function removeAbandonedSocket(path: string): boolean {
     const name = basename(path);
     const open = readFileSync("/proc/net/unix", "utf8").split("\n");
     if (open.some((line) => line.endsWith(`/${name}`) || line.endsWith(` ${name}`))) return false;
+    if (!isRefused(path)) return false;
     unlinkSync(path);
     return true;
   } catch {
     return false; // then the caller's own failure to bind is what there is to tell
+  }
+}
+
+/** Whether a connection is refused, and not only kept waiting by a listener that is busy. */
+function isRefused(path: string): boolean {
+  const address = new Arena(SOCKET_ADDRESS_BYTES);
+  const bytes = writeSocketAddress(address, 0, { kind: "unix", path });
+  const flags = SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC;
+  const fd = socket(AddressFamily.UNIX, flags, 0);
+  if (fd < 0) return false;
+  try {
+    return connect(fd, address.address, bytes) === -Errno.ECONNREFUSED;
+  } finally {
+    close(fd);
   }
 }
 

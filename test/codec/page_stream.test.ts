@@ -57,12 +57,17 @@ test("PageStreamEncoder.setLevel() refuses a level the method does not have", ()
     expect(() => encoder.setLevel(level)).toThrow(RangeError);
 });
 
-test("PageStreamEncoder and PageStreamDecoder end a disposed stream with an error, not a crash", () => {
-  for (const { method, engine } of waysHere().filter((way) => way.engine === "libz")) {
-    const encoder = new PageStreamEncoder({ memory, compression: { method, engine } });
-    encoder[Symbol.dispose]();
-    encoder[Symbol.dispose]();
-    expect(() => encoder.encode(Uint32Array.of(1))).toThrow();
+test("PageStreamEncoder and PageStreamDecoder refuse to go on after they were disposed, with every method", () => {
+  const stopped = "Cannot use page stream: it has been disposed";
+  for (const { method, engine } of waysHere()) {
+    const compression = { method, engine };
+    const encoder = new PageStreamEncoder({ memory, compression });
+    const decoder = new PageStreamDecoder({ memory, compression });
+    const payload = encoder.encode(Uint32Array.of(1)).slice();
+    for (const stream of [encoder, decoder, encoder, decoder]) stream[Symbol.dispose]();
+    expect(() => encoder.encode(Uint32Array.of(1))).toThrow(stopped);
+    expect(() => encoder.setLevel(1)).toThrow(stopped);
+    expect(() => decoder.decode(payload, Uint32Array.of(1))).toThrow(stopped);
   }
 });
 
