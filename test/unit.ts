@@ -13,6 +13,7 @@ const TEST_TIMEOUT_MS = 20_000;
 
 /** Files that took more than a second and a half of processor time, or need a QEMU. */
 const SLOW = [
+  "bandwidth_limit",
   "blocking",
   "cancel",
   "codec/codec_changing_pages",
