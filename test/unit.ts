@@ -23,7 +23,9 @@ const SLOW = [
   "codec/codecs",
   "codec/level_auto",
   "colo",
+  "colo_confirmation",
   "colo_kill",
+  "confirmation",
   "cut_connections",
   "device_example",
   "device_receiver",
@@ -46,8 +48,10 @@ const SLOW = [
   "receiver_faults",
   "rehearsal",
   "relay",
+  "return_path_rule",
   "sender_faults",
   "snapshot_program",
+  "strangers",
   "transfers",
 ];
 
