@@ -118,3 +118,40 @@ export async function expectRelay(options: InteropCase): Promise<void> {
   expect(outgoing.channels).toHaveLength(to.channels);
   await guest.expectGoesOn(source, target);
 }
+
+/** As {@linkcode expectRelay}, with two relays and an encoding of their own between them. */
+export async function expectRelayPair(options: {
+  readonly from: Side;
+  readonly between: Pick<Side, "channels" | "compression">;
+  readonly to: Side;
+}): Promise<void> {
+  const { from, between, to } = options;
+  await using guest = await GuestTest.create();
+  await using source = await guest.startSource(from);
+  await using target = await guest.startTarget(to);
+  const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
+  const anyPort = { endpoint: "127.0.0.1:0" };
+  await using there = await relay({
+    listen: { ...anyPort, ...between },
+    connect: { endpoint, channels: to.channels, compression: to.compression },
+  });
+  await using here = await relay({
+    listen: { ...anyPort, channels: from.channels, compression: from.compression },
+    connect: { endpoint: there.endpoint, ...between },
+  });
+  await source.migrate(uriOf(here.endpoint));
+  const [near, far] = await Promise.all([here.complete(), there.complete()]);
+  await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
+  const places = [near.incoming, near.outgoing, far.incoming, far.outgoing];
+  expect(places.map(({ channels }) => channels.length)).toEqual([
+    from.channels,
+    between.channels,
+    between.channels,
+    to.channels,
+  ]);
+  expect(new Set(places.map(({ normalPages }) => normalPages)).size).toBe(1);
+  expect(new Set(places.map(({ zeroPages }) => zeroPages)).size).toBe(1);
+  expect(new Set(places.map(({ rounds }) => rounds)).size).toBe(1);
+  expect(near.outgoing.wireBytes).toBe(far.incoming.wireBytes);
+  await guest.expectGoesOn(source, target);
+}

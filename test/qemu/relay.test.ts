@@ -16,7 +16,7 @@ import {
 import { LARGE_MACHINE } from "./large_machine.ts";
 import type { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
-import { expectRelay } from "./interop_case.ts";
+import { expectRelay, expectRelayPair } from "./interop_case.ts";
 
 const LIMIT_MS = 30_000;
 const MIB = 1 << 20;
@@ -75,6 +75,14 @@ for (const [name, options] of [
 ] as const) {
   qemuTest(`relay: ${name}`, () => expectRelay(options));
 }
+
+qemuTest("two relays, one beside each QEMU: zlib/1, between them zstd/4, then none/3", () =>
+  expectRelayPair({
+    from: { channels: 1, compression: "zlib" },
+    between: { channels: 4, compression: "zstd" },
+    to: { channels: 3, compression: "none" },
+  }),
+);
 
 interface Pair extends AsyncDisposable {
   readonly guest: GuestTest;
