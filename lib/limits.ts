@@ -159,6 +159,9 @@ export const RETURN_MESSAGE_BYTES_MAX = 512;
  */
 export const WAIT_TICK_MS = 100;
 
+/** How long a source may take to end its connection once it is told that its guest is in place. */
+export const SOURCE_END_MS = 1000;
+
 /** Looks at a semaphore before sleeping; a sleep and a wake cost about 35 µs, this many loads 1 µs. */
 export const SPIN_LOADS = 400;
 

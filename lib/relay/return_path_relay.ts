@@ -14,6 +14,7 @@ import {
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { ReturnMessage } from "../wire/main_stream.ts";
+import { hasEndedWithin, staysForCheckpoints } from "../session/source_end.ts";
 import { endedByPeer, readReturnMessage, requireNothingMore } from "../wire/return_path.ts";
 import type { StreamTail } from "./stream_tail.ts";
 
@@ -52,7 +53,8 @@ export class Confirmation {
  * @param tail What of the stream's end has been sent to the destination.
  * @throws {PeerError} when it ends with a failure, which the source has been told too, or before all
  * of the stream was sent, of which the source hears nothing but the end of its connections.
- * @throws {StreamError} for what is no message; nothing of it is forwarded.
+ * @throws {StreamError} for what is no message, of which nothing is forwarded, and for a source that
+ * stays for checkpoints when it is told of success.
  */
 export function relayReturnPath(
   control: SessionControl,
@@ -63,7 +65,8 @@ export function relayReturnPath(
   const connection = (place: number): Connection =>
     new Connection(control.descriptorAt(place), control, limits);
   const reader = new ByteReader(connection(SECOND_SIDE_DESCRIPTORS + MAIN_DESCRIPTOR));
-  const out = new ByteWriter(connection(MAIN_DESCRIPTOR));
+  const source = connection(MAIN_DESCRIPTOR);
+  const out = new ByteWriter(source);
   for (;;) {
     const { type, value } = readReturnMessage(reader);
     const ends = type === ReturnMessage.SHUT;
@@ -81,7 +84,9 @@ export function relayReturnPath(
     if (type !== ReturnMessage.SWITCHOVER_ACK) out.u32(value);
     out.flush();
     if (!ends) continue;
-    if (value === 0) return;
-    throw endedByPeer("Cannot complete", value);
+    if (value !== 0) throw endedByPeer("Cannot complete", value);
+    // Its guest is somewhere else now, so this source gets no word on which its own would go on.
+    if (hasEndedWithin(source, limits.stallMs) || control.stopping) return;
+    throw staysForCheckpoints("Cannot end the relay");
   }
 }

@@ -151,7 +151,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       } finally {
         this.#counters.addBytes(reader.position);
       }
-      this.#confirm(handler, afterMigration === undefined); // else there is more to come
+      this.#confirm(handler, connection, afterMigration === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
       afterMigration?.({ reader, replies, stream, table: this.#table, state });
@@ -242,10 +242,11 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Tells the sender. Whoever hears of it there may cancel at once, which must change nothing here. */
-  #confirm(handler: ReceiverStream, completes: boolean): void {
+  #confirm(handler: ReceiverStream, connection: Connection, completes: boolean): void {
     this.#control.noteCompleted(completes);
     try {
       handler.confirm();
+      if (completes) handler.requireSourceEnd(connection);
     } catch (error) {
       this.#control.noteCompleted(false);
       throw error;

@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { isZero } from "../../ffi/libc.ts";
+import { isZero, shutdown } from "../../ffi/libc.ts";
+import { Shutdown } from "../../ffi/linux.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
@@ -16,7 +17,7 @@ import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
-import { SessionControl, type Phase } from "../sync/session_control.ts";
+import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
@@ -211,7 +212,11 @@ export class BlockingSender implements Disposable {
   /** As `complete()`, but leaves it to the caller to release threads and connections afterwards. */
   awaitConfirmation(): void {
     this.endMigration();
-    if (this.#config.returnPath) this.#during("complete", () => this.#returnPath!.requireEnd());
+    if (this.#config.returnPath) {
+      this.#during("complete", () => this.#returnPath!.requireEnd());
+      // What the confirmation is answered with, as QEMU does at once.
+      shutdown(this.#control.descriptorAt(MAIN_DESCRIPTOR), Shutdown.WRITE);
+    }
     this.#control.noteCompleted();
     this.#counters.end();
     this.#control.phase = "end";

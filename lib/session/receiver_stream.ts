@@ -29,6 +29,7 @@ import { SyncPoints } from "../wire/sync_points.ts";
 import { digestSection } from "./digests.ts";
 import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
 import type { ReceiverConfig } from "./options.ts";
+import { requireSourceEnd } from "./source_end.ts";
 import { expectsSwitchoverAck } from "./switchover_ack.ts";
 
 const SHUT_OK = 0;
@@ -193,6 +194,18 @@ export class ReceiverStream implements MainStreamHandler {
   /** Tells the sender that everything is in place. */
   confirm(): void {
     if (this.#returnPath) sendShut(this.#replies, SHUT_OK);
+  }
+
+  /**
+   * Checks that a guest's source, told so, ends its connection.
+   *
+   * @throws {StreamError} when it goes on to checkpoints.
+   */
+  requireSourceEnd(connection: Connection): void {
+    const { capture, timeouts } = this.#target.config;
+    if (this.#returnPath && capture) {
+      requireSourceEnd(connection, this.#replies, timeouts.stallMs);
+    }
   }
 
   /** Tells the sender that the migration failed, if it can still be told. */

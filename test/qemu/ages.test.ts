@@ -3,6 +3,9 @@
  *
  * @module
  */
+import { expect } from "bun:test";
+import { record, relay, StreamError } from "../../mod.ts";
+import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { expectRecordAndRestore, expectRelay, type InteropCase } from "./interop_case.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
@@ -90,3 +93,59 @@ for (const [index, { machine, from, to, switchoverAck }] of NEW_CASES.entries())
   );
   qemuTest(`ages: relay: ${name}`, () => expectRelay(options), undefined, needs);
 }
+
+// Since QEMU 10.2 the stream of a source with x-colo looks like any other one. Only when it has been
+// told that all is in place it shows, by not going away, and its guest stands still until then.
+const COLO_SIDE = { version: "11.1", channels: 2, compression: "none" } as const;
+const COLO_LIMITS = { stallMs: 3000 };
+
+qemuTest(
+  "ages: record() refuses a source that goes on to checkpoints, and lets its guest run again",
+  async () => {
+    await using guest = await GuestTest.create({ machine: "pc-q35-11.1" });
+    await using source = await guest.startSource(COLO_SIDE);
+    await source.setCapabilities({ "x-colo": true });
+    await using recorder = await record({
+      endpoint: "127.0.0.1:0",
+      channels: COLO_SIDE.channels,
+      timeouts: COLO_LIMITS,
+      output: guest.path("vm.rec"),
+    });
+    await source.migrate(uriOf(recorder.endpoint));
+    const error = await recorder.complete().then(
+      () => undefined,
+      (reason: unknown) => reason,
+    );
+    expect(error).toBeInstanceOf(StreamError);
+    expect(error).toMatchObject({ code: "ERR_MULTIFD_STREAM_COLO" });
+    expect(String(error)).toContain("x-colo");
+    await source.waitStatus("running");
+    await source.execute("x-colo-lost-heartbeat");
+    const before = (await source.serialOutput()).length;
+    await source.waitSerial(new RegExp(`^[^]{${before + 18},}`), 30_000);
+  },
+  undefined,
+  ["11.1"],
+);
+
+qemuTest(
+  "ages: relay() tells of a source that goes on to checkpoints when its guest is elsewhere",
+  async () => {
+    await using guest = await GuestTest.create({ machine: "pc-q35-11.1" });
+    await using source = await guest.startSource(COLO_SIDE);
+    await source.setCapabilities({ "x-colo": true });
+    await using target = await guest.startTarget({ ...COLO_SIDE, compression: "zstd" });
+    const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
+    await using relaying = await relay({
+      timeouts: COLO_LIMITS,
+      listen: { endpoint: "127.0.0.1:0", channels: 2, compression: "none" },
+      connect: { endpoint: endpointOf(uri), channels: 2, compression: "zstd" },
+    });
+    await source.migrate(uriOf(relaying.endpoint));
+    await expect(relaying.complete()).rejects.toMatchObject({ code: "ERR_MULTIFD_STREAM_COLO" });
+    await target.waitMigration(30_000);
+    expect(await source.status()).toBe("finish-migrate");
+  },
+  undefined,
+  ["11.1"],
+);
