@@ -320,6 +320,9 @@ class OrderHandler extends CheckingHandler {
   }
 }
 
+/** Length of a file of holes. */
+const FILE_BYTES = 2 * 1_048_576;
+
 const structuredTargets: readonly FuzzTarget[] = [
   structured(
     "configuration",
@@ -388,10 +391,9 @@ const structuredTargets: readonly FuzzTarget[] = [
           : bytes.subarray(offset, offset + count),
       );
     };
-    const source = { bytes: 16 * 1_048_576, read, readSparse: read };
-    const index = readMappedRamIndex(source, 0);
+    const index = readMappedRamIndex({ bytes: FILE_BYTES, read, readSparse: read }, 0);
     for (const { pagesOffset, bytes: length } of index.blocks) {
-      promise(pagesOffset + length <= 16 * 1_048_576, "pages lie in the file");
+      promise(pagesOffset + length <= FILE_BYTES, "pages lie in the file");
     }
   }),
 ];
