@@ -22,7 +22,11 @@ const ZSTD_e_flush = 1;
 const ZSTD_e_end = 2;
 const ZSTD_c_compressionLevel = 100;
 const ZSTD_c_windowLog = 101;
+const ZSTD_d_windowLogMax = 100;
 const ZSTD_reset_session_only = 1;
+
+/** Status of a frame whose window is above the limit of the decompressor. */
+export const ZSTD_WINDOW_TOO_LARGE = -16;
 
 /** For fast levels a MiB: 2.7 % less output from the RAM of a Linux guest, and 2 % less time. */
 export const FAST_WINDOW_BITS = 20;
@@ -47,6 +51,7 @@ const SYMBOLS = {
   ZSTD_CCtx_reset: { args: [CONTEXT, "i32"], returns: STATUS }, // cctx, reset
   ZSTD_createDCtx: { args: [], returns: CONTEXT },
   ZSTD_freeDCtx: { args: [CONTEXT], returns: STATUS },
+  ZSTD_DCtx_setParameter: { args: [CONTEXT, "i32", "i32"], returns: STATUS }, // dctx, param, value
   ZSTD_decompressStream: { args: [CONTEXT, "ptr", "ptr"], returns: STATUS }, // dctx, output, input; 0 at frame end or a hint
 } as const;
 
@@ -188,14 +193,20 @@ export class ZstdCompressStream extends ZstdStream {
   }
 }
 
-/** One decompression context with libzstd's default window limit of 27 bits. */
+/** One decompression context with a limit on windows. */
 export class ZstdDecompressStream extends ZstdStream {
   #context: Context | null;
 
-  constructor() {
+  /** @param windowBits Largest window as a power of two; default libzstd's own 27. */
+  constructor(windowBits?: number) {
     super();
     this.#context = libzstd().ZSTD_createDCtx() as Context | null;
     if (this.#context === null) throw new NativeCodecError("ZSTD_createDCtx() is out of memory", 0);
+    if (windowBits === undefined) return;
+    unwrap(
+      "ZSTD_DCtx_setParameter(windowLogMax)",
+      libzstd().ZSTD_DCtx_setParameter(this.#context, ZSTD_d_windowLogMax, windowBits),
+    );
   }
 
   /** Produces as much output as input and room allow. */

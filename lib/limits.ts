@@ -75,6 +75,27 @@ export const BLOCK_PAGES_MAX = 0xffff_ffff;
 /** Memory a receiver allocates for announced blocks unless told otherwise. */
 export const RECEIVE_BYTES_DEFAULT = 64 * 1_073_741_824;
 
+/**
+ * What a receiver holds beside RAM, windows and queues unless told otherwise: device state and
+ * sections in front of the RAM, each with room to grow, or two states of a checkpoint.
+ */
+export const HELD_BESIDE_RAM_BYTES = 1_073_741_824;
+
+/**
+ * What a relay may hold of a main stream: a section in front of the RAM, twice while it grows, and the
+ * end of what has gone through.
+ */
+export const RELAY_HELD_BYTES = 64 * 1_048_576;
+
+/**
+ * Largest window of a zstd frame that is decoded, 32 MiB: what level 20 has where the length is not
+ * known, the highest that QEMU and this library know. Level 22 would take 128 MiB a channel.
+ */
+export const ZSTD_WINDOW_BITS_MAX = 25;
+
+/** Smallest limit on windows: that of the fast levels, up to 2. */
+export const ZSTD_WINDOW_BITS_MIN = 20;
+
 /** Longest machine name in a configuration section; QEMU's are below 64. */
 export const MACHINE_NAME_BYTES_MAX = 255;
 

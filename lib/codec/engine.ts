@@ -123,7 +123,8 @@ export interface StreamEngine<Compressor extends StreamCompressor = StreamCompre
   /** Levels that are worth choosing between, rising: faster and larger, or slower and smaller. */
   readonly levelSteps: readonly number[];
   readonly compressor: (level: number) => Compressor;
-  readonly decompressor: () => StreamDecompressor;
+  /** @param windowBits Largest window to take, as a power of two, where a format has several. */
+  readonly decompressor: (windowBits?: number) => StreamDecompressor;
 }
 
 /** Both directions of single ranges. */

@@ -19,6 +19,6 @@ export const LIBZSTD_ENGINE: Engine = {
     // Level 0 is another name of 3; beyond 12 no network is slow enough.
     levelSteps: [-5, -3, -1, 1, 3, 5, 7, 9, 12],
     compressor: (level) => new ZstdCompressStream(level),
-    decompressor: () => new ZstdDecompressStream(),
+    decompressor: (windowBits) => new ZstdDecompressStream(windowBits),
   },
 };

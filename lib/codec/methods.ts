@@ -46,8 +46,11 @@ export interface Coding {
   readonly fits?: (engine: Engine, pageSize: number) => boolean;
   /** @param pageSize In bytes; the engine is one of `engines` and fits. */
   readonly encoder: (engine: Engine, level: number, pageSize: number) => PageEncoder;
-  /** @param pageSize In bytes; the engine is one of `engines`. */
-  readonly decoder: (engine: Engine, pageSize: number) => PageDecoder;
+  /**
+   * @param pageSize In bytes; the engine is one of `engines`.
+   * @param windowBits Largest window to take, as a power of two, where the method has several.
+   */
+  readonly decoder: (engine: Engine, pageSize: number, windowBits: number) => PageDecoder;
 }
 
 const ZLIB_ENGINES = ["isal", "libz"] as const;
@@ -87,7 +90,8 @@ const ZSTD: Coding = {
   autoLevels: (engine) => engine.zstdStream!.levelSteps,
   encoder: (engine, level, pageSize) =>
     new ZstdEncoder(engine.zstdStream!.compressor(level), level, pageSize),
-  decoder: (engine) => new ZstdDecoder(engine.zstdStream!.decompressor()),
+  decoder: (engine, _pageSize, windowBits) =>
+    new ZstdDecoder(engine.zstdStream!.decompressor(windowBits), windowBits),
 };
 
 const QPL: Coding = {

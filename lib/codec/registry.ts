@@ -8,6 +8,7 @@ import { MissingLibraryError } from "../errors.ts";
 import type { PageDecoder, PageEncoder } from "./codec.ts";
 import type { EngineName } from "./engine.ts";
 import { engineFailure, ENGINES } from "./engines.ts";
+import { ZSTD_WINDOW_BITS_MAX } from "../limits.ts";
 import { COMPRESSION_METHODS, METHODS, type Coding, type CompressionMethod } from "./methods.ts";
 import { RawDecoder, RawEncoder } from "./none.ts";
 
@@ -34,6 +35,8 @@ export interface ResolvedCompression {
   readonly level: number;
   /** Levels the encoder may move between, rising; absent when it keeps its level. */
   readonly autoLevels?: readonly number[];
+  /** Largest window of zstd that a decoder takes, as a power of two; absent for the largest of all. */
+  readonly windowBits?: number;
   /** Library that does it, absent for method none. */
   readonly engine?: EngineName;
 }
@@ -97,10 +100,10 @@ export function createEncoder(compression: ResolvedCompression, pageSize: number
  * @throws {MissingLibraryError} when the engine's library is not there.
  */
 export function createDecoder(compression: ResolvedCompression, pageSize: number): PageDecoder {
-  const { method, engine } = compression;
+  const { method, engine, windowBits = ZSTD_WINDOW_BITS_MAX } = compression;
   const { coding } = METHODS[method];
   if (coding === undefined || engine === undefined) return new RawDecoder();
-  return coding.decoder(ENGINES[engine], pageSize);
+  return coding.decoder(ENGINES[engine], pageSize, windowBits);
 }
 
 /** Value of the method field in a packet's flags. */

@@ -13,7 +13,9 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { isFastZstdLevel } from "../../ffi/libzstd.ts";
+import { NativeCodecError } from "../../ffi/errors.ts";
+import { isFastZstdLevel, ZSTD_WINDOW_TOO_LARGE } from "../../ffi/libzstd.ts";
+import { LimitError } from "../errors.ts";
 import { PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
 import type { IovecList } from "../memory/iovec_list.ts";
@@ -161,10 +163,15 @@ export class ZstdDecoder implements PageDecoder {
   readonly #stream: StreamDecompressor;
   readonly #input = new Arena(PAYLOAD_BYTES_MAX);
   readonly #spare = new Arena(1);
+  readonly #windowBits: number;
 
-  /** @param stream Owned by the decoder from now on. */
-  constructor(stream: StreamDecompressor) {
+  /**
+   * @param stream Owned by the decoder from now on.
+   * @param windowBits The limit on windows it was made with.
+   */
+  constructor(stream: StreamDecompressor, windowBits: number) {
     this.#stream = stream;
+    this.#windowBits = windowBits;
   }
 
   decode(runs: PageRuns, payloadBytes: number, source: PayloadSource): void {
@@ -172,6 +179,13 @@ export class ZstdDecoder implements PageDecoder {
     try {
       this.#decompress(runs, payloadBytes);
     } catch (error) {
+      if (error instanceof NativeCodecError && error.status === ZSTD_WINDOW_TOO_LARGE) {
+        throw new LimitError(
+          "ERR_MULTIFD_LIMIT_WINDOW",
+          `Cannot decode zstd payload: its window is above ${2 ** this.#windowBits} bytes, the most ` +
+            "a channel may have; a lower level, fewer channels or a larger heldBytesMax must be set",
+        );
+      }
       throw asCodecError("zstd", error);
     }
   }

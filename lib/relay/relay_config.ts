@@ -6,17 +6,18 @@
 import type { CompressionMethod } from "../codec/methods.ts";
 import type { CodecDirection, Compression } from "../codec/registry.ts";
 import {
-  channelsOf,
   resolveEndpoint,
   resolveTimeouts,
-  senderChannels,
   sessionConfig,
   type SessionConfig,
   type Timeouts,
 } from "../session/options.ts";
+import { RELAY_HELD_BYTES } from "../limits.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import type { WarningOptions } from "../session/session_warning.ts";
 import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
+import { channelsOf, senderChannels } from "../session/channel_count.ts";
+import { planMemory } from "../session/memory_budget.ts";
 
 /** One end of a relay. */
 export interface RelayEnd {
@@ -43,6 +44,12 @@ export interface RelayOptions extends WarningOptions {
   readonly pageSize?: number | undefined;
   /** Limit towards the destination in bytes per second, 0 (default) for none; as in `connect()`. */
   readonly maxBandwidth?: number | BandwidthLimit | undefined;
+  /**
+   * Most bytes that the source can make the relay hold: windows of zstd, and 64 MiB of its main
+   * stream. Default: a window of 32 MiB for each of its channels, and those. With less, windows become
+   * smaller and so the levels of zstd that are taken.
+   */
+  readonly heldBytesMax?: number | undefined;
   /** Time limits, the same at both ends. */
   readonly timeouts?: Partial<Timeouts> | undefined;
   /** Cancels the relay; both QEMUs see their migration fail, and the source keeps its guest. */
@@ -81,9 +88,17 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
     const session = { endpoint: resolved, compression, uuid: uuidText, timeouts };
     return sessionConfig(session, direction, pageSize);
   };
+  const incoming = await end(listen, "decode");
+  const incomingChannels = channelsOf(listen.channels);
+  const { windowBits } = planMemory({
+    heldBytesMax: options.heldBytesMax,
+    method: incoming.compression.method,
+    channels: incomingChannels,
+    queueBytes: RELAY_HELD_BYTES,
+  });
   return {
-    incoming: await end(listen, "decode"),
-    incomingChannels: channelsOf(listen.channels),
+    incoming: { ...incoming, compression: { ...incoming.compression, windowBits } },
+    incomingChannels,
     outgoing: await end(connect, "encode", uuid),
     outgoingChannels: senderChannels(connect.channels),
     keepUuid: uuid === undefined,

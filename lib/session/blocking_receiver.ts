@@ -10,7 +10,7 @@ import { RoundCounter } from "../engine/round_counter.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
 import { LimitError } from "../errors.ts";
-import { CHANNELS_MAX } from "../limits.ts";
+import { CHANNELS_MAX, CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -28,6 +28,7 @@ import type { DeviceSummary } from "./device_summary.ts";
 import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
 import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
+import { MemoryBudget } from "./memory_budget.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 import { missingReturnPath, type SessionWarning } from "./session_warning.ts";
 
@@ -66,6 +67,8 @@ export interface ReceiverLink {
 
 /** See the module comment. Used by one thread. */
 export class BlockingReceiver implements Disposable, StreamTarget {
+  /** What the source may still make this side hold. */
+  readonly budget: MemoryBudget;
   readonly #config: ReceiverConfig;
   readonly #control: SessionControl;
   readonly #statistics: StatisticsTable;
@@ -98,6 +101,11 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     );
     const copies = hooks.cacheOf === undefined ? 1 : 2;
     this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
+    this.budget = new MemoryBudget(config.heldBytesLeft, copies * (given ?? config.ramBytesMax));
+    // In the queue of the channels and in front of the caller, or on the main connection.
+    if (hooks.stateQueue !== undefined) {
+      this.budget.take(2 * CHECKPOINT_STATE_BYTES_MAX, "the state of checkpoints");
+    }
     this.#devices = new ReceiverDevices(config.devices, control, config.timeouts.idleMs);
     this.#side = new ReceiveSide({
       config,
@@ -287,6 +295,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
         `Cannot allocate RAM blocks: the sender announces ${total} bytes, at most ${ramBytesMax} are allowed`,
       );
     }
+    const copies = (given === undefined ? 1 : 0) + (this.#hooks.cacheOf === undefined ? 0 : 1);
+    this.budget.take(copies * total, copies === 1 ? "RAM blocks" : "RAM blocks and their caches");
     this.#blocks =
       given === undefined
         ? announced.map((block) => this.#allocate(block))

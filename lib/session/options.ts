@@ -6,7 +6,6 @@
  */
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
-import { availableParallelism } from "node:os";
 import type { CompressionMethod } from "../codec/methods.ts";
 import {
   resolveCompression,
@@ -23,7 +22,7 @@ import {
   type SaveConfig,
 } from "../device/device.ts";
 import { SystemError, TimeoutError } from "../errors.ts";
-import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
+import { RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
@@ -32,6 +31,8 @@ import { machineSyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
 import { parseUuid } from "../wire/uuid.ts";
+import { channelsOf, senderChannels } from "./channel_count.ts";
+import { planMemory } from "./memory_budget.ts";
 import { checkSwitchoverAck, expectsSwitchoverAck, type SwitchoverAck } from "./switchover_ack.ts";
 import type { WarningOptions } from "./session_warning.ts";
 
@@ -125,6 +126,11 @@ export interface ListenOptions extends SessionOptions, WarningOptions {
   readonly pageSize?: number | undefined;
   /** Most bytes to allocate for announced blocks. Default 64 GiB. */
   readonly ramBytesMax?: number | undefined;
+  /**
+   * Most bytes that a sender can make this side hold, all together (`memory_budget.ts`). Default: room
+   * for `ramBytesMax`, device queues, 32 MiB for each channel of zstd, and 1 GiB. Less: lower levels.
+   */
+  readonly heldBytesMax?: number | undefined;
   /** Touch allocated memory before the first page arrives. Default false. */
   readonly prefault?: boolean | undefined;
   /**
@@ -188,6 +194,8 @@ export interface ReceiverConfig extends SessionConfig {
   readonly channels: number | undefined;
   readonly blocks: readonly SharedRamBlock[] | undefined;
   readonly ramBytesMax: number;
+  /** What may be held beside windows and queues; undefined for the default. */
+  readonly heldBytesLeft: number | undefined;
   readonly prefault: boolean;
   readonly verify: boolean;
   readonly machine: string | undefined;
@@ -271,12 +279,22 @@ export function receiverConfig(options: ListenOptions): ReceiverConfig {
     "decode",
     pageSize,
   );
+  const channels = channelsOf(options.channels);
+  const devices = loadConfigs(options.devices ?? [], transportOf(options, session));
+  const { windowBits, leftBytes } = planMemory({
+    heldBytesMax: options.heldBytesMax,
+    method: session.compression.method,
+    channels,
+    queueBytes: devices.reduce((sum, { queue }) => sum + queue.queuedBytesMax, 0),
+  });
   return {
     ...session,
-    devices: loadConfigs(options.devices ?? [], transportOf(options, session)),
-    channels: channelsOf(options.channels),
+    compression: { ...session.compression, windowBits },
+    devices,
+    channels,
     blocks: blocks?.map(lend),
     ramBytesMax,
+    heldBytesLeft: leftBytes,
     prefault: options.prefault ?? false,
     verify: options.verify ?? false,
     machine: options.machine,
@@ -372,24 +390,6 @@ function commonPageSize(blocks: readonly RamBlock[]): number {
     throw new RangeError("Cannot start: RAM blocks have different page sizes, must have one");
   }
   return first.pageSize;
-}
-
-/** Checks a number of channels; undefined for `auto`. */
-export function channelsOf(channels: number | "auto" = 2): number | undefined {
-  if (channels === "auto") return undefined;
-  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
-    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX} or auto`);
-  }
-  return channels;
-}
-
-/** Number of channels of a sender. */
-export function senderChannels(channels: number | "auto" | undefined): number {
-  return channelsOf(channels) ?? automaticChannels();
-}
-
-function automaticChannels(): number {
-  return Math.min(16, Math.max(2, 2 * availableParallelism()));
 }
 
 function oneOf<Name extends string>(what: string, value: Name, allowed: readonly Name[]): Name {

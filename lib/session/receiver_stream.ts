@@ -28,16 +28,20 @@ import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { SyncPoints } from "../wire/sync_points.ts";
 import { digestSection } from "./digests.ts";
 import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
+import type { MemoryBudget } from "./memory_budget.ts";
 import type { ReceiverConfig } from "./options.ts";
 import { requireSourceEnd } from "./source_end.ts";
 import { expectsSwitchoverAck } from "./switchover_ack.ts";
 
+/** What a byte of captured state takes: the longest copy, the one it grew from, the caller's. */
+const STATE_COPIES = 3;
 const SHUT_OK = 0;
 const SHUT_FAILED = 1;
 
 /** The receiver behind a stream; all calls come in stream order from the stream's thread. */
 export interface StreamTarget {
   readonly config: ReceiverConfig;
+  readonly budget: MemoryBudget;
   checkConfiguration(configuration: StreamConfiguration): void;
   /** The source will not wait for a confirmation. */
   missReturnPath(): void;
@@ -72,7 +76,12 @@ export class ReceiverStream implements MainStreamHandler {
     // A COLO primary without a return path stays connected too, and waits for the first word.
     const staysConnected = target.config.checkpoints === true;
     this.takeRest = (reader) => {
-      this.#devices = readToEnd(reader, this.#returnPath || staysConnected);
+      this.#devices = readToEnd(
+        reader,
+        this.#returnPath || staysConnected,
+        // It is copied as it grows, and once more for the caller.
+        Math.floor(target.budget.left / STATE_COPIES),
+      );
     };
   }
 
@@ -138,7 +147,9 @@ export class ReceiverStream implements MainStreamHandler {
   fullSection(header: SectionHeader, reader: ByteReader): boolean {
     if (this.#target.config.capture) {
       const data = readOpaqueSection(reader, header.sectionId, this.#ramSectionId);
-      this.#early.append(encodeFullSection(header, data));
+      const section = encodeFullSection(header, data);
+      this.#target.budget.take(STATE_COPIES * section.byteLength, "sections in front of the RAM");
+      this.#early.append(section);
       return true;
     }
     if (isOwnSection(header, deviceSummarySection)) {

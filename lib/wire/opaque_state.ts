@@ -48,11 +48,16 @@ export class StateCollector {
   #length = 0;
   readonly #bytesMax: number;
   readonly #what: string;
+  readonly #by: string;
 
-  /** @param what Name of the whole, for messages. */
-  constructor(bytesMax: number, what: string) {
+  /**
+   * @param what Name of the whole, for messages.
+   * @param by What allows no more, for messages.
+   */
+  constructor(bytesMax: number, what: string, by = "") {
     this.#bytesMax = bytesMax;
     this.#what = what;
+    this.#by = by;
   }
 
   /** What there is; changes with the next call. */
@@ -66,7 +71,7 @@ export class StateCollector {
     if (length > this.#bytesMax) {
       throw new LimitError(
         "ERR_MULTIFD_LIMIT_DEVICE_STATE",
-        `Cannot keep ${this.#what}: more than ${this.#bytesMax} bytes, the most allowed`,
+        `Cannot keep ${this.#what}: more than ${this.#bytesMax} bytes, the most allowed${this.#by}`,
       );
     }
     if (length > this.#bytes.byteLength) {
@@ -123,10 +128,17 @@ export function readOpaqueSection(
  *
  * @param isOpen Whether the source keeps the connection open after the end, to be told that
  * everything arrived: then the end has to be recognised.
+ * @param bytesMax Most bytes to keep.
  * @throws {StreamError} when the connection ends before the stream can have.
  */
-export function readToEnd(reader: ByteReader, isOpen: boolean): Uint8Array {
-  const collector = new StateCollector(DEVICE_STATE_BYTES_MAX, "device state");
+export function readToEnd(
+  reader: ByteReader,
+  isOpen: boolean,
+  bytesMax: number = DEVICE_STATE_BYTES_MAX,
+): Uint8Array {
+  const limit = Math.min(bytesMax, DEVICE_STATE_BYTES_MAX);
+  const by = limit < DEVICE_STATE_BYTES_MAX ? " by option heldBytesMax" : "";
+  const collector = new StateCollector(limit, "device state", by);
   let lastNul = -1; // kept, so that no piece is searched twice
   for (;;) {
     if (isOpen) {

@@ -1,0 +1,25 @@
+/**
+ * How many channels a session has, by its options.
+ *
+ * @module
+ */
+import { availableParallelism } from "node:os";
+import { CHANNELS_MAX } from "../limits.ts";
+
+/** Checks a number of channels; undefined for `auto`. */
+export function channelsOf(channels: number | "auto" = 2): number | undefined {
+  if (channels === "auto") return undefined;
+  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
+    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX} or auto`);
+  }
+  return channels;
+}
+
+/** Number of channels of a sender. */
+export function senderChannels(channels: number | "auto" | undefined): number {
+  return channelsOf(channels) ?? automaticChannels();
+}
+
+function automaticChannels(): number {
+  return Math.min(16, Math.max(2, 2 * availableParallelism()));
+}
