@@ -91,41 +91,41 @@ export {
   openMappedRamFile,
   type LoadOptions,
   type OpenMappedRamOptions,
-} from "./lib/file/mapped_ram_file.ts";
-export { PreparedLoad, type LoadedRam } from "./lib/file/prepared_load.ts";
+} from "./lib/snapshot/mapped_ram_file.ts";
+export { PreparedLoad, type LoadedRam } from "./lib/snapshot/prepared_load.ts";
 export {
   createMappedRamFile,
   MappedRamWriter,
   type CreateMappedRamOptions,
-} from "./lib/file/mapped_ram_writer.ts";
+} from "./lib/snapshot/mapped_ram_writer.ts";
 export {
   compressMappedRamFile,
   type CompressedSnapshot,
   type CompressSnapshotOptions,
-} from "./lib/file/compress_snapshot.ts";
+} from "./lib/snapshot/compress_snapshot.ts";
 export {
   copyMappedRamFile,
   type CopiedSnapshot,
   type CopySnapshotOptions,
   type PageChanges,
-} from "./lib/file/copy_snapshot.ts";
+} from "./lib/snapshot/copy_snapshot.ts";
 export {
   diffSnapshots,
   type BlockPageRun,
   type DiffOptions,
   type PageReader,
-} from "./lib/file/diff_snapshots.ts";
-export { extractBlock, type ExtractOptions } from "./lib/file/extract_block.ts";
+} from "./lib/snapshot/diff_snapshots.ts";
+export { extractBlock, type ExtractOptions } from "./lib/snapshot/extract_block.ts";
 export {
   snapshotDevices,
   verifyMappedRamFile,
   type VerifiedSnapshot,
   type VerifyOptions,
-} from "./lib/file/verify_snapshot.ts";
-export { parseFileUri, type FileUri } from "./lib/file/file_uri.ts";
-export type { FileChannelOptions } from "./lib/file/file_channels.ts";
-export type { MappedRamBlock, MappedRamIndex } from "./lib/file/mapped_ram_index.ts";
-export type { MappedRamRegion } from "./lib/file/mapped_ram_format.ts";
+} from "./lib/snapshot/verify_snapshot.ts";
+export { parseFileUri, type FileUri } from "./lib/snapshot/file_uri.ts";
+export type { FileChannelOptions } from "./lib/snapshot/file_channels.ts";
+export type { MappedRamBlock, MappedRamIndex } from "./lib/snapshot/mapped_ram_index.ts";
+export type { MappedRamRegion } from "./lib/snapshot/mapped_ram_format.ts";
 export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
 export { COMPRESSION_METHODS, type CompressionMethod } from "./lib/codec/methods.ts";
 export type { Compression, ResolvedCompression } from "./lib/codec/registry.ts";

@@ -6,8 +6,8 @@
  */
 import { workerData } from "node:worker_threads";
 import type { ColoPrimaryJob, ColoSecondaryJob } from "./colo/colo_messages.ts";
-import type { FileChannelJob } from "./file/file_channel_messages.ts";
-import type { IndexJob } from "./file/index_messages.ts";
+import type { FileChannelJob } from "./snapshot/file_channel_messages.ts";
+import type { IndexJob } from "./snapshot/index_messages.ts";
 import type { PageWorkerJob } from "./memory/page_worker.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
@@ -59,9 +59,9 @@ async function run(job: WorkerJob): Promise<void> {
     case "page-worker":
       return (await import("./memory/page_worker.ts")).runPageWorker(job);
     case "file-channel":
-      return (await import("./file/file_channel_worker.ts")).runFileChannel(job);
+      return (await import("./snapshot/file_channel_worker.ts")).runFileChannel(job);
     case "index-reader":
-      return (await import("./file/index_worker.ts")).runIndexReader(job);
+      return (await import("./snapshot/index_worker.ts")).runIndexReader(job);
     case "recording-reader":
       return (await import("./recording/recording_worker.ts")).runRecordingReader(job);
     case "analyzer":

@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { constants, openSync, readFileSync, writeFileSync } from "node:fs";
 import { Arena } from "../ffi/arena.ts";
-import { ChannelFile } from "../lib/file/channel_file.ts";
-import { FileRound } from "../lib/file/file_round.ts";
+import { ChannelFile } from "../lib/snapshot/channel_file.ts";
+import { FileRound } from "../lib/snapshot/file_round.ts";
 import { OpenedFile, openRegularFile } from "../lib/memory/opened_file.ts";
 import { thrownBy } from "./kit/errors.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";

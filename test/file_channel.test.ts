@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
-import { FileChannel, type PageFile } from "../lib/file/file_channel.ts";
-import { FileBlock, FileRound } from "../lib/file/file_round.ts";
+import { FileChannel, type PageFile } from "../lib/snapshot/file_channel.ts";
+import { FileBlock, FileRound } from "../lib/snapshot/file_round.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
 import { PageBitmap, RamBlock } from "../mod.ts";
 

@@ -9,8 +9,8 @@ import {
   writeFileSync,
   writeSync,
 } from "node:fs";
-import { SeekTableWriter } from "../lib/file/seek_table.ts";
-import { contentChecksum } from "../lib/file/seekable_zstd.ts";
+import { SeekTableWriter } from "../lib/snapshot/seek_table.ts";
+import { contentChecksum } from "../lib/snapshot/seekable_zstd.ts";
 import { encodeFullSection, MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
 import {
   analyze,

@@ -83,7 +83,7 @@ const layers = [
   ["rehearsal"],
   ["device"],
   ["session"],
-  ["recording", "file"],
+  ["recording", "snapshot"],
   ["colo", "relay", "qemu"],
   ["capabilities.ts", "entry.ts"],
 ];

@@ -4,7 +4,7 @@ import {
   readRegionHeader,
   writeRegionHeader,
   type RegionContext,
-} from "../lib/file/mapped_ram_format.ts";
+} from "../lib/snapshot/mapped_ram_format.ts";
 import { readerOf, written } from "./kit/byte_ends.ts";
 import { thrownBy } from "./kit/errors.ts";
 

@@ -9,8 +9,8 @@ import {
   truncateSync,
   unlinkSync,
 } from "node:fs";
-import { layOutRegion, writeRegionHeader } from "../lib/file/mapped_ram_format.ts";
-import { FileOutput } from "../lib/file/positioned_io.ts";
+import { layOutRegion, writeRegionHeader } from "../lib/snapshot/mapped_ram_format.ts";
+import { FileOutput } from "../lib/snapshot/positioned_io.ts";
 import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
 import {
   createMappedRamFile,

@@ -1,8 +1,13 @@
 import { expect, test } from "bun:test";
 import { closeSync, openSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { Arena } from "../ffi/arena.ts";
-import { decodeFooter, FOOTER_BYTES, SeekTable, SeekTableWriter } from "../lib/file/seek_table.ts";
-import { readSnapshotSource } from "../lib/file/snapshot_source.ts";
+import {
+  decodeFooter,
+  FOOTER_BYTES,
+  SeekTable,
+  SeekTableWriter,
+} from "../lib/snapshot/seek_table.ts";
+import { readSnapshotSource } from "../lib/snapshot/snapshot_source.ts";
 import { openRegularFile } from "../lib/memory/opened_file.ts";
 import {
   compressMappedRamFile,

@@ -8,15 +8,15 @@ import { readSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
 import { Errno, isZero, lseek } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
-import { streamStart } from "../file/libvirt_header.ts";
+import { streamStart } from "../snapshot/libvirt_header.ts";
 import {
   IGNORE_SHARED_CAPABILITY,
   MAPPED_RAM_CAPABILITY,
   REGION_HEADER_BYTES,
-} from "../file/mapped_ram_format.ts";
-import { readMappedRamIndex, type MappedRamIndex } from "../file/mapped_ram_index.ts";
-import { FileInput, readWhole, type PositionedSource } from "../file/positioned_io.ts";
-import { readSnapshotSource } from "../file/snapshot_source.ts";
+} from "../snapshot/mapped_ram_format.ts";
+import { readMappedRamIndex, type MappedRamIndex } from "../snapshot/mapped_ram_index.ts";
+import { FileInput, readWhole, type PositionedSource } from "../snapshot/positioned_io.ts";
+import { readSnapshotSource } from "../snapshot/snapshot_source.ts";
 import { LimitError } from "../errors.ts";
 import {
   ANALYZED_SECTIONS_MAX,

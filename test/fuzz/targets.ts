@@ -13,8 +13,8 @@ import {
 import { readDeviceSummary } from "../../lib/session/device_summary.ts";
 import { encodeDigests, readDigests } from "../../lib/session/digests.ts";
 import { viewOfMemory } from "../../ffi/arena.ts";
-import { readMappedRamIndex } from "../../lib/file/mapped_ram_index.ts";
-import { decodeFooter, SeekTable } from "../../lib/file/seek_table.ts";
+import { readMappedRamIndex } from "../../lib/snapshot/mapped_ram_index.ts";
+import { decodeFooter, SeekTable } from "../../lib/snapshot/seek_table.ts";
 import { DeviceSections } from "../../lib/qemu/device_sections.ts";
 import { parseMetadata } from "../../lib/recording/recording_layout.ts";
 import type { ByteReader } from "../../lib/wire/byte_reader.ts";

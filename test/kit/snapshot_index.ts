@@ -1,7 +1,7 @@
 /** Reading what a mapped-ram file says about itself on the test's own thread, thousands of times. */
-import { streamStart } from "../../lib/file/libvirt_header.ts";
-import { readMappedRamIndex, type MappedRamIndex } from "../../lib/file/mapped_ram_index.ts";
-import { readSnapshotSource } from "../../lib/file/snapshot_source.ts";
+import { streamStart } from "../../lib/snapshot/libvirt_header.ts";
+import { readMappedRamIndex, type MappedRamIndex } from "../../lib/snapshot/mapped_ram_index.ts";
+import { readSnapshotSource } from "../../lib/snapshot/snapshot_source.ts";
 import { openRegularFile } from "../../lib/memory/opened_file.ts";
 
 /** The index of the file at `path`, as the thread reads it that `openMappedRamFile()` starts. */
