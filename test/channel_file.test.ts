@@ -3,7 +3,7 @@ import { constants, openSync, readFileSync, writeFileSync } from "node:fs";
 import { Arena } from "../ffi/arena.ts";
 import { ChannelFile } from "../lib/snapshot/channel_file.ts";
 import { FileRound } from "../lib/snapshot/file_round.ts";
-import { OpenedFile, openRegularFile } from "../lib/memory/opened_file.ts";
+import { OpenedFile, openRegularFile } from "../lib/storage/opened_file.ts";
 import { thrownBy } from "./kit/errors.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 

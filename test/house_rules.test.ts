@@ -75,7 +75,7 @@ test("house rules: no import cycle in lib and ffi, type imports included", () =>
 const layers = [
   ["errors.ts", "limits.ts"],
   ["wire", "sync"],
-  ["thread"],
+  ["thread", "storage"],
   ["memory"],
   ["net"],
   ["codec"],

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { open, readdir, readlink, stat, symlink, truncate } from "node:fs/promises";
 import { array, assert, asyncProperty, constantFrom, nat, record } from "fast-check";
-import { ImageReader } from "../lib/memory/image_file.ts";
+import { ImageReader } from "../lib/storage/image_file.ts";
 import { CancelledError, RamBlock } from "../mod.ts";
 import { filesEqual, makeImage } from "./kit/example_program.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";

@@ -7,7 +7,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from "node:fs";
-import { OutputFile } from "../lib/memory/output_file.ts";
+import { OutputFile } from "../lib/storage/output_file.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { runCommand } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";

@@ -8,7 +8,7 @@ import {
   SeekTableWriter,
 } from "../lib/snapshot/seek_table.ts";
 import { readSnapshotSource } from "../lib/snapshot/snapshot_source.ts";
-import { openRegularFile } from "../lib/memory/opened_file.ts";
+import { openRegularFile } from "../lib/storage/opened_file.ts";
 import {
   compressMappedRamFile,
   createMappedRamFile,

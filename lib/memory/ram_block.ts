@@ -10,8 +10,8 @@
 import { addressOf, allocateShared, viewOfMemory } from "../../ffi/arena.ts";
 import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap, OpenFlag } from "../../ffi/linux.ts";
-import { ImageReader, saveImage } from "./image_file.ts";
-import { openRegularFile, type OpenedFile } from "./opened_file.ts";
+import { ImageReader, saveImage } from "../storage/image_file.ts";
+import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
 import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
 

@@ -26,7 +26,7 @@ import {
   MAPPED_RAM_BYTES_MAX,
   PAGE_SIZES,
 } from "../limits.ts";
-import { openRegularFile, type OpenedFile } from "../memory/opened_file.ts";
+import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import {

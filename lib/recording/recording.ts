@@ -4,9 +4,9 @@
  * @module
  */
 import type { Statistics } from "../engine/statistics.ts";
-import { replaceFile, writeBytes } from "../memory/file_replacement.ts";
-import { writeMemory } from "../memory/image_file.ts";
-import { openRegularFile, type OpenedFile } from "../memory/opened_file.ts";
+import { replaceFile, writeBytes } from "../storage/file_replacement.ts";
+import { writeMemory } from "../storage/image_file.ts";
+import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
 import { answerOf } from "../session/one_answer.ts";
 import type { GuestState } from "../wire/opaque_state.ts";

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { duplicateDescriptor, OpenedFile } from "../memory/opened_file.ts";
+import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
 import { postAnswer } from "../session/one_answer.ts";
 import type { RecordingJob } from "./recording_messages.ts";
 import { readRecording } from "./recording_reader.ts";

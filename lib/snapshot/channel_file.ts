@@ -12,7 +12,7 @@ import {
   isNotReopenable,
   openAgain,
   type OpenedFile,
-} from "../memory/opened_file.ts";
+} from "../storage/opened_file.ts";
 import type { FileRound } from "./file_round.ts";
 import { readWhole, writeWhole } from "./positioned_io.ts";
 

@@ -7,8 +7,8 @@
 import { availableParallelism } from "node:os";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
-import { replaceFile, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
-import type { OutputFile } from "../memory/output_file.ts";
+import { replaceFile, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
+import type { OutputFile } from "../storage/output_file.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { SeekTableWriter } from "./seek_table.ts";
 import { contentChecksum } from "./seekable_zstd.ts";

@@ -7,8 +7,8 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { replaceFile, system, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
-import type { OutputFile } from "../memory/output_file.ts";
+import { replaceFile, system, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
+import type { OutputFile } from "../storage/output_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";

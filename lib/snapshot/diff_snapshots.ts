@@ -6,7 +6,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isEqual } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { throwIfAborted } from "../memory/file_replacement.ts";
+import { throwIfAborted } from "../storage/file_replacement.ts";
 import type { PageRun } from "../memory/page_bitmap.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import type { MappedRamBlock } from "./mapped_ram_index.ts";

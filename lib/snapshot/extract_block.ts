@@ -5,7 +5,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { replaceFile, system, throwIfAborted, writeBytes } from "../memory/file_replacement.ts";
+import { replaceFile, system, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { cutRange, dataRuns } from "./snapshot_ranges.ts";
 

@@ -6,7 +6,7 @@
 import { parentPort } from "node:worker_threads";
 import { Errno } from "../../ffi/libc.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
-import { duplicateDescriptor, OpenedFile } from "../memory/opened_file.ts";
+import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
 import { ChannelFile } from "./channel_file.ts";
 import { FileChannel, type PageFile } from "./file_channel.ts";
 import { FileBlock, FileRound } from "./file_round.ts";

@@ -10,7 +10,7 @@ import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
-import type { OpenedFile } from "../memory/opened_file.ts";
+import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { FileChannelCommand, FileChannelJob } from "./file_channel_messages.ts";

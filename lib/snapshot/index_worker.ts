@@ -4,7 +4,7 @@
  * @module
  */
 import { postAnswer } from "../session/one_answer.ts";
-import { duplicateDescriptor, OpenedFile } from "../memory/opened_file.ts";
+import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import { streamStart } from "./libvirt_header.ts";
 import { readMappedRamIndex, shareIndex } from "./mapped_ram_index.ts";

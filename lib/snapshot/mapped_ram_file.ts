@@ -9,7 +9,7 @@ import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
 import { DEVICE_STATE_BYTES_MAX, FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
-import { openRegularFile } from "../memory/opened_file.ts";
+import { openRegularFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { answerOf } from "../session/one_answer.ts";

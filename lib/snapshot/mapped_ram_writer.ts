@@ -30,7 +30,7 @@ import {
   type MappedRamRegion,
 } from "./mapped_ram_format.ts";
 import { withProgress } from "./prepared_load.ts";
-import { OutputFile } from "../memory/output_file.ts";
+import { OutputFile } from "../storage/output_file.ts";
 import { FileOutput, writeWhole } from "./positioned_io.ts";
 
 /** How a file is made. */

@@ -8,7 +8,7 @@ import { Errno, pread, pwrite, unwrap } from "../../ffi/libc.ts";
 import { SystemError } from "../errors.ts";
 import { ByteReader, type ByteSource } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
-import type { OpenedFile } from "../memory/opened_file.ts";
+import type { OpenedFile } from "../storage/opened_file.ts";
 import type { SharedSeekTable } from "./seek_table.ts";
 import { fileError } from "./mapped_ram_format.ts";
 

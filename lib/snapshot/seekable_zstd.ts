@@ -8,7 +8,7 @@ import { NativeCodecError } from "../../ffi/errors.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { ZstdDecompressStream } from "../../ffi/libzstd.ts";
 import { xxHash64 } from "../../ffi/runtime/runtime.ts";
-import type { OpenedFile } from "../memory/opened_file.ts";
+import type { OpenedFile } from "../storage/opened_file.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import { readWhole, type SnapshotSource } from "./positioned_io.ts";
 import type { SeekableFrame, SeekTable, SharedSeekTable } from "./seek_table.ts";

@@ -7,7 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { Errno, lseek, pread, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
-import type { OpenedFile } from "../memory/opened_file.ts";
+import type { OpenedFile } from "../storage/opened_file.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import { readWhole, type SnapshotSource } from "./positioned_io.ts";
 import { SeekTable, type SharedSeekTable } from "./seek_table.ts";

@@ -7,7 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { throwIfAborted } from "../memory/file_replacement.ts";
+import { throwIfAborted } from "../storage/file_replacement.ts";
 import { findDescription } from "../wire/vm_description.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";

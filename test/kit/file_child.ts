@@ -6,7 +6,7 @@
  *     bun file_child.ts write KIND FOLDER  begins a large output, says so, and goes on until killed
  */
 import { join } from "node:path";
-import { OutputFile } from "../../lib/memory/output_file.ts";
+import { OutputFile } from "../../lib/storage/output_file.ts";
 import {
   analyze,
   compressMappedRamFile,

@@ -2,7 +2,7 @@
 import { streamStart } from "../../lib/snapshot/libvirt_header.ts";
 import { readMappedRamIndex, type MappedRamIndex } from "../../lib/snapshot/mapped_ram_index.ts";
 import { readSnapshotSource } from "../../lib/snapshot/snapshot_source.ts";
-import { openRegularFile } from "../../lib/memory/opened_file.ts";
+import { openRegularFile } from "../../lib/storage/opened_file.ts";
 
 /** The index of the file at `path`, as the thread reads it that `openMappedRamFile()` starts. */
 export function indexOf(path: string): MappedRamIndex {
