@@ -97,7 +97,9 @@ for (const cancelled of [false, true]) {
     const endpoint = await receiver.listening();
     const decoder = new TextDecoder();
     let screen = "";
-    const options = ["--connect", endpoint, "--block", `pc.ram=${image}`, "--max-bandwidth", "2M"];
+    // What is to be cancelled must not be through before the signal comes.
+    const limit = ["--max-bandwidth", cancelled ? "256K" : "2M"];
+    const options = ["--connect", endpoint, "--block", `pc.ram=${image}`, ...limit];
     const sender = Bun.spawn([bun, `${repositoryRoot}/examples/sender.ts`, ...options], {
       terminal: {
         cols: 200,

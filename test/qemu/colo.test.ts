@@ -285,7 +285,7 @@ qemuTest(
     // The one guest is two now, each with a life of its own.
     await primary.execute("x-colo-lost-heartbeat");
     await primary.waitMigration(MIGRATION_LIMIT_MS);
-    expect(await primary.status()).toBe("running");
+    await primary.waitStatus("running");
     await waitRound(primary);
     await expectSurvives(guest, moments.get(2)!, PRIMARY, left.recording!);
   },
@@ -357,7 +357,7 @@ qemuTest(
     const { status, result } = await program.end();
     expect(status).toBe(0);
     expect(result["epoch"]).toBeGreaterThanOrEqual(2);
-    expect(await primary.status()).toBe("running");
+    await primary.waitStatus("running");
   },
   undefined,
   VERSIONS,
