@@ -1,6 +1,6 @@
 /**
- * Every bound of the library in one place, with the reason for its value. What the wire format fixes
- * is marked with the section of the format description (`docs/wire_format.md`) it comes from.
+ * Every bound of the library in one place, with the reason for its value. What a format fixes is marked
+ * with its section of the wire format.
  *
  * @module
  */

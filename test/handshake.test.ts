@@ -7,7 +7,7 @@ import { thrownBy } from "./kit/errors.ts";
 
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 
-/** Worked example of the format description, section 2: channel 1. */
+/** A worked example for the wire format, section 2: channel 1. */
 const EXAMPLE = hex(`
   11 22 33 44 00 00 00 01 00 11 22 33 44 55 66 77
   88 99 aa bb cc dd ee ff 01 00 00 00 00 00 00 00

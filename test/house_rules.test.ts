@@ -152,6 +152,55 @@ test("house rules: every expectation of a promise is awaited", () => {
   expect(lost).toEqual([]);
 });
 
+/** What comments call the documents whose sections they name. */
+const documentNames: Record<string, string> = {
+  "wire format": "docs/wire_format.md",
+  "engine description": "docs/engine.md",
+  "main channel description": "docs/main_channel.md",
+  "mapped-ram description": "docs/mapped_ram.md",
+};
+
+test("house rules: sections that comments and documents name exist", () => {
+  const named =
+    "RFC \\d+|(?:\\[\\w+\\.md\\]\\()?\\w+\\.md\\)?|" + Object.keys(documentNames).join("|");
+  const number = "\\d+(?:\\.\\d+)*";
+  const reference = RegExp(
+    `(?:(${named}),? )?\\bsections? (${number}(?:(?:,| and| to) ${number})*)`,
+    "g",
+  );
+  const wrong = files
+    .filter((file) => /^(?!CHANGELOG).*\.(ts|md)$/.test(file))
+    .flatMap((file) => {
+      const text = file.endsWith(".md") ? read(file) : commentsOf(file).join("\n\n");
+      const lines = text.replaceAll(/\n(?!\n)/g, " ");
+      return [...lines.matchAll(reference)].flatMap(([whole, name, numbers = ""]) => {
+        if (name?.startsWith("RFC") === true) return [];
+        // Without a name before it: the document itself, or the one that the file begins with.
+        const first = RegExp(Object.keys(documentNames).join("|")).exec(lines)?.[0];
+        const called = name ?? (file.endsWith(".md") ? posix.basename(file) : first);
+        const document = documentNames[called ?? ""] ?? `docs/${/\w+\.md/.exec(called ?? "")?.[0]}`;
+        const sections = existsSync(join(repositoryRoot, document)) ? sectionsOf(document) : [];
+        return numbers.split(/,| and | to /).every((one) => sections.includes(one.trim()))
+          ? []
+          : [`${file}: ${whole}: ${document} has ${sections.join(", ") || "no such sections"}`];
+      });
+    });
+  expect(wrong).toEqual([]);
+});
+
+/** Numbers of a document's sections. */
+function sectionsOf(document: string): string[] {
+  return [...read(document).matchAll(/^#+ (\d+(?:\.\d+)*)\.? /gm)].map(([, number = ""]) => number);
+}
+
+/** The comments of a file without what marks them as such. */
+function commentsOf(file: string): string[] {
+  const comments = /\/\*[^]*?\*\/|(?:^ *\/\/.*\n)+|\/\/ .*$/gm;
+  return [...read(file).matchAll(comments)].map(([comment]) =>
+    comment.replaceAll(/^ *(?:\/\*\*?|\*\/|\*|\/\/) ?/gm, ""),
+  );
+}
+
 /** Calls that declare a test, as text; a test of QEMU or of hardware has a word of its own. */
 function testCalls(file: string): { readonly line: number; readonly text: string }[] {
   const lines = read(file).split("\n");

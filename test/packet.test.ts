@@ -26,7 +26,7 @@ function packetOf(head: string, offsets = ""): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** Worked example of the format description, section 4.3. */
+/** A worked example for the wire format, section 4. */
 const EXAMPLE = packetOf(
   `11 22 33 44 00 00 00 01 00 00 00 00 00 00 00 80
    00 00 00 02 00 00 20 00 00 00 00 00 00 00 00 05
@@ -37,7 +37,7 @@ const EXAMPLE = packetOf(
    00 00 00 00 00 00 20 00`,
 );
 
-/** Worked example of section 5. */
+/** One for section 5. */
 const SYNC_EXAMPLE = packetOf(
   `11 22 33 44 00 00 00 01 00 00 00 01 00 00 00 00
    00 00 00 00 00 00 00 00 00 00 00 00 00 00 00 06`,

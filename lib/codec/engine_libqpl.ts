@@ -1,7 +1,6 @@
 /**
  * Engine libqpl: Intel's accelerator IAA, or the software path of the same library where there is
- * none. On the accelerator all pages of a packet are in flight at once (engine description,
- * section 7).
+ * none. On the accelerator all pages of a packet are in flight at once.
  *
  * @module
  */

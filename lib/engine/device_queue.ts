@@ -1,6 +1,6 @@
 /**
  * Reassembly of one device's state at the destination: channel threads put buffers in, by index and
- * in any order; the device's load thread takes them out in order (engine description, section 4.3).
+ * in any order; the device's load thread takes them out in order (engine description, section 4).
  *
  * Going above a limit is an error and not a wait, unless a device asks for it: the buffer everybody
  * waits for may be behind the very channel that would be made to wait, which only a time limit ends.

@@ -1,6 +1,6 @@
 /**
  * Accepts the connections of one migration and finds out which is which: the main connection begins
- * with the stream's magic, a channel with its handshake (wire format, sections 2 and 3.2).
+ * with the stream's magic, a channel with its handshake (wire format, section 2).
  *
  * All connections are read without blocking and side by side, so a peer that connects and says
  * nothing holds up nobody. Whoever is no sender is a stranger: it is dropped and counted, and the wait
