@@ -28,6 +28,7 @@ const SIZE = NativeType.u64_fast; // size_t and off_t below 2^53
 const SSIZE = NativeType.i64_fast; // ssize_t or off_t; -1 on failure
 
 const CLOCK_MONOTONIC = 1;
+const STATX_BASIC = 0x7ff; // what stat() tells
 const TIMESPEC_BYTES = 16; // i64 seconds, i64 nanoseconds
 let timespec: Arena | undefined;
 
@@ -54,6 +55,7 @@ const SYMBOLS = {
   lseek: { args: [INT, SSIZE, INT], returns: SSIZE }, // fd, offset, whence
   ftruncate: { args: [INT, SIZE], returns: INT }, // fd, length
   fsync: { args: [INT], returns: INT },
+  statx: { args: [INT, NativeType.cstring, INT, INT, ADDRESS], returns: INT }, // dirfd, pathname, flags, mask, statx *
   flock: { args: [INT, INT], returns: INT }, // fd, operation
   linkat: { args: [INT, NativeType.cstring, INT, NativeType.cstring, INT], returns: INT }, // olddirfd, oldpath, newdirfd, newpath, flags
   read: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
@@ -272,6 +274,11 @@ export function ftruncate(fd: number, bytes: number): number {
 /** Waits until a file's data is on its device. */
 export function fsync(fd: number): number {
   return result(libc().fsync(fd));
+}
+
+/** Writes what is known of a file, at `path` in `folder` or the descriptor itself, to `address`. */
+export function statx(folder: number, path: string, flags: number, address: number): number {
+  return result(libc().statx(folder, path, flags, STATX_BASIC, address as Address));
 }
 
 /** Locks an open file against others that lock it, whichever process has them open. */

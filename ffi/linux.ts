@@ -60,6 +60,9 @@ export const FileLock = { EXCLUSIVE: 2, NONBLOCK: 4 } as const;
 /** `linkat()`: relative to the working folder, and of what a link leads to. */
 export const LinkAt = { CWD: -100, FOLLOW: 0x400 } as const;
 
+/** `statx()`: relative to the working folder, and of the descriptor itself. */
+export const StatxFlag = { CWD: -100, EMPTY_PATH: 0x1000 } as const;
+
 /** `lseek()` origins. */
 export const SeekFrom = { START: 0, CURRENT: 1, END: 2, DATA: 3, HOLE: 4 } as const;
 

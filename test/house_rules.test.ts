@@ -56,6 +56,21 @@ test("house rules: lib and ffi need no npm package, and only ffi/runtime knows B
   expect([...imports, ...globals]).toEqual([]);
 });
 
+test("house rules: lib and ffi use descriptors by ffi/libc or the contract of the runtime only", () => {
+  // A runtime's own functions may refuse a descriptor that was opened past it.
+  const onDescriptors =
+    /^(?:f(?:stat|sync|datasync|truncate|chmod|chown|utimes)|readv?|writev?|open|close)(?:Sync)?$/;
+  const wrong = libraryFiles
+    .filter((file) => !file.startsWith("ffi/runtime/"))
+    .flatMap((file) =>
+      [...read(file).matchAll(/^import \{([^}]*)\} from "node:fs"/gm)]
+        .flatMap((match) => (match[1] ?? "").split(",").map((name) => name.trim()))
+        .filter((name) => onDescriptors.test(name))
+        .map((name) => `${file} imports ${name} of node:fs`),
+    );
+  expect(wrong).toEqual([]);
+});
+
 test("house rules: relative imports name existing files", () => {
   const wrong = typescriptFiles.flatMap((file) =>
     relativeImports(file)

@@ -54,7 +54,7 @@ test("OutputFile has no name until it is committed, and then takes that of an ol
   const path = folder.file("output");
   for (const content of ["first", "second"]) {
     using output = new OutputFile(path);
-    await output.write(new TextEncoder().encode(content), 0, content.length, 0);
+    await output.write(new TextEncoder().encode(content), 0);
     expect(readdirSync(folder.path)).toEqual(content === "first" ? [] : ["output"]);
     await output.sync();
     output.commit(true);
@@ -84,7 +84,7 @@ test("OutputFile has a name with a lock where a file cannot be without one", asy
   using one = new OutputFile(first!, { unnamed: false });
   using two = new OutputFile(second!, { unnamed: false }); // sweeps the folder
   expect(parts(folder.path)).toHaveLength(2);
-  await one.write(new Uint8Array(3), 0, 3, 0);
+  await one.write(new Uint8Array(3), 0);
   one.commit(true);
   two[Symbol.dispose]();
   expect(readdirSync(folder.path)).toEqual(["first"]);

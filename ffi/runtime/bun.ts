@@ -5,6 +5,8 @@
  */
 import { CryptoHasher, gc, hash, zstdCompress } from "bun";
 import { dlopen, type FFIFunction, type Library } from "bun:ffi";
+import { fsync, write } from "node:fs";
+import { promisify } from "node:util";
 import { Worker, type WorkerOptions } from "node:worker_threads";
 
 /**
@@ -58,6 +60,19 @@ export function sha256(parts: Iterable<Uint8Array>): Uint8Array {
 export function zstdFrame(content: Uint8Array<ArrayBuffer>, level: number): Promise<Uint8Array> {
   return zstdCompress(content, { level });
 }
+
+/** Writes some of `bytes` to a file at `position`, on a thread of the runtime's own; how many. */
+export async function writeDescriptor(
+  fd: number,
+  bytes: Uint8Array,
+  position: number,
+): Promise<number> {
+  const { bytesWritten } = await promisify(write)(fd, bytes, 0, bytes.byteLength, position);
+  return bytesWritten;
+}
+
+/** Waits until a file's data is on its device, on a thread of the runtime's own. */
+export const syncDescriptor: (fd: number) => Promise<void> = promisify(fsync);
 
 /** Frees at once what nobody reaches any more. */
 export function collectGarbage(): void {

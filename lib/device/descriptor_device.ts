@@ -9,10 +9,10 @@
  *
  * @module
  */
-import { fstatSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
 import { close, Errno, openFile, poll, readFd, unwrap, writeFd } from "../../ffi/libc.ts";
 import { OpenFlag, PollEvent } from "../../ffi/linux.ts";
+import { factsOfDescriptor } from "../storage/file_facts.ts";
 import { DEVICE_BUFFER_BYTES, WAIT_TICK_MS } from "../limits.ts";
 import type { DescriptorState, DeviceDefinition } from "./device.ts";
 import type { LoadDevice } from "./load_context.ts";
@@ -111,15 +111,15 @@ class WriteTarget implements Disposable {
   readonly #ready: Readiness;
 
   constructor(fd: number) {
-    const stat = fstatSync(fd);
-    this.#owned = stat.isFIFO();
+    const { isPipe, isRegular } = factsOfDescriptor("Cannot write device state", fd);
+    this.#owned = isPipe;
     this.#fd = this.#owned
       ? unwrap(
           "Cannot open the pipe again",
           openFile(`/proc/self/fd/${fd}`, OpenFlag.WRONLY | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC),
         )
       : fd;
-    this.#stepBytes = this.#owned || stat.isFile() ? Infinity : BLOCKING_WRITE_BYTES;
+    this.#stepBytes = this.#owned || isRegular ? Infinity : BLOCKING_WRITE_BYTES;
     this.#ready = new Readiness(this.#fd);
   }
 

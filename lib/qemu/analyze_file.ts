@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { readSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
 import { Errno, isZero, lseek } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
@@ -15,9 +14,9 @@ import {
   REGION_HEADER_BYTES,
 } from "../snapshot/mapped_ram_format.ts";
 import { readMappedRamIndex, type MappedRamIndex } from "../snapshot/mapped_ram_index.ts";
-import { FileInput, readWhole, type PositionedSource } from "../snapshot/positioned_io.ts";
+import { FileInput, type PositionedSource } from "../snapshot/positioned_io.ts";
 import { readSnapshotSource } from "../snapshot/snapshot_source.ts";
-import { LimitError } from "../errors.ts";
+import { LimitError, type MultifdError } from "../errors.ts";
 import {
   ANALYZED_SECTIONS_MAX,
   DESCRIPTION_BYTES_MAX,
@@ -96,16 +95,16 @@ export interface Analysis {
  */
 export function analyzeFile(path: string, offset = 0): Analysis {
   using file = openRegularFile(`Cannot open ${path}`, path);
-  const head = new Uint8Array(HEADER_BYTES);
-  readSync(file.fd, head, 0, HEADER_BYTES, 0);
-  if (offset === 0 && isRecording(head)) return analyzeRecording(file);
+  const head = new Arena(HEADER_BYTES);
+  file.read(head.address, HEADER_BYTES, 0);
+  if (offset === 0 && isRecording(head.u8)) return analyzeRecording(file);
   using source = readSnapshotSource(file);
   return new StreamAnalyzer(source, offset).analyze();
 }
 
 function analyzeRecording(file: OpenedFile): Analysis {
   const fileBytes = file.length();
-  const { metadata, state } = readRecording(file.fd, fileBytes);
+  const { metadata, state } = readRecording(file);
   const description = findDescription(state.devices)?.json;
   const parts = new DeviceSections(description);
   parts.read(state.early, metadata.early.offset);
@@ -153,16 +152,20 @@ function countNormalPages(file: OpenedFile, block: RecordedBlock, pageSize: numb
     const end = hole < 0 ? bytes : Math.ceil(Math.min(hole - offset, bytes) / pageSize) * pageSize;
     for (at = Math.max(at, start); at < end;) {
       const part = Math.min(FILE_JOB_BYTES, end - at);
-      readWhole(fd, window.address, part, offset + at);
+      if (file.read(window.address, part, offset + at) < part)
+        throw shortened(file, offset + bytes);
       for (let page = 0; page < part; page += pageSize) {
         if (!isZero(window.address + page, pageSize)) normal++;
       }
       at += part;
     }
   }
-  const length = file.length();
-  if (length >= offset + bytes) return normal;
-  throw recordingError(`it ends at ${length}, must hold RAM up to ${offset + bytes}`);
+  if (file.length() >= offset + bytes) return normal;
+  throw shortened(file, offset + bytes);
+}
+
+function shortened(file: OpenedFile, end: number): MultifdError {
+  return recordingError(`it ends at ${file.length()}, must hold RAM up to ${end}`);
 }
 
 interface CountedBlock extends AnnouncedBlock {

@@ -4,7 +4,7 @@
  * @module
  */
 import type { Statistics } from "../engine/statistics.ts";
-import { replaceFile, writeBytes } from "../storage/file_replacement.ts";
+import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
@@ -53,14 +53,14 @@ export async function writeRecording(
     const offset = metadata.devices.offset + metadata.devices.bytes;
     const range = { offset, bytes: text.byteLength, crc32: checksum(text) };
     const header = (complete: boolean): Promise<void> =>
-      writeBytes(file, encodeRecordingHeader({ complete, metadata: range }), 0, action);
+      file.write(encodeRecordingHeader({ complete, metadata: range }), 0);
     await header(false);
     for (const [index, block] of blocks.entries()) {
       await writeMemory(block, file, metadata.blocks[index].offset, action, signal);
     }
-    await writeBytes(file, state.early, metadata.early.offset, action);
-    await writeBytes(file, state.devices, metadata.devices.offset, action);
-    await writeBytes(file, text, offset, action);
+    await file.write(state.early, metadata.early.offset);
+    await file.write(state.devices, metadata.devices.offset);
+    await file.write(text, offset);
     // The mark must not reach the device before what it vouches for.
     await file.sync();
     await header(true);

@@ -3,8 +3,9 @@
  *
  * @module
  */
-import { readSync } from "node:fs";
-import { SystemError } from "../errors.ts";
+import { Arena } from "../../ffi/arena.ts";
+import { FILE_JOB_BYTES } from "../limits.ts";
+import type { OpenedFile } from "../storage/opened_file.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { parseUuid } from "../wire/uuid.ts";
 import {
@@ -29,10 +30,11 @@ export interface RecordingParts {
  * @throws {SystemError} when reading fails.
  * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when it is none, damaged or incomplete.
  */
-export function readRecording(fd: number, fileBytes: number): RecordingParts {
-  const header = readRange(fd, 0, Math.min(HEADER_BYTES, fileBytes));
+export function readRecording(file: OpenedFile): RecordingParts {
+  const fileBytes = file.length();
+  const header = readRange(file, 0, Math.min(HEADER_BYTES, fileBytes));
   const range = decodeRecordingHeader(header, fileBytes);
-  const metadata = parseMetadata(readChecked(fd, range, "metadata"), fileBytes);
+  const metadata = parseMetadata(readChecked(file, range, "metadata"), fileBytes);
   const { machine, pageBits, ramSectionId, switchoverStart, syncMode, validateUuid } = metadata;
   const state: GuestState = {
     machine,
@@ -42,8 +44,8 @@ export function readRecording(fd: number, fileBytes: number): RecordingParts {
     ramSectionId,
     switchoverStart,
     syncMode,
-    early: readChecked(fd, metadata.early, "early device state"),
-    devices: readChecked(fd, metadata.devices, "device state"),
+    early: readChecked(file, metadata.early, "early device state"),
+    devices: readChecked(file, metadata.devices, "device state"),
   };
   return { metadata, state };
 }
@@ -56,27 +58,22 @@ function recordedUuid(text: string): Uint8Array {
   }
 }
 
-function readChecked(fd: number, range: CheckedRange, what: string): Uint8Array {
-  const bytes = readRange(fd, range.offset, range.bytes);
+function readChecked(file: OpenedFile, range: CheckedRange, what: string): Uint8Array {
+  const bytes = readRange(file, range.offset, range.bytes);
   if (checksum(bytes) === range.crc32) return bytes;
   throw recordingError(`its ${what} does not have the checksum it must have`);
 }
 
-function readRange(fd: number, offset: number, length: number): Uint8Array {
+function readRange(file: OpenedFile, offset: number, length: number): Uint8Array {
   const bytes = new Uint8Array(length);
+  const window = new Arena(Math.max(1, Math.min(length, FILE_JOB_BYTES)));
   for (let done = 0; done < length;) {
-    const got = read(fd, bytes, done, offset + done);
-    if (got === 0) throw recordingError("it became shorter while it was read");
-    done += got;
+    const part = Math.min(FILE_JOB_BYTES, length - done);
+    if (file.read(window.address, part, offset + done) < part) {
+      throw recordingError("it became shorter while it was read");
+    }
+    bytes.set(window.u8.subarray(0, part), done);
+    done += part;
   }
   return bytes;
-}
-
-function read(fd: number, bytes: Uint8Array, at: number, position: number): number {
-  try {
-    return readSync(fd, bytes, at, bytes.byteLength - at, position);
-  } catch (error) {
-    const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
-    throw new SystemError(`Cannot read recording: ${errno}`, { errno, cause: error });
-  }
 }

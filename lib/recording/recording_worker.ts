@@ -14,7 +14,7 @@ export function runRecordingReader({ path, fd }: RecordingJob): void {
     path,
     () => {
       using file = new OpenedFile(path, duplicateDescriptor(path, fd));
-      return readRecording(file.fd, file.length());
+      return readRecording(file);
     },
     ({ state }) => [state.early, state.devices],
   );

@@ -7,7 +7,7 @@
 import { availableParallelism } from "node:os";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
-import { replaceFile, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
+import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
 import type { OutputFile } from "../storage/output_file.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { SeekTableWriter } from "./seek_table.ts";
@@ -65,7 +65,7 @@ export async function compressMappedRamFile(
     throw new RangeError(`Cannot compress with level ${level}: must be 1 to 19`);
   }
   const action = `Cannot write ${path}`;
-  const writer = new FrameWriter(action, options);
+  const writer = new FrameWriter(options);
   await replaceFile(path, action, signal, async (output) => {
     const framesAhead = FRAMES_AHEAD * availableParallelism();
     for (const frame of framesOf(file, level)) {
@@ -86,13 +86,11 @@ class FrameWriter {
   contentBytes = 0;
   fileBytes = 0;
   frames = 0;
-  readonly #action: string;
   readonly #options: CompressSnapshotOptions;
   readonly #table = new SeekTableWriter();
   readonly #waiting: Frame[] = [];
 
-  constructor(action: string, options: CompressSnapshotOptions) {
-    this.#action = action;
+  constructor(options: CompressSnapshotOptions) {
     this.#options = options;
   }
 
@@ -105,14 +103,14 @@ class FrameWriter {
   async finish(output: OutputFile, allBytes: number): Promise<void> {
     while (this.#waiting.length > 0) await this.#write(output, allBytes);
     const table = this.#table.encode();
-    await writeBytes(output, table, this.fileBytes, this.#action);
+    await output.write(table, this.fileBytes);
     this.fileBytes += table.byteLength;
   }
 
   async #write(output: OutputFile, allBytes: number): Promise<void> {
     const { bytes, checksum, compressed } = this.#waiting.shift()!;
     const data = await compressed;
-    await writeBytes(output, data, this.fileBytes, this.#action);
+    await output.write(data, this.fileBytes);
     this.#table.add(data.byteLength, bytes, checksum);
     this.fileBytes += data.byteLength;
     this.contentBytes += bytes;

@@ -7,7 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { replaceFile, system, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
+import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
 import type { OutputFile } from "../storage/output_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
@@ -88,7 +88,7 @@ class SnapshotCopier {
 
   async copyAll(): Promise<void> {
     const { fileBytes } = this.#file.index;
-    await system(this.#action, this.#output.truncate(fileBytes));
+    this.#output.truncate(fileBytes);
     for (const range of snapshotRanges(this.#file.index)) {
       for (const { offset, bytes } of cutRange(range, FILE_JOB_BYTES)) {
         throwIfAborted(this.#action, this.#options.signal);
@@ -115,7 +115,7 @@ class SnapshotCopier {
     for (const { idstr, bitmapOffset, pages: blockPages } of this.#file.blocks) {
       const present = this.#present.get(idstr)!;
       const bytes = new Uint8Array(present.buffer, 0, PageBitmap.bytesFor(blockPages));
-      await writeBytes(this.#output, bytes, bitmapOffset, this.#action);
+      await this.#output.write(bytes, bitmapOffset);
       pages += present.count();
     }
     return pages;
@@ -126,7 +126,7 @@ class SnapshotCopier {
     const content = this.#buffer.u8.subarray(0, bytes);
     this.#file.readFile(offset, content);
     for (const { start, end } of dataRuns(this.#buffer.address, bytes)) {
-      await writeBytes(this.#output, content.subarray(start, end), offset + start, this.#action);
+      await this.#output.write(content.subarray(start, end), offset + start);
     }
   }
 
@@ -138,7 +138,7 @@ class SnapshotCopier {
       const stop = present.nextClear(start, end);
       const content = this.#buffer.u8.subarray(0, (stop - start) * pageSize);
       this.#file.readRange(idstr, start * pageSize, content);
-      await writeBytes(this.#output, content, pagesOffset + start * pageSize, this.#action);
+      await this.#output.write(content, pagesOffset + start * pageSize);
       start = present.nextSet(stop, end);
     }
   }
@@ -165,7 +165,7 @@ class SnapshotCopier {
         if (isZero(this.#buffer.address + at, pageSize)) present.clear(page);
         else present.set(page);
       }
-      await writeBytes(this.#output, content, pagesOffset + offset, this.#action);
+      await this.#output.write(content, pagesOffset + offset);
     }
   }
 }

@@ -5,7 +5,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { replaceFile, system, throwIfAborted, writeBytes } from "../storage/file_replacement.ts";
+import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { cutRange, dataRuns } from "./snapshot_ranges.ts";
 
@@ -46,7 +46,7 @@ export async function extractBlock(
   const buffer = new Arena(FILE_JOB_BYTES);
   let written = 0;
   await replaceFile(path, action, signal, async (output) => {
-    await system(action, output.truncate(bytes));
+    output.truncate(bytes);
     for (const window of cutRange({ offset, bytes }, FILE_JOB_BYTES)) {
       throwIfAborted(action, signal);
       onProgress?.(window.offset - offset, bytes);
@@ -56,7 +56,7 @@ export async function extractBlock(
       file.readRange(idstr, window.offset, content);
       for (const run of dataRuns(buffer.address, window.bytes)) {
         const part = content.subarray(run.start, run.end);
-        await writeBytes(output, part, window.offset - offset + run.start, action);
+        await output.write(part, window.offset - offset + run.start);
         written += part.byteLength;
       }
     }

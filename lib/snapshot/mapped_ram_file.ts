@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { fstatSync } from "node:fs";
 import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
@@ -94,8 +93,8 @@ export class MappedRamFile implements Disposable {
 
   /** What the file takes as it is stored, in bytes: its length, and what of it is on the disk. */
   storage(): { readonly fileBytes: number; readonly diskBytes: number } {
-    const { blocks } = fstatSync(this.#source.file.fd);
-    return { fileBytes: this.#source.file.length(), diskBytes: blocks * 512 };
+    const { file } = this.#source;
+    return { fileBytes: file.length(), diskBytes: file.facts().diskBytes };
   }
 
   /** The blocks in the file. */

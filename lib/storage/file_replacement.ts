@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { CancelledError, SystemError } from "../errors.ts";
+import { CancelledError } from "../errors.ts";
 import { OutputFile } from "./output_file.ts";
 
 /**
@@ -26,22 +26,6 @@ export async function replaceFile(
   await write(output);
   await cancellable(output.sync(), action, signal);
   output.commit(true);
-}
-
-/** Writes all of `bytes` at `position`. */
-export async function writeBytes(
-  file: OutputFile,
-  bytes: Uint8Array,
-  position: number,
-  action: string,
-): Promise<void> {
-  for (let done = 0; done < bytes.byteLength;) {
-    const { bytesWritten } = await system(
-      action,
-      file.write(bytes, done, bytes.byteLength - done, position + done),
-    );
-    done += bytesWritten;
-  }
 }
 
 /** Lets a cancelled caller go on while the kernel still finishes `operation`. */
@@ -71,18 +55,4 @@ function cancelled(action: string, signal: AbortSignal | undefined): CancelledEr
   const cause: unknown = signal?.reason;
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new CancelledError("ERR_MULTIFD_CANCELLED", `${action}: cancelled (${reason})`, { cause });
-}
-
-/** Turns Node's errors into ones that say what was attempted. */
-export async function system<Result>(action: string, operation: Promise<Result>): Promise<Result> {
-  try {
-    return await operation;
-  } catch (error) {
-    throw systemError(action, error);
-  }
-}
-
-function systemError(action: string, error: unknown): SystemError {
-  const errno = (error as NodeJS.ErrnoException).code ?? "unknown error";
-  return new SystemError(`${action}: ${errno}`, { errno, cause: error });
 }

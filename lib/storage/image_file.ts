@@ -14,9 +14,10 @@ import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
 import type { MultifdError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
-import { replaceFile, system, throwIfAborted, writeBytes } from "./file_replacement.ts";
+import { replaceFile, throwIfAborted } from "./file_replacement.ts";
 import { imageError } from "./opened_file.ts";
 import type { OutputFile } from "./output_file.ts";
+import { system } from "./system_failure.ts";
 
 /** What loading and saving need of a block. */
 export interface ImageMemory {
@@ -165,12 +166,12 @@ export async function writeMemory(
   signal: AbortSignal | undefined,
 ): Promise<void> {
   // Before any data: a file system without room for sparse files of this length says so at once.
-  await system(action, file.truncate(base + memory.bytes));
+  file.truncate(base + memory.bytes);
   const whole = chunksOf(memory, { start: 0, end: memory.bytes });
   await inParallel(whole, action, signal, async ({ start, end }) => {
     for (const data of nonZeroRuns(memory.view(start, end - start), memory.pageSize)) {
       const view = memory.view(start + data.start, data.end - data.start);
-      await writeBytes(file, view, base + start + data.start, action);
+      await file.write(view, base + start + data.start);
     }
   });
 }

@@ -4,10 +4,10 @@
  *
  * @module
  */
-import { fstatSync, type Stats } from "node:fs";
-import { close, Errno, fcntl, lseek, openFile, unwrap } from "../../ffi/libc.ts";
+import { close, Errno, fcntl, lseek, openFile, pread, unwrap } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
 import { MultifdError } from "../errors.ts";
+import { factsOfDescriptor, type FileFacts } from "./file_facts.ts";
 
 /** A file that is open. Disposing closes it. */
 export class OpenedFile implements Disposable {
@@ -31,6 +31,28 @@ export class OpenedFile implements Disposable {
   /** Length in bytes as of now, of block devices too. */
   length(): number {
     return unwrap(`Cannot find the length of ${this.path}`, lseek(this.fd, 0, SeekFrom.END));
+  }
+
+  /**
+   * Reads `bytes` bytes from `offset` on to `address`, on this thread.
+   *
+   * @returns The bytes read; fewer only when the file ends before.
+   * @throws {SystemError} when the kernel refuses.
+   */
+  read(address: number, bytes: number, offset: number): number {
+    let done = 0;
+    while (done < bytes) {
+      const got = pread(this.fd, address + done, bytes - done, offset + done);
+      if (got === -Errno.EINTR) continue;
+      if (unwrap(`Cannot read ${this.path} at ${offset + done}`, got) === 0) break;
+      done += got;
+    }
+    return done;
+  }
+
+  /** What the file is, as of now. */
+  facts(): FileFacts {
+    return factsOfDescriptor(`Cannot look at ${this.path}`, this.fd);
   }
 
   /**
@@ -88,17 +110,13 @@ export function duplicateDescriptor(path: string, fd: number): number {
 
 /** @throws {MultifdError} unless `fd` is a regular file or a block device. */
 export function checkRegular(action: string, fd: number): void {
-  const facts = fstatSync(fd);
-  if (facts.isFile() || facts.isBlockDevice()) return;
-  throw imageError(`${action}: it is ${kindOf(facts)}, must be a regular file or a block device`);
+  checkKind(action, factsOfDescriptor(action, fd));
 }
 
-/** What something is that is no regular file, for messages. */
-export function kindOf(facts: Stats): string {
-  if (facts.isDirectory()) return "a directory";
-  if (facts.isFIFO()) return "a pipe";
-  if (facts.isSocket()) return "a socket";
-  return facts.isBlockDevice() ? "a block device" : "a character device";
+/** @throws {MultifdError} unless it is a regular file or a block device. */
+export function checkKind(action: string, facts: FileFacts): void {
+  if (facts.isRegular || facts.isBlockDevice) return;
+  throw imageError(`${action}: it is ${facts.kind}, must be a regular file or a block device`);
 }
 
 /** An error about a file that is not what it must be. */

@@ -10,30 +10,14 @@
  * @module
  */
 import { randomBytes } from "node:crypto";
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  fsync,
-  fsyncSync,
-  ftruncate,
-  ftruncateSync,
-  openSync,
-  readdirSync,
-  realpathSync,
-  renameSync,
-  rmSync,
-  statSync,
-  write,
-  type Stats,
-} from "node:fs";
+import { constants, existsSync, readdirSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
-import { promisify } from "node:util";
-import { close, Errno, flock, linkat, openFile, unwrap } from "../../ffi/libc.ts";
+import { close, Errno, flock, fsync, ftruncate, linkat, openFile, unwrap } from "../../ffi/libc.ts";
 import { FileLock, OpenFlag } from "../../ffi/linux.ts";
-import { SystemError } from "../errors.ts";
-import { checkRegular, imageError, kindOf, OpenedFile } from "./opened_file.ts";
+import { syncDescriptor, writeDescriptor } from "../../ffi/runtime/runtime.ts";
+import { factsOfDescriptor, factsOfPath, type FileFacts } from "./file_facts.ts";
+import { system, systemError } from "./system_failure.ts";
+import { checkKind, checkRegular, imageError, OpenedFile } from "./opened_file.ts";
 
 /** A file that the process has open already: it has no name that could be given to another one. */
 const DESCRIPTOR_PATH = /^\/(?:dev|proc\/self|proc\/\d+)\/fd\/\d+$/;
@@ -83,9 +67,9 @@ export class OutputFile implements Disposable {
     const existing = existingFile(action, path);
     this.#action = action;
     this.#offset = offset;
-    this.#regular = existing?.isFile() ?? true;
+    this.#regular = existing?.isRegular ?? true;
     if (options.replaceOnly === true && !this.#regular) {
-      throw imageError(`${action}: it is ${kindOf(existing!)}, must be a regular file`);
+      throw imageError(`${action}: it is ${existing!.kind}, must be a regular file`);
     }
     this.#aside = !inPlace && offset === 0 && this.#regular && !DESCRIPTOR_PATH.test(path);
     this.#target = this.#aside ? targetOf(action, path, existing) : path;
@@ -106,19 +90,25 @@ export class OutputFile implements Disposable {
     return this.file.fd;
   }
 
-  /** Sets the length in bytes. */
-  truncate(bytes: number): Promise<void> {
-    return promisify(ftruncate)(this.fd, bytes);
+  /**
+   * Sets the length in bytes.
+   *
+   * @throws {SystemError} when the file cannot have it.
+   */
+  truncate(bytes: number): void {
+    unwrap(this.#action, ftruncate(this.fd, bytes));
   }
 
-  /** Writes some of `length` bytes of `bytes`, those from `from` on, at `position`. */
-  write(
-    bytes: Uint8Array,
-    from: number,
-    length: number,
-    position: number,
-  ): Promise<{ readonly bytesWritten: number }> {
-    return promisify(write)(this.fd, bytes, from, length, position);
+  /**
+   * Writes all of `bytes` at `position`.
+   *
+   * @throws {SystemError} when that fails, for example because the disk is full.
+   */
+  async write(bytes: Uint8Array, position: number): Promise<void> {
+    for (let done = 0; done < bytes.byteLength;) {
+      const rest = done === 0 ? bytes : bytes.subarray(done);
+      done += await system(this.#action, writeDescriptor(this.fd, rest, position + done));
+    }
   }
 
   /**
@@ -127,10 +117,7 @@ export class OutputFile implements Disposable {
    * @throws {SystemError} when it cannot be written.
    */
   async sync(): Promise<void> {
-    if (!this.#regular) return;
-    await promisify(fsync)(this.fd).catch((error: unknown) => {
-      throw systemError(this.#action, error);
-    });
+    if (this.#regular) await system(this.#action, syncDescriptor(this.fd));
   }
 
   /**
@@ -142,18 +129,7 @@ export class OutputFile implements Disposable {
   commit(durable: boolean): void {
     if (this.#aside) this.#name();
     this.#committed = true;
-    if (!durable || !this.#aside) return;
-    system(this.#action, () => {
-      const folder = openSync(dirname(this.#target), constants.O_RDONLY);
-      try {
-        fsyncSync(folder);
-      } catch (error) {
-        // File systems that cannot sync a folder have nothing to sync there.
-        if ((error as NodeJS.ErrnoException).code !== "EINVAL") throw error;
-      } finally {
-        closeSync(folder);
-      }
-    });
+    if (durable && this.#aside) syncFolder(this.#action, dirname(this.#target));
   }
 
   /** Closes the file, and removes what was not committed. Safe to call twice. */
@@ -187,22 +163,20 @@ export class OutputFile implements Disposable {
       unwrap(this.#action, linkDescriptor(this.fd, part));
       this.#part = part;
     }
-    system(this.#action, () => renameSync(this.#part!, this.#target));
+    systemSync(this.#action, () => renameSync(this.#part!, this.#target));
     this.#part = undefined;
   }
 
   #discard(): void {
     if (this.#part !== undefined) rmSync(this.#part, { force: true });
-    else if (!this.#aside && this.#regular) ftruncateSync(this.fd, this.#offset);
+    else if (!this.#aside && this.#regular) ftruncate(this.fd, this.#offset);
   }
 
   /** An older stream must be gone from the device before the first byte of the new one is there. */
   #cut(): void {
     if (!this.#regular) return;
-    system(this.#action, () => {
-      ftruncateSync(this.fd, this.#offset);
-      fsyncSync(this.fd);
-    });
+    this.truncate(this.#offset);
+    unwrap(this.#action, fsync(this.fd));
   }
 }
 
@@ -225,7 +199,8 @@ function sweepPart(part: string): void {
   if (fd < 0) return;
   try {
     const isAbandoned = flock(fd, FileLock.EXCLUSIVE | FileLock.NONBLOCK) >= 0;
-    if (isAbandoned && fstatSync(fd).isFile()) rmSync(part, { force: true });
+    if (isAbandoned && factsOfDescriptor("Cannot sweep", fd).isRegular)
+      rmSync(part, { force: true });
   } catch {
     // Not ours to remove.
   } finally {
@@ -253,7 +228,7 @@ function openPart(action: string, folder: string): { readonly fd: number; readon
     const fd = unwrap(action, openFile(part, flags, FILE_MODE));
     flock(fd, FileLock.EXCLUSIVE);
     // Whoever swept the folder before the lock was there has taken it for an abandoned one.
-    if (fstatSync(fd).nlink > 0) return { fd, part };
+    if (factsOfDescriptor(action, fd).links > 0) return { fd, part };
     close(fd);
   }
 }
@@ -283,28 +258,32 @@ function descriptorPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
-function existingFile(action: string, path: string): Stats | undefined {
-  const found = system(action, () => statSync(path, { throwIfNoEntry: false }));
-  if (found === undefined || found.isFile() || found.isBlockDevice()) return found;
-  throw imageError(`${action}: it is ${kindOf(found)}, must be a regular file or a block device`);
+function existingFile(action: string, path: string): FileFacts | undefined {
+  const found = factsOfPath(action, path);
+  if (found !== undefined) checkKind(action, found);
+  return found;
 }
 
 /** Where the file will be in the end: links are followed, so that they stay. */
-function targetOf(action: string, path: string, existing: Stats | undefined): string {
-  return system(action, () =>
+function targetOf(action: string, path: string, existing: FileFacts | undefined): string {
+  return systemSync(action, () =>
     existing === undefined ? join(realpathSync(dirname(path)), basename(path)) : realpathSync(path),
   );
 }
 
-function system<Result>(action: string, call: () => Result): Result {
+/** Waits until the names in a folder are on its device. */
+function syncFolder(action: string, path: string): void {
+  const folder = unwrap(action, openFile(path, OpenFlag.RDONLY | OpenFlag.CLOEXEC));
+  const status = fsync(folder);
+  close(folder);
+  // File systems that cannot sync a folder have nothing to sync there.
+  if (status !== -Errno.EINVAL) unwrap(action, status);
+}
+
+function systemSync<Result>(action: string, call: () => Result): Result {
   try {
     return call();
   } catch (error) {
     throw systemError(action, error);
   }
-}
-
-function systemError(action: string, cause: unknown): SystemError {
-  const errno = (cause as NodeJS.ErrnoException).code ?? "unknown error";
-  return new SystemError(`${action}: ${errno}`, { errno, cause });
 }

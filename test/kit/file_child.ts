@@ -73,7 +73,7 @@ async function writeUntilKilled(kind: string, folder: string): Promise<void> {
   if (kind === "named") {
     const file = new OutputFile(output, { unnamed: false });
     begun();
-    for (;;) await file.write(new Uint8Array(MIB), 0, MIB, 0);
+    for (;;) await file.write(new Uint8Array(MIB), 0);
   }
   if (kind === "snapshot") {
     await using writer = await createMappedRamFile({ path: output, blocks: [block] });

@@ -1,0 +1,26 @@
+/**
+ * Errors of calls that the runtime makes, in the library's own form.
+ *
+ * @module
+ */
+import { SystemError } from "../errors.ts";
+
+/**
+ * Waits for an operation of the runtime.
+ *
+ * @param action What the caller does, for messages.
+ * @throws {SystemError} when it fails.
+ */
+export async function system<Result>(action: string, operation: Promise<Result>): Promise<Result> {
+  try {
+    return await operation;
+  } catch (error) {
+    throw systemError(action, error);
+  }
+}
+
+/** The error of a failed call. */
+export function systemError(action: string, cause: unknown): SystemError {
+  const errno = (cause as NodeJS.ErrnoException).code ?? "unknown error";
+  return new SystemError(`${action}: ${errno}`, { errno, cause });
+}
