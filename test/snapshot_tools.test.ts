@@ -207,3 +207,27 @@ test("parseFileUri() reads QEMU's file names, and rejects offsets QEMU rejects",
   }
   expect(() => parseFileUri("file:")).toThrow(RangeError);
 });
+
+test("Snapshots are gone through in turns, however much of them is a hole", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("sparse.snap");
+  const block = RamBlock.allocate("pc.ram", 64 * 1024 * MIB);
+  {
+    await using writer = await createMappedRamFile({ path, blocks: [block], sync: false });
+    await writer.complete();
+  }
+  using file = await openMappedRamFile(path);
+  const works = [
+    (signal: AbortSignal): Promise<unknown> => verifyMappedRamFile(file, { signal }),
+    (signal: AbortSignal): Promise<unknown> => runsOf(file, file, { signal }),
+    (signal: AbortSignal): Promise<unknown> =>
+      extractBlock(file, "pc.ram", folder.file("image"), { signal }),
+    (signal: AbortSignal): Promise<unknown> =>
+      copyMappedRamFile(file, folder.file("copy"), { signal }),
+  ];
+  for (const work of works) {
+    const controller = new AbortController();
+    setImmediate(() => controller.abort());
+    expect((await rejectionOf(work(controller.signal))).code).toBe("ERR_MULTIFD_CANCELLED");
+  }
+});

@@ -7,12 +7,12 @@
 import { availableParallelism } from "node:os";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
-import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
+import { replaceFile } from "../storage/file_replacement.ts";
 import type { OutputFile } from "../storage/output_file.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import { SeekTableWriter } from "./seek_table.ts";
 import { contentChecksum } from "./seekable_zstd.ts";
-import { cutRange, snapshotRanges } from "./snapshot_ranges.ts";
+import { snapshotWindows, wholeSnapshot } from "./snapshot_windows.ts";
 
 /** How a file is compressed. */
 export interface CompressSnapshotOptions {
@@ -68,8 +68,7 @@ export async function compressMappedRamFile(
   const writer = new FrameWriter(options);
   await replaceFile(path, action, signal, async (output) => {
     const framesAhead = FRAMES_AHEAD * availableParallelism();
-    for (const frame of framesOf(file, level)) {
-      throwIfAborted(action, signal);
+    for await (const frame of framesOf(file, level, action, signal)) {
       await writer.add(frame, output, file.index.fileBytes, framesAhead);
     }
     await writer.finish(output, file.index.fileBytes);
@@ -119,7 +118,12 @@ class FrameWriter {
   }
 }
 
-function* framesOf(file: MappedRamFile, level: number): Generator<Frame> {
+async function* framesOf(
+  file: MappedRamFile,
+  level: number,
+  action: string,
+  signal: AbortSignal | undefined,
+): AsyncGenerator<Frame> {
   const zeroFrames = new Map<number, Frame>();
   const zeroFrame = (bytes: number): Frame => {
     const known = zeroFrames.get(bytes);
@@ -128,26 +132,9 @@ function* framesOf(file: MappedRamFile, level: number): Generator<Frame> {
     zeroFrames.set(bytes, made);
     return made;
   };
-  for (const range of snapshotRanges(file.index)) {
-    const { block } = range;
-    for (const { offset, bytes } of cutRange(range, SEEKABLE_FRAME_BYTES)) {
-      if (block !== undefined) {
-        const { present, pageSize, pagesOffset, idstr } = block;
-        const first = (offset - pagesOffset) / pageSize;
-        const end = first + bytes / pageSize;
-        if (present.nextSet(first, end) === end) {
-          yield zeroFrame(bytes);
-          continue;
-        }
-        const content = new Uint8Array(bytes);
-        file.readRange(idstr, offset - pagesOffset, content);
-        yield compressedFrame(content, level);
-      } else {
-        const content = new Uint8Array(bytes);
-        file.readFile(offset, content);
-        yield compressedFrame(content, level);
-      }
-    }
+  const options = { action, signal, windowBytes: SEEKABLE_FRAME_BYTES };
+  for await (const window of snapshotWindows(file, wholeSnapshot(file.index), options)) {
+    yield window.isAbsent ? zeroFrame(window.bytes) : compressedFrame(window.read().slice(), level);
   }
 }
 

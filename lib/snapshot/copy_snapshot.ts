@@ -13,7 +13,7 @@ import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
 import type { MappedRamBlock } from "./mapped_ram_index.ts";
-import { cutRange, dataRuns, snapshotRanges } from "./snapshot_ranges.ts";
+import { cutRange, snapshotWindows, wholeSnapshot } from "./snapshot_windows.ts";
 
 /** Pages to write into a copy. */
 export interface PageChanges {
@@ -87,14 +87,17 @@ class SnapshotCopier {
   }
 
   async copyAll(): Promise<void> {
-    const { fileBytes } = this.#file.index;
-    this.#output.truncate(fileBytes);
-    for (const range of snapshotRanges(this.#file.index)) {
-      for (const { offset, bytes } of cutRange(range, FILE_JOB_BYTES)) {
-        throwIfAborted(this.#action, this.#options.signal);
-        if (range.block === undefined) await this.#copyStream(offset, bytes);
-        else await this.#copyPages(range.block, offset, bytes);
-        this.#options.onProgress?.(offset + bytes, fileBytes);
+    const { index } = this.#file;
+    const { signal, onProgress } = this.#options;
+    const options = { action: this.#action, signal, onProgress };
+    this.#output.truncate(index.fileBytes);
+    for await (const window of snapshotWindows(this.#file, wholeSnapshot(index), options)) {
+      if (window.isAbsent) continue;
+      const content = window.read();
+      // Of headers, bitmaps and padding, zeros stay holes.
+      const runs = window.block === undefined ? window.dataRuns() : window.presentRuns();
+      for (const { start, end } of runs) {
+        await this.#output.write(content.subarray(start, end), window.fileOffset + start);
       }
     }
   }
@@ -119,28 +122,6 @@ class SnapshotCopier {
       pages += present.count();
     }
     return pages;
-  }
-
-  /** Headers, bitmaps and padding: zeros stay holes. */
-  async #copyStream(offset: number, bytes: number): Promise<void> {
-    const content = this.#buffer.u8.subarray(0, bytes);
-    this.#file.readFile(offset, content);
-    for (const { start, end } of dataRuns(this.#buffer.address, bytes)) {
-      await this.#output.write(content.subarray(start, end), offset + start);
-    }
-  }
-
-  async #copyPages(block: MappedRamBlock, offset: number, bytes: number): Promise<void> {
-    const { present, pageSize, pagesOffset, idstr } = block;
-    const first = (offset - pagesOffset) / pageSize;
-    const end = first + bytes / pageSize;
-    for (let start = present.nextSet(first, end); start < end;) {
-      const stop = present.nextClear(start, end);
-      const content = this.#buffer.u8.subarray(0, (stop - start) * pageSize);
-      this.#file.readRange(idstr, start * pageSize, content);
-      await this.#output.write(content, pagesOffset + start * pageSize);
-      start = present.nextSet(stop, end);
-    }
   }
 
   async #changeRun(

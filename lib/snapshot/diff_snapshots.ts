@@ -6,10 +6,9 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isEqual } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
-import { throwIfAborted } from "../storage/file_replacement.ts";
 import type { PageRun } from "../memory/page_bitmap.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
-import type { MappedRamBlock } from "./mapped_ram_index.ts";
+import { snapshotWindows, wholeBlock, type SnapshotWindow } from "./snapshot_windows.ts";
 
 /** Memory that can be read by block and offset: a snapshot, or an image beside one. */
 export interface PageReader {
@@ -32,9 +31,6 @@ export interface DiffOptions {
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
 
-/** Bytes that are compared before other work of the thread gets its turn. */
-const TURN_BYTES = 64 * FILE_JOB_BYTES;
-
 /**
  * Compares the blocks of `left` with the same ranges of `right` and gives runs of pages whose
  * content differs, ascending within each block.
@@ -56,62 +52,48 @@ export async function* diffSnapshots(
 ): AsyncGenerator<BlockPageRun> {
   const { blocks: names, signal, onProgress } = options;
   const blocks = names?.map((name) => left.block(name)) ?? left.blocks;
-  const allBytes = blocks.reduce((sum, { bytes }) => sum + bytes, 0);
-  const comparer = new WindowComparer(left, right);
-  let done = 0;
-  for (const block of blocks) {
-    const { idstr, bytes, pageSize } = block;
-    let run: PageRun | undefined;
-    for (let offset = 0; offset < bytes; offset += FILE_JOB_BYTES) {
-      const length = Math.min(FILE_JOB_BYTES, bytes - offset);
-      for (const found of comparer.compare(block, offset / pageSize, length / pageSize)) {
-        if (run !== undefined && run.end === found.start) {
-          run = { start: run.start, end: found.end };
-          continue;
-        }
-        if (run !== undefined) yield { idstr, ...run };
-        run = found;
+  const action = `Cannot compare ${left.path}`;
+  const windows = snapshotWindows(left, blocks.map(wholeBlock), { action, signal, onProgress });
+  const comparer = new WindowComparer(right);
+  let run: BlockPageRun | undefined;
+  for await (const window of windows) {
+    for (const found of comparer.compare(window)) {
+      if (run?.idstr === found.idstr && run.end === found.start) {
+        run = { ...run, end: found.end };
+        continue;
       }
-      done += length;
-      if (done % TURN_BYTES === 0) {
-        onProgress?.(done, allBytes);
-        await new Promise<void>((resolve) => void setImmediate(resolve));
-        throwIfAborted(`Cannot compare ${left.path}`, signal);
-      }
+      if (run !== undefined) yield run;
+      run = found;
     }
-    if (run !== undefined) yield { idstr, ...run };
   }
-  onProgress?.(done, allBytes);
+  if (run !== undefined) yield run;
 }
 
 class WindowComparer {
-  readonly #left: MappedRamFile;
   readonly #right: PageReader | MappedRamFile;
-  readonly #leftBytes = new Arena(FILE_JOB_BYTES);
-  readonly #rightBytes = new Arena(FILE_JOB_BYTES);
+  readonly #content = new Arena(FILE_JOB_BYTES);
 
-  constructor(left: MappedRamFile, right: PageReader | MappedRamFile) {
-    this.#left = left;
+  constructor(right: PageReader | MappedRamFile) {
     this.#right = right;
   }
 
-  /** Runs of differing pages in a window of at most 1 MiB. */
-  *compare(block: MappedRamBlock, first: number, pages: number): Generator<PageRun> {
-    const { idstr, pageSize, present } = block;
-    const end = first + pages;
-    if (present.nextSet(first, end) === end && this.#isAbsent(idstr, pageSize, first, end)) return;
-    const bytes = pages * pageSize;
-    this.#left.readRange(idstr, first * pageSize, this.#leftBytes.u8.subarray(0, bytes));
-    this.#right.readRange(idstr, first * pageSize, this.#rightBytes.u8.subarray(0, bytes));
+  /** Runs of differing pages in a window of a block. */
+  *compare(window: SnapshotWindow): Generator<BlockPageRun> {
+    const { idstr, pageSize } = window.block!;
+    const { offset, bytes } = window;
+    const first = offset / pageSize;
+    const end = first + bytes / pageSize;
+    if (window.isAbsent && this.#isAbsent(idstr, pageSize, first, end)) return;
+    window.read();
+    this.#right.readRange(idstr, offset, this.#content.u8.subarray(0, bytes));
     let start = -1;
     for (let page = first; page <= end; page++) {
       const at = (page - first) * pageSize;
       const differs =
-        page < end &&
-        !isEqual(this.#leftBytes.address + at, this.#rightBytes.address + at, pageSize);
+        page < end && !isEqual(window.address + at, this.#content.address + at, pageSize);
       if (differs && start < 0) start = page;
       if (!differs && start >= 0) {
-        yield { start, end: page };
+        yield { idstr, start, end: page };
         start = -1;
       }
     }

@@ -3,11 +3,9 @@
  *
  * @module
  */
-import { Arena } from "../../ffi/arena.ts";
-import { FILE_JOB_BYTES } from "../limits.ts";
-import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
+import { replaceFile } from "../storage/file_replacement.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
-import { cutRange, dataRuns } from "./snapshot_ranges.ts";
+import { snapshotWindows } from "./snapshot_windows.ts";
 
 /** How a block is extracted. */
 export interface ExtractOptions {
@@ -42,25 +40,18 @@ export async function extractBlock(
     );
   }
   const action = `Cannot write ${path}`;
-  const { present, pageSize } = block;
-  const buffer = new Arena(FILE_JOB_BYTES);
+  const windows = snapshotWindows(file, [{ block, offset, bytes }], { action, signal, onProgress });
   let written = 0;
   await replaceFile(path, action, signal, async (output) => {
     output.truncate(bytes);
-    for (const window of cutRange({ offset, bytes }, FILE_JOB_BYTES)) {
-      throwIfAborted(action, signal);
-      onProgress?.(window.offset - offset, bytes);
-      const endPage = Math.ceil((window.offset + window.bytes) / pageSize);
-      if (present.nextSet(Math.floor(window.offset / pageSize), endPage) === endPage) continue;
-      const content = buffer.u8.subarray(0, window.bytes);
-      file.readRange(idstr, window.offset, content);
-      for (const run of dataRuns(buffer.address, window.bytes)) {
-        const part = content.subarray(run.start, run.end);
-        await output.write(part, window.offset - offset + run.start);
-        written += part.byteLength;
+    for await (const window of windows) {
+      if (window.isAbsent) continue;
+      const content = window.read();
+      for (const { start, end } of window.dataRuns()) {
+        await output.write(content.subarray(start, end), window.offset - offset + start);
+        written += end - start;
       }
     }
   });
-  onProgress?.(bytes, bytes);
   return written;
 }

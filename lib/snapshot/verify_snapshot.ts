@@ -4,13 +4,11 @@
  *
  * @module
  */
-import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
-import { FILE_JOB_BYTES } from "../limits.ts";
-import { throwIfAborted } from "../storage/file_replacement.ts";
 import { findDescription } from "../wire/vm_description.ts";
 import { fileError } from "./mapped_ram_format.ts";
 import type { MappedRamFile } from "./mapped_ram_file.ts";
+import { snapshotWindows, wholeBlock } from "./snapshot_windows.ts";
 
 /** What was found; a file that is damaged is an error instead. */
 export interface VerifiedSnapshot {
@@ -46,30 +44,22 @@ export async function verifyMappedRamFile(
   options: VerifyOptions = {},
 ): Promise<VerifiedSnapshot> {
   const { signal, onProgress } = options;
-  const allBytes = file.blocks.reduce((sum, { bytes }) => sum + bytes, 0);
-  const buffer = new Arena(FILE_JOB_BYTES);
+  const action = `Cannot verify ${file.path}`;
+  const windows = snapshotWindows(file, file.blocks.map(wholeBlock), {
+    action,
+    signal,
+    onProgress,
+  });
   let presentPages = 0;
   let presentZeroPages = 0;
-  let done = 0;
-  for (const { idstr, bytes, pageSize, present } of file.blocks) {
-    const windowPages = FILE_JOB_BYTES / pageSize;
-    for (let first = 0; first < bytes / pageSize; first += windowPages) {
-      const end = Math.min(bytes / pageSize, first + windowPages);
-      for (let start = present.nextSet(first, end); start < end;) {
-        const stop = present.nextClear(start, end);
-        const content = buffer.u8.subarray(0, (stop - start) * pageSize);
-        file.readRange(idstr, start * pageSize, content);
-        for (let at = 0; at < content.byteLength; at += pageSize) {
-          if (isZero(buffer.address + at, pageSize)) presentZeroPages++;
-        }
-        presentPages += stop - start;
-        start = present.nextSet(stop, end);
-      }
-      done += (end - first) * pageSize;
-      onProgress?.(done, allBytes);
-      if ((first / windowPages) % 64 === 63) {
-        await new Promise<void>((resolve) => void setImmediate(resolve));
-        throwIfAborted(`Cannot verify ${file.path}`, signal);
+  for await (const window of windows) {
+    if (window.isAbsent) continue;
+    const { pageSize } = window.block!;
+    window.read();
+    for (const { start, end } of window.presentRuns()) {
+      presentPages += (end - start) / pageSize;
+      for (let at = start; at < end; at += pageSize) {
+        if (isZero(window.address + at, pageSize)) presentZeroPages++;
       }
     }
   }
