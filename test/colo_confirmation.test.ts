@@ -10,6 +10,7 @@ import {
   RamBlock,
   type ColoSecondary,
 } from "../mod.ts";
+import type { MultifdError } from "../mod.ts";
 import { written } from "./kit/byte_ends.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { testTimeouts } from "./kit/limits.ts";
@@ -24,7 +25,7 @@ const hex = (...words: readonly number[]): string =>
 /** PONG, SHUT 0 and the word that the copy is complete. */
 const READY = `000200040000000100010004${hex(0, ColoMessage.CHECKPOINT_READY)}`;
 /** How long a secondary waits for the SYNC of a marker. */
-const STALL_MS = 1000;
+const STALL_MS = 4000;
 
 const word = (message: number): Uint8Array => written((out) => out.u32(message));
 
@@ -134,11 +135,8 @@ describe("listenSecondary: a checkpoint is not taken", () => {
       await primary.begin(channel, marker);
       primary.finish();
       const left = await secondary.ended();
-      expect(left).toMatchObject({
-        epoch: 0,
-        pending: { epoch: 1, applied: "no" },
-        cause: { code: expect.stringMatching(`^${CODES[code]}`) as string },
-      });
+      expect(left).toMatchObject({ epoch: 0, pending: { epoch: 1, applied: "no" } });
+      expect((left.cause as MultifdError).code).toStartWith(CODES[code]!);
       expect(primary.heard).toBe(READY + hex(ColoMessage.CHECKPOINT_REPLY));
       const [block] = secondary.blocks;
       expect(block!.view(3 * 4096, 4096).every((byte) => byte === 0)).toBe(true);

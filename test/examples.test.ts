@@ -455,7 +455,9 @@ test("examples/receiver: is usable again right after a transfer on the same port
       `pc.ram=${image}`,
     ]);
     expect([sender.status, (await receiver.end()).status]).toEqual([0, 0]);
-    expect(sender.stdout).toMatch(/^memory .*\nwire .*\npages .*\nchannel 0 .*\nchannel 1 .*\n$/);
+    expect(sender.stdout).toMatch(
+      /^memory .*\nwire .*\npages .*\nswitchover .*\nchannel 0 .*\nchannel 1 .*\n$/,
+    );
     expect(await filesEqual(image, directory.file(name))).toBe(true);
   }
 });

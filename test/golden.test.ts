@@ -40,6 +40,8 @@ async function infoOf(name: string): Promise<GoldenInfo> {
   return (await Bun.file(join(folder, name, "info.json")).json()) as GoldenInfo;
 }
 
+const SHUT_OK = "0001000400000000";
+
 /** Writes one recorded connection; collects what comes back. */
 class ReplayedConnection {
   readonly answer: Promise<Buffer>;
@@ -52,7 +54,11 @@ class ReplayedConnection {
     const ended = Promise.withResolvers<Buffer>();
     this.answer = ended.promise;
     this.#socket = createConnection({ host, port: Number(port) }, this.#connected.resolve);
-    this.#socket.on("data", (chunk: Buffer) => received.push(chunk));
+    this.#socket.on("data", (chunk: Buffer) => {
+      received.push(chunk);
+      // As QEMU does when it has been told that everything is in place.
+      if (Buffer.concat(received).toString("hex").endsWith(SHUT_OK)) this.#socket.end();
+    });
     this.#socket.on("error", this.#connected.reject);
     this.#socket.on("close", () => ended.resolve(Buffer.concat(received)));
   }
