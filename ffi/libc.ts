@@ -62,14 +62,11 @@ const SYMBOLS = {
   write: { args: [INT, ADDRESS, SIZE], returns: SSIZE }, // fd, buf, count
   pread: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
   pwrite: { args: [INT, ADDRESS, SIZE, SIZE], returns: SSIZE }, // fd, buf, count, offset
-  preadv: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
-  pwritev: { args: [INT, ADDRESS, INT, SIZE], returns: SSIZE }, // fd, iovec *, iovcnt, offset
   sched_yield: { args: [], returns: INT },
   clock_gettime: { args: [INT, ADDRESS], returns: INT }, // clock, timespec *
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
   madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
-  memfd_create: { args: [NativeType.cstring, INT], returns: INT }, // name, flags
   memcmp: { args: [ADDRESS, ADDRESS, SIZE], returns: INT },
   memcpy: { args: [ADDRESS, ADDRESS, SIZE], returns: NativeType.void },
   memset: { args: [ADDRESS, INT, SIZE], returns: NativeType.void },
@@ -109,13 +106,9 @@ export const Errno = {
   EEXIST: 17,
   ENFILE: 23,
   EMFILE: 24,
-  ENOSPC: 28,
-  EPIPE: 32,
   EINVAL: 22,
   EADDRINUSE: 98,
-  ECONNRESET: 104,
   ENOBUFS: 105,
-  ENOTCONN: 107,
   ECONNREFUSED: 111,
   EINPROGRESS: 115,
 } as const;
@@ -314,16 +307,6 @@ export function pwrite(fd: number, address: number, bytes: number, offset: numbe
   return result(libc().pwrite(fd, address as Address, bytes, offset));
 }
 
-/** Positioned scatter read into `count` iovecs at `vectors`. */
-export function preadv(fd: number, vectors: number, count: number, offset: number): number {
-  return result(libc().preadv(fd, vectors as Address, count, offset));
-}
-
-/** Positioned gather write of `count` iovecs at `vectors`. */
-export function pwritev(fd: number, vectors: number, count: number, offset: number): number {
-  return result(libc().pwritev(fd, vectors as Address, count, offset));
-}
-
 /** Maps memory; its address or `-errno`. Whoever maps must unmap after the last user is gone. */
 export function mmap(
   bytes: number,
@@ -343,11 +326,6 @@ export function munmap(address: number, bytes: number): number {
 /** Gives the kernel advice on a page-aligned range. */
 export function madvise(address: number, bytes: number, advice: number): number {
   return result(libc().madvise(address as Address, bytes, advice));
-}
-
-/** Makes an anonymous file in memory; a descriptor or `-errno`. */
-export function memfdCreate(name: string, flags: number): number {
-  return result(libc().memfd_create(name, flags));
 }
 
 /**

@@ -44,9 +44,6 @@ function libdeflate(): Libdeflate {
   return (opened ??= open());
 }
 
-/** Highest level of libdeflate. */
-export const LIBDEFLATE_LEVEL_MAX = 12;
-
 /*
  * The two out-parameters of a decompression: 0 actual_in_nbytes, 8 actual_out_nbytes.
  */
@@ -73,7 +70,7 @@ export function libdeflateCrc32(address: number, bytes: number): number {
 export class LibdeflateDeflate implements Disposable {
   #context: Context | null;
 
-  /** @param level 0 to {@linkcode LIBDEFLATE_LEVEL_MAX}. */
+  /** @param level 0 to 12. */
   constructor(level: number) {
     this.#context = libdeflate().libdeflate_alloc_compressor(level) as Context | null;
     if (this.#context === null) {

@@ -16,21 +16,16 @@ export const SocketOption = {
   SOL_SOCKET: 1,
   SO_REUSEADDR: 2,
   SO_ERROR: 4,
-  SO_SNDBUF: 7,
-  SO_RCVBUF: 8,
   SO_RCVTIMEO: 20,
   SO_SNDTIMEO: 21,
   IPPROTO_TCP: 6,
   TCP_NODELAY: 1,
-  IPPROTO_IPV6: 41,
-  IPV6_V6ONLY: 26,
 } as const;
 
 /** `send*()` and `recv*()` flags. */
 export const MessageFlag = {
   PEEK: 0x2,
   DONTWAIT: 0x40,
-  WAITALL: 0x100,
   NOSIGNAL: 0x4000,
 } as const;
 
@@ -47,7 +42,6 @@ export const OpenFlag = {
   RDWR: 2,
   CREAT: 0o100,
   EXCL: 0o200,
-  TRUNC: 0o1000,
   NONBLOCK: 0o4000,
   CLOEXEC: 0o2000000,
   /** A file without a name in the folder that is opened; together with O_DIRECTORY. */
@@ -64,15 +58,13 @@ export const LinkAt = { CWD: -100, FOLLOW: 0x400 } as const;
 export const StatxFlag = { CWD: -100, EMPTY_PATH: 0x1000 } as const;
 
 /** `lseek()` origins. */
-export const SeekFrom = { START: 0, CURRENT: 1, END: 2, DATA: 3, HOLE: 4 } as const;
+export const SeekFrom = { END: 2, DATA: 3, HOLE: 4 } as const;
 
 /** `mmap()` protections and flags. */
 export const MemoryMap = {
   PROT_READ: 1,
   PROT_WRITE: 2,
   SHARED: 1,
-  PRIVATE: 2,
-  ANONYMOUS: 0x20,
 } as const;
 
 /** `madvise()` advice. */
@@ -80,9 +72,6 @@ export const MemoryAdvice = { HUGEPAGE: 14, POPULATE_READ: 22, POPULATE_WRITE: 2
 
 /** `fcntl()` commands. */
 export const FileControl = { GETFL: 3, SETFL: 4, DUPFD_CLOEXEC: 1030 } as const;
-
-/** `memfd_create()` flags. */
-export const MemfdFlag = { CLOEXEC: 1 } as const;
 
 /** Most `iovec` entries one call takes. */
 export const IOV_MAX = 1024;

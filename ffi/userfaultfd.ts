@@ -83,7 +83,7 @@ export function kernelPageBytes(): number {
 }
 
 /** Takes the regions of a scan: addresses from `start` up to, not including, `end`. */
-export type RegionVisitor = (start: number, end: number) => void;
+type RegionVisitor = (start: number, end: number) => void;
 
 /**
  * Tracks writes by threads of this process to ranges of its own memory. Used by one thread; the

@@ -133,6 +133,53 @@ test("house rules: mod.ts has named re-exports only, and each has a doc comment"
   expect(undocumented).toEqual([]);
 });
 
+test("house rules: what a file of the library exports has a user elsewhere, and not in tests only", () => {
+  const code = new Map(typescriptFiles.map((file) => [file, codeOf(file)]));
+  const importers = new Map<string, string[]>();
+  for (const file of typescriptFiles) {
+    for (const [name, target] of importedNames(file, code.get(file) ?? "")) {
+      const key = `${target}: ${name}`;
+      importers.set(key, [...(importers.get(key) ?? []), file]);
+    }
+  }
+  const declaration =
+    /^export (?:abstract |async )*(?:function\*?|class|const|let|interface|type) (\w+)/gm;
+  const unused = libraryFiles.flatMap((file) => {
+    const text = code.get(file) ?? "";
+    return [...text.matchAll(declaration)].flatMap(([, name = ""]) => {
+      const users = importers.get(`${file}: ${name}`) ?? [];
+      // What a test looks at from near by, and is used in its own file.
+      const isUsedBeside = users.length > 0 && [...text.matchAll(wordOf(name))].length > 1;
+      const isUsed = users.some((user) => !/^(?:test|bench|examples)\//.test(user));
+      return isUsed || isUsedBeside ? [] : [`${file}: ${name}`];
+    });
+  });
+  expect(unused).toEqual([]);
+});
+
+test("house rules: every native symbol and every constant of a group is used", () => {
+  const everything = libraryFiles.map(codeOf).join("\n");
+  const group = /^(?:export )?const (\w+) = \{\n?([^]*?)\n?\} as const/gm;
+  const unused = libraryFiles.flatMap((file) => {
+    const text = codeOf(file);
+    return [...text.matchAll(group)]
+      .flatMap(([, name = "", members = ""]) => {
+        // Each on a line of its own, or all of them on the line of the group. Words that threads share
+        // begin as 0, so that value has its use where nobody writes it.
+        const key = members.includes("\n") ? /^ {2}(\w+): (?!0,)/gm : /(\w+): (?!0,)/g;
+        const keys = [...members.matchAll(key)].map(([, found = ""]) => found);
+        if (name === "SYMBOLS") {
+          return keys.filter((symbol) => !text.includes(`.${symbol}(`));
+        }
+        // Groups of one name for each constant; another object is used as a whole.
+        if (!/^(?:[A-Z][a-z0-9]+)+$/.test(name)) return [];
+        return keys.filter((member) => !everything.includes(`${name}.${member}`));
+      })
+      .map((name) => `${file}: ${name}`);
+  });
+  expect(unused).toEqual([]);
+});
+
 test("house rules: no file holds a path of a developer's machine or a registry's host name", () => {
   const machinePath = /(?<![\w.~$}])\/(?:work|root|home\/\w+)\//;
   const registryHost = /\b(?:registry|deb|security|ftp)\.(?:npmjs|yarnpkg|debian)\.\w+/;
@@ -254,6 +301,28 @@ function importsOf(file: string): string[] {
   const calls = /^(?!\s*(?:\*|\/\/)).*\bimport\("([^"]+)"/gm;
   const text = read(file);
   return [...text.matchAll(statements), ...text.matchAll(calls)].map((match) => match[1] ?? "");
+}
+
+/** A file without its comments. */
+function codeOf(file: string): string {
+  return read(file).replaceAll(/\/\*[^]*?\*\/|^\s*\/\/.*$/gm, "");
+}
+
+function wordOf(name: string): RegExp {
+  return RegExp(`\\b${name}\\b`, "g");
+}
+
+/** The names that a file's code imports or re-exports, each with the file that it has them from. */
+function importedNames(file: string, code: string): [name: string, target: string][] {
+  const statements =
+    /^(?:import|export) (?:type )?\{([^}]*)\} from "(\.[^"]+)"|\(await import\("(\.[^"]+)"\)\)\.(\w+)/gm;
+  return [...code.matchAll(statements)].flatMap(([, names, from, loaded, member]) => {
+    const target = posix.join(dirname(file), from ?? loaded ?? "");
+    const list = (names ?? member ?? "")
+      .split(",")
+      .map((item) => /^\s*(?:type )?(\w+)/.exec(item)?.[1]);
+    return list.flatMap((name): [string, string][] => (name === undefined ? [] : [[name, target]]));
+  });
 }
 
 /** A file's relative imports as paths from the repository root. */

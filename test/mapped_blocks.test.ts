@@ -1,8 +1,8 @@
 import { expect, test } from "bun:test";
 import { existsSync, ftruncateSync, readFileSync, unlinkSync, writeFileSync } from "node:fs";
-import { close, memfdCreate } from "../ffi/libc.ts";
-import { MemfdFlag } from "../ffi/linux.ts";
+import { close } from "../ffi/libc.ts";
 import { listen, RamBlock } from "../mod.ts";
+import { makeMemfd } from "./kit/memfd.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { runCommand } from "./kit/subprocess.ts";
 import { transfer } from "./kit/transfer.ts";
@@ -48,7 +48,7 @@ test.skipIf(!existsSync(sharedFolder))(
 test("multifd/memfd receives into memory that has no name", async () => {
   const source = RamBlock.allocate("pc.ram", pages * 4096);
   fillBlock(source, 9);
-  const fd = memfdCreate("multifd-test", MemfdFlag.CLOEXEC);
+  const fd = makeMemfd();
   ftruncateSync(fd, pages * 4096);
   using target = RamBlock.map("pc.ram", `/proc/self/fd/${fd}`, { writable: true });
   close(fd);
@@ -58,7 +58,7 @@ test("multifd/memfd receives into memory that has no name", async () => {
 });
 
 test("listen() refuses blocks that are mapped for reading only", async () => {
-  const fd = memfdCreate("multifd-test", MemfdFlag.CLOEXEC);
+  const fd = makeMemfd();
   ftruncateSync(fd, 4096);
   using target = RamBlock.map("pc.ram", `/proc/self/fd/${fd}`);
   close(fd);

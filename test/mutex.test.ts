@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { Mutex, MUTEX_WORDS } from "../lib/sync/mutex.ts";
+import { Mutex } from "../lib/sync/mutex.ts";
 import {
   GATE_COUNTER,
   GATE_HELD,
@@ -15,7 +15,7 @@ const CONTENDED = 2;
 
 function setUp() {
   // The fixture makes a semaphore over the same words, which takes two.
-  const words = new Int32Array(new SharedArrayBuffer((MUTEX_WORDS + 1) * 4));
+  const words = new Int32Array(new SharedArrayBuffer(2 * 4));
   const gate = new Int32Array(new SharedArrayBuffer(GATE_WORDS * 4));
   const thread = (job: Pick<SyncThreadJob, "action" | "count">): TestThread =>
     new TestThread("sync_thread", { ...job, words: words.buffer, gate: gate.buffer });

@@ -8,9 +8,9 @@ import {
   unlinkSync,
   writeSync,
 } from "node:fs";
-import { close, memfdCreate } from "../ffi/libc.ts";
-import { MemfdFlag } from "../ffi/linux.ts";
+import { close } from "../ffi/libc.ts";
 import { connect, listen, RamBlock } from "../mod.ts";
+import { makeMemfd } from "./kit/memfd.ts";
 
 const sharedFolder = "/dev/shm";
 
@@ -156,7 +156,7 @@ test.skipIf(!existsSync(sharedFolder))(
 );
 
 test("RamBlock.map() takes a memfd by its path under /proc", () => {
-  const fd = memfdCreate("multifd-test", MemfdFlag.CLOEXEC);
+  const fd = makeMemfd();
   expect(fd).toBeGreaterThan(2);
   ftruncateSync(fd, 8192);
   writeSync(fd, new Uint8Array(4096).fill(5), 0, 4096, 4096);

@@ -1,6 +1,6 @@
 import { expect, test } from "bun:test";
 import { RamClient } from "../lib/engine/send_client.ts";
-import { SendState, SyncRequest } from "../lib/engine/send_state.ts";
+import { SendState } from "../lib/engine/send_state.ts";
 import { Payload } from "../lib/engine/slot.ts";
 import { PACKETS_PER_JOB_MIN } from "../lib/limits.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
@@ -134,7 +134,7 @@ test("ChannelWords hold a job and a sync at once, and the work semaphore counts 
   const { state } = setUp(1, 1);
   const words = state.channel(0);
   words.deliver(7);
-  words.requestSync(SyncRequest.ALL);
+  words.requestSync();
   expect([words.work.tryTake(), words.work.tryTake(), words.work.tryTake()]).toEqual([
     true,
     true,
@@ -143,8 +143,8 @@ test("ChannelWords hold a job and a sync at once, and the work semaphore counts 
   expect(words.jobPending).toBe(true);
   expect(words.collect(1)).toBe(7);
   expect(words.jobPending).toBe(false);
-  expect(words.takeSync()).toBe(SyncRequest.ALL);
-  expect(words.takeSync()).toBe(SyncRequest.NONE);
+  expect(words.takeSync()).toBe(true);
+  expect(words.takeSync()).toBe(false);
 });
 
 test("SendState hands every job of several clients to exactly one of several channels", async () => {
@@ -173,7 +173,7 @@ test("SendState hands every job of several clients to exactly one of several cha
     await until("all jobs have arrived", () => arrived.every((times) => times > 0));
     // A sync goes to every channel, behind its jobs.
     for (let channel = 0; channel < channels; channel++) {
-      state.channel(channel).requestSync(SyncRequest.ALL);
+      state.channel(channel).requestSync();
     }
     for (let channel = 0; channel < channels; channel++) {
       await until("the sync is done", () => state.channel(channel).syncDone.tryTake());

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { SendState, SyncRequest } from "../lib/engine/send_state.ts";
+import { SendState } from "../lib/engine/send_state.ts";
 import { Payload } from "../lib/engine/slot.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
 import { BlockTable } from "../lib/memory/block_table.ts";
@@ -139,7 +139,7 @@ test("a send channel writes the job first when job and sync are pending at once"
   slot.pageCount = 200;
   for (let index = 0; index < 200; index++) slot.pages[index] = index;
   state.channel(0).deliver(state.clientSlot(0));
-  state.channel(0).requestSync(SyncRequest.ALL);
+  state.channel(0).requestSync();
   state.openConnectGate();
   await until("the sync is done", () => state.channel(0).syncDone.tryTake());
   const wireBytes = 64 + 2 * 1344 + 200 * 4096 + 1344;

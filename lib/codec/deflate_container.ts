@@ -116,7 +116,7 @@ export function writeMemberTrailer(
 }
 
 /** What a member's header says; `null` sizes come from a member without QATzip's extra field. */
-export interface MemberHeader {
+interface MemberHeader {
   /** Where the raw deflate starts. */
   readonly deflateAt: number;
   readonly contentBytes: number | null;

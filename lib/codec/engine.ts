@@ -119,7 +119,7 @@ export interface Engine {
 }
 
 /** Both directions of a stream. */
-export interface StreamEngine<Compressor extends StreamCompressor = StreamCompressor> {
+interface StreamEngine<Compressor extends StreamCompressor = StreamCompressor> {
   /** Levels that are worth choosing between, rising: faster and larger, or slower and smaller. */
   readonly levelSteps: readonly number[];
   readonly compressor: (level: number) => Compressor;
@@ -128,7 +128,7 @@ export interface StreamEngine<Compressor extends StreamCompressor = StreamCompre
 }
 
 /** Both directions of single ranges. */
-export interface RangeEngine {
+interface RangeEngine {
   /** As of a stream. */
   readonly levelSteps: readonly number[];
   /** Whether back-references can be kept within a window shorter than 32 KiB. */

@@ -23,7 +23,7 @@ import { ZstdDecoder, ZstdEncoder } from "./zstd.ts";
 export type CompressionMethod = "none" | "zlib" | "zstd" | "qpl" | "uadk" | "qatzip";
 
 /** What a method is. */
-export interface MethodDefinition {
+interface MethodDefinition {
   /** Value of the method field in a packet's flags (wire format, section 1.1). */
   readonly flag: number;
   /** Lowest and highest level, absent when the method has none. */

@@ -28,7 +28,7 @@ import { LocalWrites } from "./local_writes.ts";
 import { createStateQueue, StateChannel } from "./state_channel.ts";
 
 /** What a secondary's thread has to tell; a call that waits for the caller returns when it may go on. */
-export interface SecondaryHooks {
+interface SecondaryHooks {
   /** The blocks are known; no page has arrived yet. */
   onBlocks(blocks: readonly RamBlock[], caches: readonly RamBlock[], channels: number): void;
   /** The first migration is complete; `guest` is there when it was to be captured. */

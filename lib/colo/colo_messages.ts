@@ -42,7 +42,7 @@ export interface SecondaryConfig extends ReceiverConfig {
 }
 
 /** A bitmap in the form that can be posted. */
-export interface SharedBitmap {
+interface SharedBitmap {
   readonly pages: number;
   readonly buffer: SharedArrayBuffer;
   readonly byteOffset: number;

@@ -14,7 +14,7 @@ import { IovecList } from "../memory/iovec_list.ts";
 import { packetPages, RamPacketEncoder, ramPacketBytes } from "../wire/packet.ts";
 
 /** How packets are built. */
-export interface PacketFormat {
+interface PacketFormat {
   readonly pageSize: number;
   /** Value of the method field in the packet's flags. */
   readonly methodFlag: number;

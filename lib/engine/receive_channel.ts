@@ -26,7 +26,7 @@ import type { ReceiveState } from "./receive_state.ts";
 import type { ChannelCounters } from "./statistics.ts";
 
 /** What a receive channel is made of. */
-export interface ReceiveChannelParts {
+interface ReceiveChannelParts {
   readonly channel: number;
   readonly pageSize: number;
   readonly compression: ResolvedCompression;

@@ -31,7 +31,7 @@ export interface RelayHandle {
 }
 
 /** What a relay placer is made of. */
-export interface RelayPlacerParts {
+interface RelayPlacerParts {
   readonly state: SendState;
   readonly control: SessionControl;
   /** Number of this client of the send state. */

@@ -17,12 +17,12 @@ import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { LevelGovernor } from "./level_governor.ts";
 import { PacketBuilder } from "./packet_builder.ts";
-import { SyncRequest, type ChannelWords, type SendState } from "./send_state.ts";
+import type { ChannelWords, SendState } from "./send_state.ts";
 import { Payload, type Slot } from "./slot.ts";
 import type { ChannelCounters } from "./statistics.ts";
 
 /** What a send channel is made of. */
-export interface SendChannelParts {
+interface SendChannelParts {
   readonly channel: number;
   readonly uuid: Uint8Array;
   readonly compression: ResolvedCompression;
@@ -95,7 +95,7 @@ export class SendChannel implements Disposable {
         state.channelsReady.post();
         this.serve(connection, state.slots[this.#workingSlot]);
       } else {
-        if (this.#words.takeSync() === SyncRequest.ALL) this.#sendSync(connection);
+        if (this.#words.takeSync()) this.#sendSync(connection);
         syncDeferred = false;
         this.#words.syncDone.post();
       }

@@ -28,13 +28,10 @@ const SESSION_WORDS = 5 * LINE_WORDS;
 // Channel words; the first line is written by clients, the second by the channel.
 const JOB_PENDING = 0; // 1 = the mailbox holds a job; client sets, channel clears
 const MAILBOX = 1; // slot number; written by a client while idle, by the channel while pending
-const SYNC_PENDING = 2; // see SyncRequest; coordinator sets, channel clears
+const SYNC_PENDING = 2; // 1 = a SYNC packet is asked for; coordinator sets, channel clears
 const WORK = 4; // semaphore: there is something to do
 const SYNC_DONE = LINE_WORDS; // semaphore: a sync request has been carried out
 const CHANNEL_WORDS = 2 * LINE_WORDS;
-
-/** What a sync asks of a channel: only to become idle, or also to write a SYNC packet. */
-export const SyncRequest = { NONE: 0, LOCAL: 1, ALL: 2 } as const;
 
 /** What a thread needs to take part in a session's send side. */
 export interface SendStateHandle {
@@ -197,19 +194,19 @@ export class ChannelWords {
   }
 
   /** Coordinator: asks for a sync; there must be none pending. */
-  requestSync(request: number): void {
-    Atomics.store(this.#words, this.#at + SYNC_PENDING, request);
+  requestSync(): void {
+    Atomics.store(this.#words, this.#at + SYNC_PENDING, 1);
     this.work.post();
   }
 
   /** Channel: whether a sync is requested. Looked at before the mailbox, which is filled first. */
   get syncPending(): boolean {
-    return Atomics.load(this.#words, this.#at + SYNC_PENDING) !== SyncRequest.NONE;
+    return Atomics.load(this.#words, this.#at + SYNC_PENDING) === 1;
   }
 
-  /** Channel: takes the pending sync request. */
-  takeSync(): number {
-    return Atomics.exchange(this.#words, this.#at + SYNC_PENDING, SyncRequest.NONE);
+  /** Channel: takes the pending sync request; whether there was one. */
+  takeSync(): boolean {
+    return Atomics.exchange(this.#words, this.#at + SYNC_PENDING, 0) === 1;
   }
 }
 

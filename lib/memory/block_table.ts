@@ -73,7 +73,7 @@ export interface BlockTableHandle {
  * What the table keeps of a block. One without segments has no memory here, only a name and a length,
  * which is all that a relay needs.
  */
-export type TableEntry = Pick<
+type TableEntry = Pick<
   RamBlock,
   "idstr" | "bytes" | "pages" | "pageSize" | "segments" | "segmentBytes" | "zeroed"
 >;

@@ -26,7 +26,7 @@ import { MigrationConnections } from "./migration_connections.ts";
 import { acceptSocket, configureSocket, type Accepted, type Listener } from "./socket.ts";
 
 /** What to accept. */
-export interface AcceptOptions {
+interface AcceptOptions {
   /** Number of channels, or undefined to take as many as have connected when the stream begins. */
   readonly channels: number | undefined;
   /** Most channels when the number is open. */
@@ -49,7 +49,7 @@ export interface AcceptedConnections {
 }
 
 /** Who is told of connections. */
-export interface AcceptHooks {
+interface AcceptHooks {
   /** Takes over each channel's descriptor, blocking and configured, once all are there. */
   onChannel(channel: number, fd: number, peer: string): void;
   /** A connection was dropped that belongs to nobody who is received. */

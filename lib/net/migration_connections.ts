@@ -17,7 +17,7 @@ import { HandshakeError } from "../errors.ts";
 import { CANDIDATE_CONNECTIONS_MAX, SENDERS_SETTLE_MS } from "../limits.ts";
 
 /** A connection that has said what it is. */
-export interface Candidate {
+interface Candidate {
   readonly fd: number;
   readonly peer: string;
 }

@@ -205,7 +205,7 @@ export function configureSocket(fd: number, tcp: boolean): void {
  *
  * @throws {TimeoutError} after `deadline` (as `performance.now()`), {ChannelError} on stop.
  */
-export function waitReady(
+function waitReady(
   fd: number,
   events: number,
   session: Stoppable,
@@ -217,7 +217,7 @@ export function waitReady(
 }
 
 /** Waits one tick for `events`; true when `fd` is ready. Throws as {@linkcode waitReady} does. */
-export function pollOnce(
+function pollOnce(
   fd: number,
   events: number,
   session: Stoppable,

@@ -37,7 +37,7 @@ export interface DeviceSubsection {
 }
 
 /** A device's data, parsed. */
-export interface ParsedDevice {
+interface ParsedDevice {
   /** Bytes of the section's data. */
   readonly bytes: number;
   readonly fields: readonly DeviceField[];

@@ -94,7 +94,7 @@ export interface RecordingMetadata {
 }
 
 /** The header of a recording. */
-export interface RecordingHeader {
+interface RecordingHeader {
   readonly complete: boolean;
   readonly metadata: CheckedRange;
 }

@@ -54,7 +54,7 @@ const IN_FLIGHT_BYTES = 98_304;
 const rehearsalControl = new SessionControl();
 
 /** What a channel is going to do. */
-export interface ChannelPlan {
+interface ChannelPlan {
   readonly pageSize: number;
   readonly compression: ResolvedCompression;
   /** Whether there will be device state too. */

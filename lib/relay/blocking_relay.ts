@@ -31,7 +31,7 @@ import { Confirmation } from "./return_path_relay.ts";
 import { StreamTail } from "./stream_tail.ts";
 
 /** Hooks of the thread that runs a relay. */
-export interface RelayHooks {
+interface RelayHooks {
   /** Something that a caller should know at once. */
   onWarning?: ((warning: SessionWarning) => void) | undefined;
   /** All connections are there, on both sides; so many channels on each. */

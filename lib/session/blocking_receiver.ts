@@ -33,7 +33,7 @@ import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.t
 import { missingReturnPath, type SessionWarning } from "./session_warning.ts";
 
 /** Hooks of the thread that runs a receiver. */
-export interface ReceiverHooks {
+interface ReceiverHooks {
   /** Something that a caller should know at once. */
   onWarning?: ((warning: SessionWarning) => void) | undefined;
   /** The blocks are known and their memory is ready; no page has arrived yet. */

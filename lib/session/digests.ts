@@ -18,7 +18,7 @@ import { ownHeader, type OwnSection } from "../wire/own_sections.ts";
 const ALGORITHM = "sha256";
 
 /** Digest of a whole block. */
-export function digestOf(block: RamBlock): Uint8Array {
+function digestOf(block: RamBlock): Uint8Array {
   return sha256(block.views());
 }
 

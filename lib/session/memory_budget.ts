@@ -20,7 +20,7 @@ import {
 const WINDOW_EXTRA_BYTES = 524_288;
 
 /** What decides how much must be promised from the start. */
-export interface Promised {
+interface Promised {
   /** The whole budget in bytes; undefined for the default. */
   readonly heldBytesMax: number | undefined;
   readonly method: CompressionMethod;
@@ -31,7 +31,7 @@ export interface Promised {
 }
 
 /** How a budget is divided. */
-export interface MemoryPlan {
+interface MemoryPlan {
   /** Largest window of a channel as a power of two. */
   readonly windowBits: number;
   /** What is left for the rest; undefined without a budget of the caller's. */

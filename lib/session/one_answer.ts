@@ -10,7 +10,7 @@ import type { ThreadJob } from "../thread/worker_group.ts";
 import { SessionThread } from "./session_thread.ts";
 
 /** What such a thread posts. */
-export interface ThreadAnswer<Result> {
+interface ThreadAnswer<Result> {
   readonly result?: Result | undefined;
   readonly error?: ErrorRecord | undefined;
 }

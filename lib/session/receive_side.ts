@@ -35,7 +35,7 @@ import type { ReceiveChannelJob } from "./channel_messages.ts";
 import type { SessionConfig } from "./options.ts";
 
 /** What a receive side is made of. */
-export interface ReceiveSideParts {
+interface ReceiveSideParts {
   readonly config: SessionConfig;
   /** Undefined: as many as connect. */
   readonly channels: number | undefined;
@@ -50,7 +50,7 @@ export interface ReceiveSideParts {
 }
 
 /** The main connection of a source that is there with all its channels. */
-export interface AcceptedSource {
+interface AcceptedSource {
   readonly connection: Connection;
   /** The uuid that its channels named. */
   readonly uuid: Uint8Array;

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { SyncRequest, type SendState } from "../engine/send_state.ts";
+import type { SendState } from "../engine/send_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
@@ -19,7 +19,7 @@ import type { SessionConfig } from "./options.ts";
 import { requireTaken } from "./sender_setup.ts";
 
 /** What a send side is made of. */
-export interface SendSideParts {
+interface SendSideParts {
   readonly config: SessionConfig;
   readonly channels: number;
   /** Whether the channels look for zero pages. */
@@ -80,7 +80,7 @@ export class SendSide {
   syncChannels(): void {
     const { config, channels, control, state } = this.#parts;
     for (let channel = 0; channel < channels; channel++) {
-      state.channel(channel).requestSync(SyncRequest.ALL);
+      state.channel(channel).requestSync();
     }
     const limitMs = config.timeouts.idleMs;
     for (let channel = 0; channel < channels; channel++) {

@@ -18,7 +18,7 @@ export interface PageFile extends Disposable {
 }
 
 /** What a file channel is made of. */
-export interface FileChannelParts {
+interface FileChannelParts {
   readonly mode: "read" | "write";
   /** Whether a writer leaves out zero pages. */
   readonly detectZeroPages: boolean;

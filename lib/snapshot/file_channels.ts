@@ -33,7 +33,7 @@ export interface FileChannelOptions {
 }
 
 /** What the channels work on. */
-export interface FileChannelWork {
+interface FileChannelWork {
   readonly mode: "read" | "write";
   /** The file; stays the caller's, who may close it once the channels are made. */
   readonly file: OpenedFile;
@@ -255,7 +255,7 @@ function post(worker: Worker, kind: FileChannelCommand["kind"]): void {
 }
 
 /** The error of a signal that was aborted. */
-export function cancelled(signal: AbortSignal | undefined): CancelledError {
+function cancelled(signal: AbortSignal | undefined): CancelledError {
   const cause: unknown = signal?.reason;
   const reason = cause instanceof Error ? cause.message : String(cause);
   return new CancelledError("ERR_MULTIFD_CANCELLED", `Cannot go on: cancelled (${reason})`, {

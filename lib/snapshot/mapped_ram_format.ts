@@ -32,7 +32,7 @@ if (REGION_HEADER_BYTES !== 28) throw new RangeError("Mapped-ram header must be 
  * Alignment of a block's pages in the file: above the block size of any device the file may be moved
  * to, so that it can be read with O_DIRECT there.
  */
-export const PAGES_ALIGNMENT_BYTES = 0x10_0000;
+const PAGES_ALIGNMENT_BYTES = 0x10_0000;
 
 /** Name of the capability in the configuration section. */
 export const MAPPED_RAM_CAPABILITY = "mapped-ram";

@@ -157,4 +157,4 @@ export class FileOutput implements ByteSink {
 }
 
 /** Bytes kept back at the front: magic and version of the stream. */
-export const SEAL_BYTES = 8;
+const SEAL_BYTES = 8;

@@ -16,7 +16,7 @@ export interface LoadedRam {
 }
 
 /** Milliseconds between two calls of `onProgress`. */
-export const PROGRESS_INTERVAL_MS = 250;
+const PROGRESS_INTERVAL_MS = 250;
 
 /** See the module comment. Made by `MappedRamFile.prepareLoad()`; dispose it in any case. */
 export class PreparedLoad implements AsyncDisposable {

@@ -38,7 +38,7 @@ export interface SeekableFrame {
 }
 
 /** What the footer says, as far as it decides where the table begins. */
-export interface SeekTableFooter {
+interface SeekTableFooter {
   readonly frames: number;
   readonly hasChecksums: boolean;
   /** Length of the whole table, its header and this footer included. */
@@ -77,7 +77,7 @@ export interface SharedSeekTable {
 }
 
 /** Reads `bytes` bytes of a file from `offset` on; what it returns is used until the next call. */
-export type ReadFile = (offset: number, bytes: number) => Uint8Array;
+type ReadFile = (offset: number, bytes: number) => Uint8Array;
 
 /** Where the content of a compressed file lies. */
 export class SeekTable {

@@ -12,20 +12,20 @@ import type { MappedRamFile } from "./mapped_ram_file.ts";
 import type { MappedRamBlock, MappedRamIndex } from "./mapped_ram_index.ts";
 
 /** A range of bytes, of a block if there is one and else of the file. */
-export interface SnapshotRange {
+interface SnapshotRange {
   readonly block: MappedRamBlock | undefined;
   readonly offset: number;
   readonly bytes: number;
 }
 
 /** Bytes of a window. */
-export interface WindowRun {
+interface WindowRun {
   readonly start: number;
   readonly end: number;
 }
 
 /** How windows are gone through. */
-export interface WindowOptions {
+interface WindowOptions {
   /** What the caller does, for messages. */
   readonly action: string;
   /** Length of every window but the last of a range. Default 1 MiB. */

@@ -20,7 +20,7 @@ import type { OutputFile } from "./output_file.ts";
 import { system } from "./system_failure.ts";
 
 /** What loading and saving need of a block. */
-export interface ImageMemory {
+interface ImageMemory {
   /** Length in bytes. */
   readonly bytes: number;
   /** Page size in bytes, the granularity of holes. */

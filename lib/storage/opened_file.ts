@@ -126,6 +126,5 @@ export function imageError(message: string): MultifdError {
 
 /** Whether `errno` says that a file cannot be opened again, while its descriptor can be used. */
 export function isNotReopenable(errno: number): boolean {
-  const { ENOENT, EACCES } = Errno;
-  return errno === ENOENT || errno === EACCES;
+  return errno === Errno.ENOENT || errno === Errno.EACCES;
 }

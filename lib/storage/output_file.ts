@@ -28,7 +28,7 @@ const FILE_MODE = 0o600; // guest memory is nobody else's business
 const PART_PREFIX = ".multifd-part-";
 
 /** How a file is written. */
-export interface OutputOptions {
+interface OutputOptions {
   /** What the caller does, for messages. Default: creates the file. */
   readonly action?: string | undefined;
   /** First byte to write; what is in front of it stays, what follows is cut off. Default 0. */

@@ -10,9 +10,6 @@ const FREE = 0;
 const HELD = 1;
 const CONTENDED = 2; // held, and somebody sleeps: the holder must wake on release
 
-/** Words one mutex occupies. */
-export const MUTEX_WORDS = 1;
-
 /** See the module comment. Not reentrant. */
 export class Mutex {
   readonly #words: Int32Array;

@@ -39,15 +39,7 @@ const FAILED = 2;
 const FINISHED = 3;
 
 /** What a session can be doing, in order. */
-export const PHASES = [
-  "start",
-  "connect",
-  "setup",
-  "transfer",
-  "complete",
-  "checkpoint",
-  "end",
-] as const;
+const PHASES = ["start", "connect", "setup", "transfer", "complete", "checkpoint", "end"] as const;
 /** One of {@linkcode PHASES}. */
 export type Phase = (typeof PHASES)[number];
 

@@ -25,7 +25,7 @@ export interface ThreadJob {
 }
 
 /** What a worker is started with. */
-export interface WorkerStart {
+interface WorkerStart {
   readonly job: ThreadJob;
   /** One word, a {@linkcode WorkerState}. */
   readonly state: SharedArrayBuffer;

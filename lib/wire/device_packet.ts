@@ -69,7 +69,7 @@ export function encodeVfioHeader(view: DataView, idx: number, config: boolean): 
 }
 
 /** What a device-state packet is matched with. */
-export interface PacketDevice {
+interface PacketDevice {
   /** The id string without NUL. */
   readonly idBytes: Uint8Array;
   readonly instanceId: number;

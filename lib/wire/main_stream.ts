@@ -39,11 +39,7 @@ export const RamFlag = {
   PAGE: 0x008,
   EOS: 0x010,
   CONTINUE: 0x020,
-  XBZRLE: 0x040,
-  HOOK: 0x080,
   MULTIFD_FLUSH: 0x200,
-  /** All bits that can be flags; addresses are multiples of the page size, hence above. */
-  MASK: 0xfff,
 } as const;
 
 /** Section name, instance and version of the RAM device. */

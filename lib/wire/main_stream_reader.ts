@@ -277,6 +277,6 @@ function advised(length: number): StreamError {
 }
 
 /** An error about a part of the main stream. */
-export function streamError(part: string, reason: string): StreamError {
+function streamError(part: string, reason: string): StreamError {
   return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot read main stream: ${reason}`);
 }

@@ -35,7 +35,7 @@ export function sendSwitchoverAck(out: ByteWriter): void {
 }
 
 /** One message. */
-export interface ReturnPathMessage {
+interface ReturnPathMessage {
   readonly type: number;
   /** The 32-bit value, 0 when the message has none. */
   readonly value: number;

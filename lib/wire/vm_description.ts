@@ -45,7 +45,7 @@ export function findDescription(
 }
 
 /** Parses a description; undefined when it is none, or beyond the limits of one. */
-export function parseDescription(text: Uint8Array): FoundDescription["json"] | undefined {
+function parseDescription(text: Uint8Array): FoundDescription["json"] | undefined {
   if (text.byteLength > DESCRIPTION_BYTES_MAX || !isWithinLimits(text)) return undefined;
   try {
     const json: unknown = JSON.parse(new TextDecoder().decode(text));

@@ -27,7 +27,7 @@ export function encodeRuns(encoder: PageEncoder, runs: PageRuns): Uint8Array<Arr
 }
 
 /** A payload in memory; counts what a decoder takes of it. */
-export class MemoryPayload implements PayloadSource {
+class MemoryPayload implements PayloadSource {
   readonly #arena: Arena;
   readonly #bytes: number;
   /** Bytes taken so far. */

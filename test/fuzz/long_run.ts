@@ -10,7 +10,7 @@ import { Random } from "./random.ts";
 import { runTarget, type FuzzTarget } from "./targets.ts";
 
 /** The longest any input may take, in milliseconds. The slowest sound one takes a few. */
-export const INPUT_MS_MAX = 1000;
+const INPUT_MS_MAX = 1000;
 /** The most memory any input may take, in bytes: buffers of a codec, and garbage not yet collected. */
 export const INPUT_BYTES_MAX = 96 * 1_048_576;
 
@@ -18,7 +18,7 @@ const BATCH = 2000;
 const PROGRESS_MS = 10_000;
 
 /** What to run. */
-export interface LongRun {
+interface LongRun {
   readonly targets: readonly FuzzTarget[];
   /** How the targets were chosen, for the command that repeats an input. */
   readonly chosenBy: string;

@@ -33,7 +33,7 @@ const edit: Arbitrary<Edit> = oneof(
 ) as Arbitrary<Edit>;
 
 /** A seed, by its number, and what is done to it. */
-export interface Mutation {
+interface Mutation {
   readonly seed: number;
   readonly edits: readonly Edit[];
 }

@@ -10,7 +10,7 @@ import { ByteReader, type ByteSource } from "../../lib/wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../../lib/wire/byte_writer.ts";
 
 /** Keeps everything that is sent. */
-export class MemorySink implements ByteSink {
+class MemorySink implements ByteSink {
   readonly #parts: Uint8Array[] = [];
 
   send(address: number, bytes: number): void {
@@ -24,7 +24,7 @@ export class MemorySink implements ByteSink {
 }
 
 /** Gives the bytes of an array, at most `pieceBytes` a read beyond what the reader insists on. */
-export class MemorySource implements ByteSource {
+class MemorySource implements ByteSource {
   readonly #bytes: Uint8Array;
   readonly #pieceBytes: number;
   #at = 0;

@@ -5,7 +5,7 @@
 import type { Socket, TCPSocketListener } from "bun";
 
 /** What passes by on one connection; returns what is passed on, or nothing to cut everything. */
-export type RelayFilter = (
+type RelayFilter = (
   chunk: Buffer,
   from: "source" | "destination",
   connection: "main" | "channel",

@@ -44,7 +44,7 @@ export async function runExample(name: string, args: readonly string[]): Promise
 }
 
 /** Ends of the two sides of one transfer. */
-export interface TransferEnds {
+interface TransferEnds {
   readonly receiver: ExampleEnd;
   readonly sender: ExampleEnd;
 }

@@ -5,7 +5,7 @@ import { LimitMs } from "./limits.ts";
 import { WriterCommand, type RandomWriterStart } from "./random_writer.ts";
 
 /** What the writers do. */
-export interface RandomWritersOptions {
+interface RandomWritersOptions {
   readonly bytes: number;
   readonly pageSize?: number;
   /** Whether pages are cleared now and then, at times some that are zero already. */

@@ -27,7 +27,7 @@ export function handshake(id: number, change?: (view: DataView) => void): Uint8A
 }
 
 /** Pages of a packet and what follows it. */
-export interface RawPacket {
+interface RawPacket {
   readonly normal?: readonly number[];
   readonly zero?: readonly number[];
   readonly methodFlag?: number;
@@ -58,7 +58,7 @@ export function syncPacket(): Uint8Array {
 }
 
 /** Where a main stream ends. */
-export type StreamPart = "header" | "setup" | "part" | "end" | "whole";
+type StreamPart = "header" | "setup" | "part" | "end" | "whole";
 
 const PARTS: readonly StreamPart[] = ["header", "setup", "part", "end", "whole"];
 

@@ -18,7 +18,7 @@ export interface ProgramEnd {
 }
 
 /** How a program is run. */
-export interface ProgramOptions {
+interface ProgramOptions {
   readonly env?: Record<string, string> | undefined;
   /** Kill timer; default that of a fixture. */
   readonly timeoutMs?: number | undefined;

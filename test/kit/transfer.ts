@@ -12,14 +12,14 @@ import {
 import { testTimeouts } from "./limits.ts";
 
 /** What both ends say at the end. */
-export interface TransferResult {
+interface TransferResult {
   readonly sent: Statistics;
   readonly received: Statistics;
   readonly blocks: readonly RamBlock[];
 }
 
 /** Options of both ends; the endpoint is chosen by the receiver. */
-export interface TransferOptions {
+interface TransferOptions {
   /** For both ends. */
   readonly both?: Partial<Pick<ConnectOptions, "channels" | "compression" | "uuid">>;
   readonly sender: Omit<ConnectOptions, "endpoint">;

@@ -11,7 +11,7 @@
 import { SyncPoints, type SyncMode } from "../../lib/wire/sync_points.ts";
 
 /** A packet with one page, or a SYNC. */
-export type ChannelToken = { readonly page: string; readonly version: number } | "SYNC";
+type ChannelToken = { readonly page: string; readonly version: number } | "SYNC";
 /** A marker, the end of a RAM section, or the end of the stream. */
 export type MainToken = "MARKER" | "EOS" | "END";
 
@@ -22,7 +22,7 @@ export interface Source {
 }
 
 /** What all schedules of one source can lead to. */
-export interface Outcomes {
+interface Outcomes {
   /** Different memories that were confirmed, as text. */
   readonly confirmed: ReadonlySet<string>;
   /** Why nothing was confirmed in others. */

@@ -24,7 +24,7 @@ const DETECTION = ["multifd", "legacy", "none"] as const;
 const LARGE_MIB = 1024;
 
 /** A case with its name. */
-export interface MatrixCase {
+interface MatrixCase {
   readonly name: string;
   readonly options: InteropCase;
 }

@@ -23,7 +23,7 @@ export interface MigrateInfo {
 }
 
 /** The RAM part of {@link MigrateInfo}. */
-export interface MigrateRamInfo {
+interface MigrateRamInfo {
   /** All bytes put on all connections. */
   readonly transferredBytes: number;
   /** Of these, on the multifd channels. */

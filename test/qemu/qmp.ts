@@ -20,7 +20,7 @@ export interface JsonObject {
 }
 
 /** Something QEMU reported by itself. */
-export interface QmpEvent {
+interface QmpEvent {
   /** QEMU's name of the event, such as `MIGRATION` or `STOP`. */
   readonly event: string;
   /** What QEMU says about it; empty for an event without data. */
@@ -50,7 +50,7 @@ const COMMAND_TIMEOUT_MS = 30_000;
 const EVENTS_MAX = 1_000; // a long run must not grow; nobody waits for an event that old
 
 /** Settings of a QMP connection. */
-export interface QmpOptions {
+interface QmpOptions {
   /** Name of the machine in error messages. */
   readonly name?: string | undefined;
   /** Limit for the socket to appear and QEMU to greet. Default 20 s. */

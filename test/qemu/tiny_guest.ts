@@ -32,7 +32,7 @@ export const PAGE_BYTES = 4096;
 export const COUNTER_START = 16 * MIB;
 
 /** What the guest does. */
-export interface TinyGuestOptions {
+interface TinyGuestOptions {
   /** First byte of the counted pages, guest-physical. Default 16 MiB. */
   readonly counterStart?: number | undefined;
   /** Their end. Default: the end of RAM, as far as it lies below 4 GiB. */
@@ -161,7 +161,7 @@ export function checkSerialGoesOn(before: string, after: string): number {
 }
 
 /** What {@link checkCounters} found. */
-export interface CounterReport {
+interface CounterReport {
   /** The first page's counter: the number of the round under way, modulo 256. */
   readonly first: number;
   /** The page at which the round was interrupted; `undefined` if all pages are equal. */

@@ -4,7 +4,7 @@
  */
 
 /** How a program is run. */
-export interface RunOptions {
+interface RunOptions {
   /** Added to this process's environment. */
   readonly env?: Record<string, string>;
   /** Folder to run in; the repository root unless given. */

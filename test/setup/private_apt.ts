@@ -9,7 +9,7 @@ import { machineSources, suiteSources } from "./apt_sources.ts";
 import { run } from "./command.ts";
 
 /** What to download, and from where. */
-export interface Download {
+interface Download {
   readonly suite: string;
   readonly packageName: string;
   /** Also everything that it depends on. */

@@ -12,10 +12,10 @@ import { outputOf, run } from "./command.ts";
 import { downloadPackages } from "./private_apt.ts";
 
 /** QEMUs that tests may ask for, and the Debian suites that have them. */
-export const UNPACKED_QEMUS = { "7.2": "bookworm", "11.1": "sid" } as const;
+const UNPACKED_QEMUS = { "7.2": "bookworm", "11.1": "sid" } as const;
 
 /** Names an unpacked QEMU; a suite that moves on may have a later one than its name says. */
-export type UnpackedQemu = keyof typeof UNPACKED_QEMUS;
+type UnpackedQemu = keyof typeof UNPACKED_QEMUS;
 
 const packageName = "qemu-system-x86";
 const program = "usr/bin/qemu-system-x86_64";
