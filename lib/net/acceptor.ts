@@ -314,12 +314,15 @@ export class Acceptor implements Disposable {
   #late(): Error {
     const { channels, connectMs } = this.#options;
     this.#connections.requireSingle();
-    const main =
-      this.#connections.main === undefined ? "no main connection" : "the main connection";
+    const hasMain = this.#connections.main !== undefined;
+    const main = hasMain ? "the main connection" : "no main connection";
+    const advice =
+      hasMain && this.#connections.channels === 0
+        ? "the source must have multifd on (libvirt: --parallel, without --postcopy)"
+        : "both sides must use the same number of channels";
     return new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_CONNECT",
-      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ` +
-        "both sides must use the same number of channels",
+      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ${advice}`,
     );
   }
 }
