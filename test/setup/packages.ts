@@ -29,6 +29,9 @@ const plainPackages: readonly Requirement[] = [
   { name: "nasm", usedFor: "guest boot sectors" },
   { name: "busybox-static", usedFor: "guest initial RAM disks" },
   { name: "cpio", usedFor: "guest initial RAM disks" },
+  { name: "libvirt-daemon", usedFor: "migrations by libvirt" },
+  { name: "libvirt-daemon-driver-qemu", usedFor: "migrations by libvirt" },
+  { name: "libvirt-clients", usedFor: "migrations by libvirt" },
 ];
 
 // Multifd's wire format got its present form in QEMU 9.0, device state in 10.0; Debian 12 has 7.2.
