@@ -22,9 +22,8 @@
  */
 export { connect, Sender, type SendOptions } from "./lib/session/sender.ts";
 export { listen, Receiver } from "./lib/session/receiver.ts";
-export { BlockingSender } from "./lib/session/blocking_sender.ts";
-export { connectBlocking } from "./lib/session/connect_blocking.ts";
-export { BlockingReceiver, listenBlocking } from "./lib/session/blocking_receiver.ts";
+export { BlockingSender, connectBlocking } from "./lib/session/connect_blocking.ts";
+export { BlockingReceiver, listenBlocking } from "./lib/session/listen_blocking.ts";
 export { relay, Relay, type RelayStatistics } from "./lib/relay/relay.ts";
 export type { SessionWarning, WarningOptions } from "./lib/session/session_warning.ts";
 export type { RelayEnd, RelayOptions } from "./lib/relay/relay_config.ts";

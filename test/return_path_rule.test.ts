@@ -116,10 +116,16 @@ test("record() and relay() take a source with a return path when they require it
   expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
 });
 
-test("listenBlocking() checks the same options", () => {
-  const { receiver } = listenBlocking({ endpoint: "127.0.0.1:0", requireReturnPath: true });
-  expect(receiver.config.requireReturnPath).toBe(true);
-  receiver[Symbol.dispose]();
+test("listenBlocking() refuses a source without a return path when told to", async () => {
+  using receiver = listenBlocking({
+    endpoint: "127.0.0.1:0",
+    requireReturnPath: true,
+    timeouts: testTimeouts,
+  });
+  const sent = rejectionOf(sendTo(receiver.endpoint, false));
+  await Bun.sleep(0); // the sender's thread needs this one no more until it has connected
+  expect(() => receiver.complete()).toThrow("must have capability return-path on");
+  expect(await sent).toBeInstanceOf(Error);
 });
 
 test("qemu_record refuses a source without a return path unless told otherwise, and warns then", async () => {

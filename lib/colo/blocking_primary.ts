@@ -6,7 +6,7 @@
  */
 import type { StatisticsTable } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
-import { BlockingSender } from "../session/blocking_sender.ts";
+import { SenderSession } from "../session/sender_session.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { ColoMessage, expectColoMessage, sendColoMessage } from "../wire/colo_message.ts";
 import type { PrimaryConfig } from "./colo_messages.ts";
@@ -16,7 +16,7 @@ import { STATE_DEVICE } from "./state_channel.ts";
 
 /** See the module comment. Every failure ends the session. */
 export class BlockingPrimary implements Disposable {
-  readonly #sender: BlockingSender;
+  readonly #sender: SenderSession;
   readonly #progress: ColoProgress;
   readonly #stateOverChannels: boolean;
 
@@ -26,7 +26,7 @@ export class BlockingPrimary implements Disposable {
     control: SessionControl,
     statistics: StatisticsTable,
   ) {
-    this.#sender = new BlockingSender(config, control, statistics);
+    this.#sender = new SenderSession(config, control, statistics);
     this.#progress = progress;
     this.#stateOverChannels = config.stateOverChannels;
   }

@@ -10,7 +10,7 @@ import { PageCrew } from "../memory/page_crew.ts";
 import { PageOperation } from "../memory/page_task.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
-import { BlockingReceiver, type ReceiverLink } from "../session/blocking_receiver.ts";
+import { ReceiverSession, type ReceiverLink } from "../session/receiver_session.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import {
@@ -47,7 +47,7 @@ export class BlockingSecondary implements Disposable {
   readonly #hooks: SecondaryHooks;
   readonly #progress: ColoProgress;
   readonly #control: SessionControl;
-  readonly #receiver: BlockingReceiver;
+  readonly #receiver: ReceiverSession;
   readonly #stateChannel: StateChannel;
   /** Alive until all channels have been joined. */
   readonly #caches: RamBlock[] = [];
@@ -65,7 +65,7 @@ export class BlockingSecondary implements Disposable {
     this.#control = control;
     const stateQueue = createStateQueue();
     this.#stateChannel = new StateChannel(stateQueue, control, config.timeouts.stallMs);
-    this.#receiver = new BlockingReceiver(
+    this.#receiver = new ReceiverSession(
       config,
       {
         stateQueue,

@@ -235,7 +235,7 @@ export class BlockTable {
  * @throws {RangeError} unless there is such a block and all pages from `first` to `end` are in it.
  */
 export function checkPages(
-  blocks: readonly TableBlock[],
+  blocks: readonly Pick<RamBlock, "idstr" | "pages">[],
   blockIndex: number,
   first: number,
   end: number,
@@ -250,6 +250,21 @@ export function checkPages(
       `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
     );
   }
+}
+
+/**
+ * Index of a block whose pages somebody wants to queue, given as it is or by its id.
+ *
+ * @throws {RangeError} unless there is such a block.
+ */
+export function indexOfBlock(
+  blocks: readonly Pick<RamBlock, "idstr">[],
+  block: RamBlock | string,
+): number {
+  const idstr = typeof block === "string" ? block : block.idstr;
+  const index = blocks.findIndex((candidate) => candidate.idstr === idstr);
+  if (index < 0) throw new RangeError(`Cannot queue pages: there is no RAM block ${idstr}`);
+  return index;
 }
 
 /** Address of a page that is known to be inside the block. */

@@ -14,6 +14,7 @@ import type { DeviceClientHandle } from "../engine/device_client.ts";
 import { DeviceTable } from "../engine/device_table.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
+import { checkPages, indexOfBlock } from "../memory/block_table.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { SenderCommand, SenderJob, SenderReply } from "./session_messages.ts";
@@ -240,18 +241,8 @@ export class Sender implements AsyncDisposable {
   }
 
   #indexOf(block: RamBlock | string, first: number, end: number): number {
-    const idstr = typeof block === "string" ? block : block.idstr;
-    const index = this.#blocks.findIndex((candidate) => candidate.idstr === idstr);
-    const found = this.#blocks[index];
-    if (found === undefined) {
-      throw new RangeError(`Cannot queue pages: there is no RAM block ${idstr}`);
-    }
-    const whole = Number.isInteger(first) && Number.isInteger(end);
-    if (!(whole && first >= 0 && first < end && end <= found.pages)) {
-      throw new RangeError(
-        `Cannot queue pages ${first} to ${end}: RAM block ${idstr} has ${found.pages} pages`,
-      );
-    }
+    const index = indexOfBlock(this.#blocks, block);
+    checkPages(this.#blocks, index, first, end);
     return index;
   }
 }

@@ -7,8 +7,8 @@ import { parentPort } from "node:worker_threads";
 import { StatisticsTable } from "../engine/statistics.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import { BlockingReceiver } from "./blocking_receiver.ts";
-import { BlockingSender } from "./blocking_sender.ts";
+import { ReceiverSession } from "./receiver_session.ts";
+import { SenderSession } from "./sender_session.ts";
 import { FinalizeGate } from "./finalize_gate.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -26,7 +26,7 @@ export async function runSender(job: SenderJob): Promise<void> {
   const control = new SessionControl(job.control);
   const port = parentPort!;
   const { promise, resolve } = Promise.withResolvers<void>();
-  using sender = new BlockingSender(job.config, control, new StatisticsTable(job.statistics));
+  using sender = new SenderSession(job.config, control, new StatisticsTable(job.statistics));
   const reply = (ok: boolean, kind: SenderCommand["kind"]): void => {
     const registered = kind === "connect" || kind === "device";
     const client = registered ? sender.deviceClient : undefined;
@@ -49,7 +49,7 @@ export async function runSender(job: SenderJob): Promise<void> {
   port.close();
 }
 
-function runCommand(sender: BlockingSender, command: SenderCommand): void {
+function runCommand(sender: SenderSession, command: SenderCommand): void {
   switch (command.kind) {
     case "connect":
       return sender.connect();
@@ -93,7 +93,7 @@ export function runReceiver(job: ReceiverJob): void {
       gate.wait(job.config.timeouts.idleMs);
     },
   };
-  using receiver = new BlockingReceiver(
+  using receiver = new ReceiverSession(
     job.config,
     hooks,
     control,

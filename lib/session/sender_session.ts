@@ -1,6 +1,7 @@
 /**
- * A sender whose calls block: it runs the main connection on the calling thread and the channels on
- * workers. The asynchronous `Sender` runs one of these on a worker of its own.
+ * The source of a migration on its thread: the main connection on the calling thread, the channels on
+ * workers, and the phases one by one. Behind `Sender`, on a worker of its own, behind
+ * `BlockingSender`, and behind what goes on after a migration.
  *
  * @module
  */
@@ -34,7 +35,7 @@ import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
 const RAM_CLIENT = 0;
 
 /** See the module comment. Used by one thread. */
-export class BlockingSender implements Disposable {
+export class SenderSession implements Disposable {
   readonly #config: SenderConfig;
   readonly #control: SessionControl;
   readonly #statistics: StatisticsTable;
@@ -201,15 +202,9 @@ export class BlockingSender implements Disposable {
 
   /**
    * Sends what is left, ends the stream and waits until the receiver confirms that all of it is in
-   * place. No other thread may write to the blocks any more when digests are wanted.
+   * place. No other thread may write to the blocks any more when digests are wanted. Threads and
+   * connections are left to disposal.
    */
-  complete(): Statistics {
-    this.awaitConfirmation();
-    this[Symbol.dispose]();
-    return this.statistics();
-  }
-
-  /** As `complete()`, but leaves it to the caller to release threads and connections afterwards. */
   awaitConfirmation(): void {
     this.endMigration();
     if (this.#config.returnPath) {
@@ -222,7 +217,7 @@ export class BlockingSender implements Disposable {
     this.#control.phase = "end";
   }
 
-  /** Does what `complete()` does and leaves all connections open, for checkpoints. */
+  /** Does what `awaitConfirmation()` does but for its last step, and leaves all connections open, for checkpoints. */
   endMigration(): void {
     this.#during("complete", () => {
       const { state, switchoverAck } = this.#config;

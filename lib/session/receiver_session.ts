@@ -1,7 +1,7 @@
 /**
- * A receiver whose calls block: it accepts the connections of one migration, reads the main
- * connection on the calling thread and the channels on workers. The asynchronous `Receiver` runs one
- * of these on a worker of its own.
+ * The destination of a migration on its thread: it accepts the connections of one migration, reads the
+ * main connection on the calling thread and the channels on workers. Behind `Receiver`, on a worker of
+ * its own, behind `BlockingReceiver`, and behind what goes on after a migration.
  *
  * @module
  */
@@ -15,7 +15,7 @@ import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import type { Connection } from "../net/connection.ts";
-import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import type { Endpoint } from "../net/endpoint.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
@@ -24,10 +24,9 @@ import { MainStreamReader } from "../wire/main_stream_reader.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
 import { compareDigests } from "./digests.ts";
-import type { DeviceSummary } from "./device_summary.ts";
 import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
-import { receiverConfig, type ListenOptions, type ReceiverConfig } from "./options.ts";
+import type { ReceiverConfig } from "./options.ts";
 import { MemoryBudget } from "./memory_budget.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 import { missingReturnPath, type SessionWarning } from "./session_warning.ts";
@@ -66,9 +65,7 @@ export interface ReceiverLink {
 }
 
 /** See the module comment. Used by one thread. */
-export class BlockingReceiver implements Disposable, StreamTarget {
-  /** What the source may still make this side hold. */
-  readonly budget: MemoryBudget;
+export class ReceiverSession implements Disposable {
   readonly #config: ReceiverConfig;
   readonly #control: SessionControl;
   readonly #statistics: StatisticsTable;
@@ -78,6 +75,8 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   readonly #table: BlockTable;
   readonly #side: ReceiveSide;
   readonly #devices: ReceiverDevices;
+  /** What the source may still make this side hold. */
+  readonly #budget: MemoryBudget;
   #blocks: readonly RamBlock[] = [];
   #uuid: Uint8Array;
 
@@ -101,10 +100,10 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     );
     const copies = hooks.cacheOf === undefined ? 1 : 2;
     this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
-    this.budget = new MemoryBudget(config.heldBytesLeft, copies * (given ?? config.ramBytesMax));
+    this.#budget = new MemoryBudget(config.heldBytesLeft, copies * (given ?? config.ramBytesMax));
     // In the queue of the channels and in front of the caller, or on the main connection.
     if (hooks.stateQueue !== undefined) {
-      this.budget.take(2 * CHECKPOINT_STATE_BYTES_MAX, "the state of checkpoints");
+      this.#budget.take(2 * CHECKPOINT_STATE_BYTES_MAX, "the state of checkpoints");
     }
     this.#devices = new ReceiverDevices(config.devices, control, config.timeouts.idleMs);
     this.#side = new ReceiveSide({
@@ -135,7 +134,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       this.#control.phase = "connect";
       const { connection, uuid } = this.#side.accept();
       this.#uuid = uuid;
-      const handler = new ReceiverStream(this, connection);
+      const handler = new ReceiverStream(this.#target(), connection);
       this.#control.phase = "setup";
       const reader = new ByteReader(connection);
       const stream = new MainStreamReader(reader, handler, this.#config.pageSize);
@@ -189,7 +188,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Waits until every channel stands at the same sync point, then lets all of them go on. */
-  passSyncPoint(): void {
+  #passSyncPoint(): void {
     this.#side.awaitSyncPoint();
     this.#rounds.syncPoint(this.#side.channels);
     this.#side.releaseChannels();
@@ -206,7 +205,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Clears a page that arrived as a zero record on the main connection. */
-  placeZeroPage(idstr: string, offset: number): void {
+  #placeZeroPage(idstr: string, offset: number): void {
     const block = this.#table.find(idstr)!; // the section reader knows only announced blocks
     const page = offset / block.pageSize;
     pagesArriving(block, Uint32Array.of(page), 0, 1);
@@ -216,29 +215,27 @@ export class BlockingReceiver implements Disposable, StreamTarget {
     this.#counters.addZeroPages(1);
   }
 
-  /** The final phase begins. */
-  switchOver(): void {
-    this.#counters.startSwitchover();
-  }
-
-  /** Starts the load threads. */
-  startDevices(): void {
-    this.#devices.start();
-  }
-
-  /** Takes the sender's word for how much state each device has. */
-  expectDevices(summary: DeviceSummary): void {
-    this.#devices.expect(summary);
-  }
-
   /** Compares the received blocks with the sender's digests. */
-  compareDigests(digests: ReadonlyMap<string, Uint8Array>): void {
+  #compareDigests(digests: ReadonlyMap<string, Uint8Array>): void {
     this.#control.phase = "complete";
     compareDigests(this.#blocks, digests);
   }
 
-  get config(): ReceiverConfig {
-    return this.#config;
+  /** This side as the main stream sees it. */
+  #target(): StreamTarget {
+    return {
+      config: this.#config,
+      budget: this.#budget,
+      checkConfiguration: (configuration) => this.#checkConfiguration(configuration),
+      missReturnPath: () => this.#missReturnPath(),
+      takeBlocks: (announced) => this.#takeBlocks(announced),
+      placeZeroPage: (idstr, offset) => this.#placeZeroPage(idstr, offset),
+      passSyncPoint: () => this.#passSyncPoint(),
+      compareDigests: (digests) => this.#compareDigests(digests),
+      switchOver: () => this.#counters.startSwitchover(),
+      startDevices: () => this.#devices.start(),
+      expectDevices: (summary) => this.#devices.expect(summary),
+    };
   }
 
   /** Both the channels and the main stream must end here. */
@@ -262,7 +259,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Checks what the stream says about its source. */
-  checkConfiguration(configuration: StreamConfiguration): void {
+  #checkConfiguration(configuration: StreamConfiguration): void {
     const { machine, pageBits, capabilities, uuid } = configuration;
     const { pageSize } = this.#config;
     if (this.#config.machine !== undefined && machine !== this.#config.machine) {
@@ -280,13 +277,13 @@ export class BlockingReceiver implements Disposable, StreamTarget {
   }
 
   /** Refuses a source without a return path, or tells of it. */
-  missReturnPath(): void {
+  #missReturnPath(): void {
     const warning = missingReturnPath("accept migration", this.#config.requireReturnPath);
     this.#hooks.onWarning?.(warning);
   }
 
   /** Matches the announced blocks with given memory, or allocates it. */
-  takeBlocks(announced: readonly AnnouncedBlock[]): void {
+  #takeBlocks(announced: readonly AnnouncedBlock[]): void {
     const { blocks: given, ramBytesMax } = this.#config;
     const total = announced.reduce((sum, { bytes }) => sum + bytes, 0);
     if (given === undefined && total > ramBytesMax) {
@@ -296,7 +293,7 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       );
     }
     const copies = (given === undefined ? 1 : 0) + (this.#hooks.cacheOf === undefined ? 0 : 1);
-    this.budget.take(copies * total, copies === 1 ? "RAM blocks" : "RAM blocks and their caches");
+    this.#budget.take(copies * total, copies === 1 ? "RAM blocks" : "RAM blocks and their caches");
     this.#blocks =
       given === undefined
         ? announced.map((block) => this.#allocate(block))
@@ -354,28 +351,5 @@ export class BlockingReceiver implements Disposable, StreamTarget {
       this.#counters.end();
       throw this.#control.error ?? error;
     }
-  }
-}
-
-/**
- * Makes a listening receiver for a thread that may block, such as a worker.
- *
- * @param options As for `listen()`; the host must be numeric, `finalize` must not return a promise,
- * and `signal` is not looked at since a blocked thread sees no events.
- * @throws {MultifdError} when listening fails; everything is released then.
- */
-export function listenBlocking(options: ListenOptions): {
-  receiver: BlockingReceiver;
-  endpoint: string;
-} {
-  const receiver = new BlockingReceiver(receiverConfig(options), {
-    onWarning: options.onWarning,
-    finalize: (blocks, state) => void options.finalize?.(blocks, state),
-  });
-  try {
-    return { endpoint: formatEndpoint(receiver.listen()), receiver };
-  } catch (error) {
-    receiver[Symbol.dispose]();
-    throw error;
   }
 }
