@@ -54,7 +54,7 @@ for (const transport of ["tcp", "unix"] as const) {
       const endpoint = transport === "tcp" ? "127.0.0.1:0" : `unix:${folder.path}/socket`;
       await using receiver = await listen({
         endpoint,
-        timeouts: { ...testTimeouts, connectMs: 1500 },
+        timeouts: { ...testTimeouts, connectMs: 4000 },
       });
       const done = receiver.complete();
       using peer = new RawSource(receiver.endpoint);
@@ -75,7 +75,7 @@ test("Receiver lets a sender in beside connections that say nothing, with any nu
       endpoint: "127.0.0.1:0",
       channels,
       // Far longer than the test may take: nobody waits for the silent ones.
-      timeouts: { ...testTimeouts, connectMs: channels === "auto" ? 1500 : 60_000 },
+      timeouts: { ...testTimeouts, connectMs: channels === "auto" ? 4000 : 60_000 },
     });
     using peer = new RawSource(receiver.endpoint);
     await peer.open();
@@ -167,6 +167,7 @@ test("Receiver takes the next sender when the first one has died while it connec
   await Bun.sleep(300);
   dead.reset(main);
   dead.reset(channel);
+  await until("both are dropped", () => receiver.statistics().strangers === 2);
   const block = filled(5);
   await sendTo(receiver.endpoint, block);
   expect((await done).strangers).toBe(2);
@@ -199,7 +200,7 @@ test("Receiver holds no more connections than its limits, and lets a sender in b
 
 test("record(), relay() and listenSecondary() go on waiting while strangers come", async () => {
   using folder = new TemporaryFolder();
-  const timeouts = { ...testTimeouts, connectMs: 1500 };
+  const timeouts = { ...testTimeouts, connectMs: 4000 };
   const block = filled(7);
   {
     const output = `${folder.path}/guest`;

@@ -84,21 +84,21 @@ export class MigrationConnections implements Disposable {
   }
 
   /**
-   * Lets go of connections whose senders have ended them. With one sender only nothing is done: it may
-   * have sent everything, and gone.
+   * Lets go of connections whose senders have ended them. With one sender only those go that were
+   * reset, with which all they carried is lost: others may have sent everything, and gone.
    *
    * @returns How many were closed.
    */
   dropEnded(): number {
-    if (this.#mixedAt === undefined) return 0;
+    const signs = this.#mixedAt === undefined ? PollEvent.ERR : ENDED;
     let dropped = 0;
-    if (this.#main !== undefined && this.#hasEnded(this.#main.fd)) {
+    if (this.#main !== undefined && this.#hasEnded(this.#main.fd, signs)) {
       close(this.#main.fd);
       this.#main = undefined;
       dropped++;
     }
     for (const [id, candidates] of this.#channels) {
-      const alive = candidates.filter(({ fd }) => !this.#hasEnded(fd));
+      const alive = candidates.filter(({ fd }) => !this.#hasEnded(fd, signs));
       if (alive.length === candidates.length) continue;
       for (const candidate of candidates) if (!alive.includes(candidate)) close(candidate.fd);
       dropped += candidates.length - alive.length;
@@ -157,11 +157,11 @@ export class MigrationConnections implements Disposable {
   }
 
   /** Whether the other side has ended the connection, whatever is still to be read from it. */
-  #hasEnded(fd: number): boolean {
+  #hasEnded(fd: number, signs: number = ENDED): boolean {
     const { view, address } = this.#pollfd;
     view.setInt32(0, fd, true);
     view.setInt16(4, PollEvent.RDHUP, true);
     view.setInt16(6, 0, true);
-    return poll(address, 1, 0) > 0 && (view.getInt16(6, true) & ENDED) !== 0;
+    return poll(address, 1, 0) > 0 && (view.getInt16(6, true) & signs) !== 0;
   }
 }
