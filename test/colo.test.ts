@@ -623,6 +623,23 @@ describe("listenSecondary: fail-over", () => {
     expect(left.cause?.message).toBe("cannot load this state");
   });
 
+  test("a listener that does not end is named by the step that waits for it", async () => {
+    const block = RamBlock.allocate("pc.ram", MIB);
+    await using pair = await makePair({
+      blocks: [block],
+      destination: { timeouts: { idleMs: 3000 } },
+    });
+    const { primary, secondary } = pair;
+    const never = Promise.withResolvers<void>();
+    secondary.on("request", () => never.promise);
+    await primary.start();
+    expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(Error);
+    never.resolve(); // the end of the pair waits for its listeners
+    expect((await secondary.ended()).cause?.message).toBe(
+      "Cannot begin checkpoint: the caller's own step was not done within 3000 ms",
+    );
+  });
+
   test("a primary that is lost before the first copy is complete leaves nothing to take over", async () => {
     const block = RamBlock.allocate("pc.ram", 8 * MIB);
     bytesOf(block).fill(1);

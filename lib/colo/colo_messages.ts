@@ -6,26 +6,23 @@
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { ReceiverConfig, SenderConfig } from "../session/options.ts";
+import type { ServiceJob } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
 
 /** The thread that runs a primary. */
-export interface ColoPrimaryJob {
+export interface ColoPrimaryJob extends ServiceJob {
   readonly role: "colo-primary";
   readonly config: PrimaryConfig;
   readonly progress: SharedArrayBuffer;
-  readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
 }
 
 /** The thread that runs a secondary. */
-export interface ColoSecondaryJob {
+export interface ColoSecondaryJob extends ServiceJob {
   readonly role: "colo-secondary";
   readonly config: SecondaryConfig;
-  /** Where the thread waits for the caller's listeners. */
-  readonly gate: SharedArrayBuffer;
   readonly progress: SharedArrayBuffer;
-  readonly control: SharedArrayBuffer;
   readonly statistics: SharedArrayBuffer;
 }
 
@@ -48,23 +45,13 @@ interface SharedBitmap {
   readonly byteOffset: number;
 }
 
-/** One step of a primary, carried out in the order of arrival. */
-export type PrimaryCommand =
-  | { readonly kind: "connect" }
-  | { readonly kind: "start"; readonly rounds: number; readonly roundDelayMs: number }
-  | { readonly kind: "request" }
-  | {
-      readonly kind: "commit";
-      readonly bitmaps: readonly SharedBitmap[];
-      readonly deviceState: Uint8Array;
-    }
-  | { readonly kind: "close" };
-
-/** A primary's answer to each command; failures are in the session control. */
-export interface PrimaryReply {
-  readonly ok: boolean;
-  /** To `commit`: how long pages and state were on their way, in milliseconds. */
-  readonly transferMs?: number | undefined;
+/** The steps of a primary. */
+export interface PrimaryCalls {
+  connect(): void;
+  start(rounds: number, roundDelayMs: number): void;
+  request(): void;
+  /** Gives how long pages and state were on their way, in milliseconds. */
+  commit(bitmaps: readonly SharedBitmap[], deviceState: Uint8Array): number;
 }
 
 /** A checkpoint as a secondary gets it. */
@@ -82,16 +69,21 @@ export interface ReceivedCheckpoint {
   readonly applyMs: number;
 }
 
-/** What a secondary's thread reports. */
-export type SecondaryReport =
-  | { readonly kind: "listening"; readonly endpoint: Endpoint }
-  | {
-      readonly kind: "blocks";
-      readonly blocks: readonly SharedRamBlock[];
-      readonly caches: readonly SharedRamBlock[];
-      readonly channels: number;
-    }
-  | { readonly kind: "ready"; readonly guest: GuestState | undefined }
-  | { readonly kind: "request" }
-  | { readonly kind: "checkpoint"; readonly checkpoint: ReceivedCheckpoint }
-  | { readonly kind: "loaded"; readonly statistics: CheckpointStatistics };
+/** The steps of a secondary. */
+export interface SecondaryCalls {
+  listen(): Endpoint;
+  run(): void;
+}
+
+/** What a secondary's thread reports; it waits until a request and a checkpoint are dealt with. */
+export interface SecondaryReports {
+  blocks(
+    blocks: readonly SharedRamBlock[],
+    caches: readonly SharedRamBlock[],
+    channels: number,
+  ): void;
+  ready(guest: GuestState | undefined): Promise<void>;
+  request(): Promise<void>;
+  checkpoint(checkpoint: ReceivedCheckpoint): Promise<void>;
+  loaded(statistics: CheckpointStatistics): Promise<void>;
+}

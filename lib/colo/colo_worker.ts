@@ -3,105 +3,66 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
+import { StatisticsTable } from "../engine/statistics.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
+import { ServiceLink } from "../thread/service_loop.ts";
 import { BlockingPrimary } from "./blocking_primary.ts";
 import { BlockingSecondary } from "./blocking_secondary.ts";
 import type {
   ColoPrimaryJob,
   ColoSecondaryJob,
-  PrimaryCommand,
-  PrimaryReply,
-  SecondaryReport,
+  PrimaryCalls,
+  SecondaryCalls,
+  SecondaryReports,
 } from "./colo_messages.ts";
 import { ColoProgress } from "./colo_progress.ts";
-import { StatisticsTable } from "../engine/statistics.ts";
-import { PageBitmap } from "../memory/page_bitmap.ts";
-import { FinalizeGate } from "../session/finalize_gate.ts";
-import { SessionControl } from "../sync/session_control.ts";
 
-/** Serves commands until the caller closes the primary. */
+/** Serves the steps of a primary. */
 export async function runColoPrimary(job: ColoPrimaryJob): Promise<void> {
-  const control = new SessionControl(job.control);
-  const port = parentPort!;
-  const { promise, resolve } = Promise.withResolvers<void>();
-  const reply = (answer: PrimaryReply): void => port.postMessage(answer);
+  const link = new ServiceLink(job.service);
   using primary = new BlockingPrimary(
     job.config,
     new ColoProgress(job.progress),
-    control,
+    link.control,
     new StatisticsTable(job.statistics),
   );
-  port.on("message", (command: PrimaryCommand) => {
-    if (command.kind === "close") return resolve();
-    try {
-      reply({ ok: true, transferMs: runCommand(primary, command) });
-    } catch (error) {
-      control.fail(error, { side: "source" });
-      reply({ ok: false });
-    }
-  });
-  await promise;
-  port.close();
-}
-
-function runCommand(primary: BlockingPrimary, command: PrimaryCommand): number | undefined {
-  switch (command.kind) {
-    case "connect":
-      primary.connect();
-      return undefined;
-    case "start":
-      primary.start(command.rounds, command.roundDelayMs);
-      return undefined;
-    case "request":
-      primary.request();
-      return undefined;
-    case "commit":
-      return primary.commit(
-        command.bitmaps.map(
-          ({ pages, buffer, byteOffset }) => new PageBitmap(pages, buffer, byteOffset),
-        ),
-        command.deviceState,
-      );
-    case "close":
-      return undefined;
-  }
+  const calls: PrimaryCalls = {
+    connect: () => primary.connect(),
+    start: (rounds, roundDelayMs) => primary.start(rounds, roundDelayMs),
+    request: () => primary.request(),
+    commit: (bitmaps, deviceState) =>
+      primary.commit(
+        bitmaps.map(({ pages, buffer, byteOffset }) => new PageBitmap(pages, buffer, byteOffset)),
+        deviceState,
+      ),
+  };
+  await link.serve(calls, { context: { side: "source" } });
 }
 
 /** Keeps a copy in step until the primary goes or the caller stops the session. */
-export function runColoSecondary(job: ColoSecondaryJob): void {
-  const control = new SessionControl(job.control);
-  const gate = new FinalizeGate(job.gate, control);
-  const { idleMs } = job.config.timeouts;
-  const report = (message: SecondaryReport): void => parentPort!.postMessage(message);
+export async function runColoSecondary(job: ColoSecondaryJob): Promise<void> {
+  const link = new ServiceLink<SecondaryReports>(job.service);
+  const { idleMs: limitMs } = job.config.timeouts;
   using secondary = new BlockingSecondary(
     job.config,
     {
       onBlocks: (blocks, caches, channels) =>
-        report({
-          kind: "blocks",
-          blocks: blocks.map((block) => block.share()),
-          caches: caches.map((cache) => cache.share()),
+        link.report(
+          "blocks",
+          blocks.map((block) => block.share()),
+          caches.map((cache) => cache.share()),
           channels,
-        }),
-      onReady: (guest) => report({ kind: "ready", guest }),
-      onRequest: () => {
-        report({ kind: "request" });
-        gate.wait(idleMs);
-      },
-      onCheckpoint: (checkpoint) => {
-        report({ kind: "checkpoint", checkpoint });
-        gate.wait(idleMs);
-      },
-      onLoaded: (statistics) => report({ kind: "loaded", statistics }),
+        ),
+      onReady: (guest) => link.report("ready", guest),
+      onRequest: () => link.ask({ action: "begin checkpoint", limitMs }, "request"),
+      onCheckpoint: (checkpoint) =>
+        link.ask({ action: "load checkpoint", limitMs }, "checkpoint", checkpoint),
+      onLoaded: (statistics) => link.report("loaded", statistics),
     },
     new ColoProgress(job.progress),
-    control,
+    link.control,
     new StatisticsTable(job.statistics),
   );
-  try {
-    report({ kind: "listening", endpoint: secondary.listen() });
-    secondary.run();
-  } catch (error) {
-    control.fail(error, { side: "destination" });
-  }
+  const calls: SecondaryCalls = { listen: () => secondary.listen(), run: () => secondary.run() };
+  await link.serve(calls, { context: { side: "destination" }, last: "run" });
 }

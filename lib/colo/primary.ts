@@ -9,21 +9,17 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
-import {
-  resolveEndpoint,
-  resolveTimeouts,
-  senderConfig,
-  type ConnectOptions,
-} from "../session/options.ts";
-import type { SendOptions } from "../session/sender.ts";
-import { SessionThread } from "../session/session_thread.ts";
-import { SessionControl } from "../sync/session_control.ts";
+import { withAddress } from "../session/address.ts";
+import { senderConfig, type ConnectOptions } from "../session/options.ts";
+import { sendRounds, type SendOptions } from "../session/sender.ts";
+import type { NoReports, Unstarted } from "../thread/service.ts";
+import { ServiceThread, started } from "../thread/service_thread.ts";
 import {
   CheckpointLog,
   type CheckpointStatistics,
   type CheckpointSummary,
 } from "./checkpoint_statistics.ts";
-import type { ColoPrimaryJob, PrimaryCommand, PrimaryReply } from "./colo_messages.ts";
+import type { ColoPrimaryJob, PrimaryCalls } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 import { STATE_DEVICE } from "./state_channel.ts";
 
@@ -68,18 +64,15 @@ const NO_STATE = new Uint8Array(0);
  */
 export class ColoPrimary implements AsyncDisposable {
   readonly #blocks: readonly RamBlock[];
-  readonly #control = new SessionControl();
   readonly #progress = new ColoProgress();
   readonly #table: StatisticsTable;
-  readonly #thread: SessionThread;
+  readonly #thread: ServiceThread<PrimaryCalls, NoReports>;
   readonly #channels: number;
   readonly #pageSize: number;
-  readonly #waiting: PromiseWithResolvers<PrimaryReply>[] = [];
   readonly #log = new CheckpointLog();
   readonly #closing = Promise.withResolvers<void>();
   readonly #idleMs: number;
   #busy = false;
-  #disposed: Promise<void> | undefined;
 
   private constructor(options: PrimaryOptions) {
     const { stateOverChannels = false } = options;
@@ -90,38 +83,16 @@ export class ColoPrimary implements AsyncDisposable {
     this.#pageSize = config.pageSize;
     this.#idleMs = config.timeouts.idleMs;
     this.#table = new StatisticsTable(config.channels);
-    this.#thread = new SessionThread(
-      {
-        role: "colo-primary",
-        config,
-        progress: this.#progress.buffer,
-        control: this.#control.buffer,
-        statistics: this.#table.buffer,
-      } satisfies ColoPrimaryJob,
-      this.#control,
-      "source",
-      options.signal,
-    );
-    this.#thread.onMessage((message) => {
-      const reply = message as PrimaryReply;
-      const waiting = this.#waiting.shift();
-      if (reply.ok) waiting?.resolve(reply);
-      else waiting?.reject(this.#thread.failure());
-    });
+    const buffers = { progress: this.#progress.buffer, statistics: this.#table.buffer };
+    const job = { role: "colo-primary", config, ...buffers } satisfies Unstarted<ColoPrimaryJob>;
+    this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
   }
 
   /** Connects; see {@linkcode connectPrimary}. */
   static async connect(options: PrimaryOptions): Promise<ColoPrimary> {
-    const { connectMs } = resolveTimeouts(options.timeouts);
-    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
-    const primary = new ColoPrimary({ ...options, endpoint });
-    try {
-      await primary.#command({ kind: "connect" });
-      return primary;
-    } catch (error) {
-      await primary[Symbol.asyncDispose]();
-      throw error;
-    }
+    return started(new ColoPrimary(await withAddress(options)), (primary) =>
+      primary.#thread.call("connect"),
+    );
   }
 
   /**
@@ -131,15 +102,10 @@ export class ColoPrimary implements AsyncDisposable {
    * comparison where a tracker of the caller's has the kernel's write protection already.
    */
   async start(options: SendOptions = {}): Promise<void> {
-    const { rounds = 1, roundDelayMs = 0 } = options;
-    if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
-      throw new RangeError(
-        `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
-      );
-    }
-    await this.#exclusive("make the first copy", this.epoch < 0, async () => {
-      await this.#command({ kind: "start", rounds, roundDelayMs });
-    });
+    const { rounds, roundDelayMs } = sendRounds(options);
+    await this.#exclusive("make the first copy", this.epoch < 0, () =>
+      this.#thread.call("start", rounds, roundDelayMs),
+    );
   }
 
   /**
@@ -155,7 +121,7 @@ export class ColoPrimary implements AsyncDisposable {
     this.#checkContent(dirty, deviceState);
     return this.#exclusive("make a checkpoint", this.epoch >= 0, async () => {
       const start = performance.now();
-      await this.#command({ kind: "request" });
+      await this.#thread.call("request");
       return this.#commit({ dirty, deviceState }, start);
     });
   }
@@ -176,9 +142,9 @@ export class ColoPrimary implements AsyncDisposable {
       );
     }
     return this.#exclusive("make checkpoints", this.epoch >= 0, async () => {
-      while (!this.#control.stopping) {
+      while (!this.#thread.control.stopping) {
         await this.#runOnce(loop);
-        if (!this.#control.stopping) await this.#pause(delayMs);
+        if (!this.#thread.control.stopping) await this.#pause(delayMs);
       }
       return this.failOver;
     });
@@ -192,7 +158,7 @@ export class ColoPrimary implements AsyncDisposable {
   /** What is known of the secondary's memory; final once the pair has ended. */
   get failOver(): FailOver {
     const { epoch, pending } = this.#progress;
-    return { epoch, pending, cause: this.#control.error };
+    return { epoch, pending, cause: this.#thread.control.error };
   }
 
   /** Counters of the session as of now. */
@@ -213,19 +179,13 @@ export class ColoPrimary implements AsyncDisposable {
 
   /** As {@linkcode takeOver}; safe to call twice and in any state. */
   [Symbol.asyncDispose](): Promise<void> {
-    return (this.#disposed ??= this.#end());
-  }
-
-  async #end(): Promise<void> {
-    this.#control.finish();
     this.#closing.resolve();
-    this.#thread.post({ kind: "close" } satisfies PrimaryCommand);
-    await this.#thread.end();
+    return this.#thread.stop();
   }
 
   async #runOnce({ capture, resume, onCheckpoint }: CheckpointLoop): Promise<void> {
     try {
-      await this.#command({ kind: "request" });
+      await this.#thread.call("request");
     } catch {
       return; // told by failOver
     }
@@ -245,7 +205,7 @@ export class ColoPrimary implements AsyncDisposable {
       this.#checkContent(content.dirty, content.deviceState ?? NO_STATE);
       return content;
     } catch (error) {
-      this.#control.fail(error, { side: "source" });
+      this.#thread.control.fail(error, { side: "source" });
       throw error;
     }
   }
@@ -259,7 +219,7 @@ export class ColoPrimary implements AsyncDisposable {
       byteOffset,
     }));
     const sendStart = performance.now();
-    const { transferMs = 0 } = await this.#command({ kind: "commit", bitmaps, deviceState });
+    const transferMs = await this.#thread.call("commit", bitmaps, deviceState);
     const end = performance.now();
     const after = this.statistics();
     const record = {
@@ -293,14 +253,6 @@ export class ColoPrimary implements AsyncDisposable {
     } finally {
       this.#busy = false;
     }
-  }
-
-  async #command(command: PrimaryCommand): Promise<PrimaryReply> {
-    if (this.#disposed !== undefined) throw this.#thread.failure();
-    const waiting = Promise.withResolvers<PrimaryReply>();
-    this.#waiting.push(waiting);
-    this.#thread.post(command);
-    return this.#thread.during(waiting.promise);
   }
 
   /** Waits for the next checkpoint or the end. */

@@ -8,24 +8,25 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { crewThreads } from "../memory/page_crew.ts";
 import { RamBlock } from "../memory/ram_block.ts";
-import { formatEndpoint } from "../net/endpoint.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import type { RecordingContent } from "../recording/recording.ts";
-import { FinalizeGate } from "../session/finalize_gate.ts";
-import {
-  receiverConfig,
-  resolveEndpoint,
-  resolveTimeouts,
-  type ListenOptions,
-} from "../session/options.ts";
-import { SessionThread } from "../session/session_thread.ts";
-import { SessionControl } from "../sync/session_control.ts";
+import { withAddress } from "../session/address.ts";
+import { receiverConfig, type ListenOptions } from "../session/options.ts";
+import { ownBlock } from "../session/receiver.ts";
+import type { Unstarted } from "../thread/service.ts";
+import { ServiceThread, started } from "../thread/service_thread.ts";
 import { CapturedGuest } from "./captured_guest.ts";
 import {
   CheckpointLog,
   type CheckpointStatistics,
   type CheckpointSummary,
 } from "./checkpoint_statistics.ts";
-import type { ColoSecondaryJob, ReceivedCheckpoint, SecondaryReport } from "./colo_messages.ts";
+import type {
+  ColoSecondaryJob,
+  ReceivedCheckpoint,
+  SecondaryCalls,
+  SecondaryReports,
+} from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
@@ -82,14 +83,13 @@ type Listeners = { [Name in keyof SecondaryEvents]: Listener<Name>[] };
  */
 export class ColoSecondary implements AsyncDisposable {
   readonly #options: SecondaryOptions;
-  readonly #control = new SessionControl();
   readonly #progress = new ColoProgress();
   readonly #table: StatisticsTable;
-  readonly #thread: SessionThread;
-  readonly #gate: FinalizeGate;
+  readonly #thread: ServiceThread<SecondaryCalls, SecondaryReports>;
   readonly #pageSize: number;
   readonly #listeners: Listeners = { ready: [], request: [], checkpoint: [], loaded: [] };
-  readonly #listening = Promise.withResolvers<string>();
+  readonly #listening: Promise<Endpoint>;
+  readonly #followed: Promise<void>;
   readonly #ready = Promise.withResolvers<void>();
   readonly #log = new CheckpointLog();
   #endpoint = "";
@@ -100,7 +100,6 @@ export class ColoSecondary implements AsyncDisposable {
   #told: Promise<void> = Promise.resolve();
   #guest: CapturedGuest | undefined;
   #ended: Promise<SecondaryFailOver> | undefined;
-  #disposed: Promise<void> | undefined;
 
   private constructor(options: SecondaryOptions) {
     const { revertLocalWrites = false, applyThreads = crewThreads(), capture = false } = options;
@@ -118,38 +117,43 @@ export class ColoSecondary implements AsyncDisposable {
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;
     this.#table = new StatisticsTable(config.channels ?? CHANNELS_MAX);
-    this.#gate = new FinalizeGate(undefined, this.#control);
-    // Nobody may be waiting for these; a failure then shows up in `ended()`.
-    this.#listening.promise.catch(() => {});
-    this.#ready.promise.catch(() => {});
-    this.#thread = new SessionThread(
-      {
-        role: "colo-secondary",
-        config,
-        gate: this.#gate.buffer,
-        progress: this.#progress.buffer,
-        control: this.#control.buffer,
-        statistics: this.#table.buffer,
-      } satisfies ColoSecondaryJob,
-      this.#control,
-      "destination",
-      options.signal,
-    );
-    this.#thread.onMessage((message) => this.#report(message as SecondaryReport));
+    const buffers = { progress: this.#progress.buffer, statistics: this.#table.buffer };
+    const job = {
+      role: "colo-secondary",
+      config,
+      ...buffers,
+    } satisfies Unstarted<ColoSecondaryJob>;
+    const owner = { side: "destination", signal: options.signal } as const;
+    this.#thread = new ServiceThread<SecondaryCalls, SecondaryReports>(job, owner, {
+      blocks: (blocks, caches, channels) => {
+        this.#channels = channels;
+        this.#blocks = blocks.map((shared) => ownBlock(shared, options.blocks));
+        this.#caches = caches.map((shared) => RamBlock.attach(shared));
+      },
+      ready: (guest) => {
+        if (guest !== undefined) this.#guest = new CapturedGuest(guest);
+        this.#ready.resolve();
+        return this.#tell("ready");
+      },
+      request: () => this.#tell("request"),
+      checkpoint: (checkpoint) => {
+        const guest = this.#guest?.take(checkpoint);
+        return this.#tell("checkpoint", { ...checkpoint, guest });
+      },
+      loaded: (record) => {
+        this.#log.add(record);
+        return this.#tell("loaded", record);
+      },
+    });
+    this.#listening = this.#thread.post("listen");
+    this.#followed = this.#thread.post("run");
   }
 
   /** Listens; see {@linkcode listenSecondary}. */
   static async listen(options: SecondaryOptions): Promise<ColoSecondary> {
-    const { connectMs } = resolveTimeouts(options.timeouts);
-    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
-    const secondary = new ColoSecondary({ ...options, endpoint });
-    try {
-      secondary.#endpoint = await secondary.#thread.during(secondary.#listening.promise);
-      return secondary;
-    } catch (error) {
-      await secondary[Symbol.asyncDispose]();
-      throw error;
-    }
+    return started(new ColoSecondary(await withAddress(options)), async (secondary) => {
+      secondary.#endpoint = formatEndpoint(await secondary.#thread.during(secondary.#listening));
+    });
   }
 
   /** Where the secondary listens, with the port that was chosen for port 0. */
@@ -203,7 +207,7 @@ export class ColoSecondary implements AsyncDisposable {
    * one that is being applied is finished.
    */
   async takeOver(): Promise<SecondaryFailOver> {
-    this.#control.finish();
+    this.#thread.control.finish();
     return this.ended();
   }
 
@@ -219,21 +223,17 @@ export class ColoSecondary implements AsyncDisposable {
 
   /** Ends the session and releases everything but the blocks; safe to call twice, in any state. */
   [Symbol.asyncDispose](): Promise<void> {
-    return (this.#disposed ??= this.#dispose());
-  }
-
-  async #dispose(): Promise<void> {
-    this.#control.finish();
-    await this.#thread.end();
+    return this.#thread.stop();
   }
 
   async #end(): Promise<SecondaryFailOver> {
-    await this.#thread.ended();
+    await this.#thread.during(this.#followed).catch(() => {}); // the session has the failure
     await this[Symbol.asyncDispose]();
     await this.#told;
     const { epoch, pending, applying } = this.#progress;
     if (epoch < 0 || applying) throw this.#thread.failure();
-    return { epoch, pending, cause: this.#control.error, recording: this.#recording(epoch) };
+    const cause = this.#thread.control.error;
+    return { epoch, pending, cause, recording: this.#recording(epoch) };
   }
 
   #recording(epoch: number): RecordingContent | undefined {
@@ -249,59 +249,23 @@ export class ColoSecondary implements AsyncDisposable {
     };
   }
 
-  #report(report: SecondaryReport): void {
-    switch (report.kind) {
-      case "listening":
-        return this.#listening.resolve(formatEndpoint(report.endpoint));
-      case "blocks":
-        this.#channels = report.channels;
-        // Given blocks stay the caller's own objects; announced ones are made here.
-        this.#blocks = report.blocks.map(
-          (shared) =>
-            this.#options.blocks?.find(({ idstr }) => idstr === shared.idstr) ??
-            RamBlock.attach(shared),
-        );
-        this.#caches = report.caches.map((shared) => RamBlock.attach(shared));
-        return;
-      case "ready":
-        if (report.guest !== undefined) this.#guest = new CapturedGuest(report.guest);
-        this.#ready.resolve();
-        return this.#tell("ready", [], false);
-      case "request":
-        return this.#tell("request", [], true);
-      case "checkpoint": {
-        const guest = this.#guest?.take(report.checkpoint);
-        return this.#tell("checkpoint", [{ ...report.checkpoint, guest }], true);
-      }
-      case "loaded":
-        this.#log.add(report.statistics);
-        return this.#tell("loaded", [report.statistics], false);
-    }
-  }
-
-  /** Calls the listeners of an event after those of the events before; then the thread may go on. */
+  /** Calls the listeners of an event after those of the events before. */
   #tell<Name extends keyof SecondaryEvents>(
     event: Name,
-    values: SecondaryEvents[Name],
-    waits: boolean,
-  ): void {
-    this.#told = this.#callListeners(this.#told, event, values, waits);
+    ...values: SecondaryEvents[Name]
+  ): Promise<void> {
+    const told = this.#callListeners(this.#told, event, values);
+    this.#told = told.catch(() => {}); // it ends the session
+    return told;
   }
 
   async #callListeners<Name extends keyof SecondaryEvents>(
     before: Promise<void>,
     event: Name,
     values: SecondaryEvents[Name],
-    waits: boolean,
   ): Promise<void> {
     await before;
-    try {
-      for (const listener of this.#listeners[event]) await listener(...values);
-    } catch (error) {
-      if (waits) this.#control.record(error, { side: "destination" });
-      else this.#control.fail(error, { side: "destination" });
-    }
-    if (waits) this.#gate.open();
+    for (const listener of this.#listeners[event]) await listener(...values);
   }
 }
 

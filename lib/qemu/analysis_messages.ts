@@ -3,8 +3,10 @@
  *
  * @module
  */
-/** A thread that analyses one file and posts an `Analysis`. */
-export interface AnalyzerJob {
+import type { ServiceJob } from "../thread/service.ts";
+
+/** A thread that analyses one file and gives an `Analysis`. */
+export interface AnalyzerJob extends ServiceJob {
   readonly role: "analyzer";
   readonly path: string;
   readonly offset: number;

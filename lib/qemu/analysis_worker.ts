@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { postAnswer } from "../session/one_answer.ts";
+import { giveAnswer } from "../thread/one_answer.ts";
 import { analyzeFile } from "./analyze_file.ts";
 import type { AnalyzerJob } from "./analysis_messages.ts";
 
-/** Analyses one file and posts the result. */
-export function runAnalyzer({ path, offset }: AnalyzerJob): void {
-  postAnswer(path, () => analyzeFile(path, offset));
+/** Analyses one file. */
+export function runAnalyzer({ path, offset, service }: AnalyzerJob): Promise<void> {
+  return giveAnswer(service, path, () => analyzeFile(path, offset));
 }

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { answerOf } from "../session/one_answer.ts";
+import { answerOf } from "../thread/one_answer.ts";
+import type { Unstarted } from "../thread/service.ts";
 import type { AnalyzerJob } from "./analysis_messages.ts";
 import type { Analysis } from "./analyze_file.ts";
 
@@ -37,6 +38,6 @@ export async function analyze(path: string, options: AnalyzeOptions = {}): Promi
   if (!Number.isSafeInteger(offset) || offset < 0) {
     throw new RangeError(`Cannot analyze ${path}: offset ${offset}, must be 0 or more bytes`);
   }
-  const job = { role: "analyzer", path, offset } satisfies AnalyzerJob;
-  return answerOf<Analysis>(job, `Cannot analyze ${path}`, signal);
+  const job = { role: "analyzer", path, offset } satisfies Unstarted<AnalyzerJob>;
+  return answerOf<Analysis>(job, signal);
 }

@@ -8,7 +8,8 @@ import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
-import { answerOf } from "../session/one_answer.ts";
+import { answerOf } from "../thread/one_answer.ts";
+import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
 import type { RecordingJob } from "./recording_messages.ts";
@@ -102,8 +103,8 @@ export class Recording implements Disposable {
     const file = openRegularFile(action, path);
     const blocks: RamBlock[] = [];
     try {
-      const job = { role: "recording-reader", path, fd: file.fd } satisfies RecordingJob;
-      const { metadata, state } = await answerOf<RecordingParts>(job, action);
+      const job = { role: "recording-reader", path, fd: file.fd } satisfies Unstarted<RecordingJob>;
+      const { metadata, state } = await answerOf<RecordingParts>(job);
       for (const block of metadata.blocks) blocks.push(mapBlock(file, block, metadata.pageSize));
       return new Recording(file, metadata, blocks, state);
     } catch (error) {

@@ -3,9 +3,10 @@
  *
  * @module
  */
+import type { ServiceJob } from "../thread/service.ts";
 
-/** A thread that reads all of a recording but its RAM and posts `RecordingParts`. */
-export interface RecordingJob {
+/** A thread that reads all of a recording but its RAM and gives `RecordingParts`. */
+export interface RecordingJob extends ServiceJob {
   readonly role: "recording-reader";
   /** Name of the file, for messages. */
   readonly path: string;

@@ -4,13 +4,14 @@
  * @module
  */
 import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
-import { postAnswer } from "../session/one_answer.ts";
+import { giveAnswer } from "../thread/one_answer.ts";
 import type { RecordingJob } from "./recording_messages.ts";
 import { readRecording } from "./recording_reader.ts";
 
-/** Reads one recording and posts what it found. */
-export function runRecordingReader({ path, fd }: RecordingJob): void {
-  postAnswer(
+/** Reads one recording. */
+export function runRecordingReader({ path, fd, service }: RecordingJob): Promise<void> {
+  return giveAnswer(
+    service,
     path,
     () => {
       using file = new OpenedFile(path, duplicateDescriptor(path, fd));

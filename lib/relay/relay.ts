@@ -5,11 +5,10 @@
  */
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
-import { formatEndpoint } from "../net/endpoint.ts";
-import { SessionThread } from "../session/session_thread.ts";
-import { warn } from "../session/session_warning.ts";
-import { SessionControl } from "../sync/session_control.ts";
-import type { RelayJob, RelayReport } from "./relay_messages.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import type { Unstarted } from "../thread/service.ts";
+import { ServiceThread, started } from "../thread/service_thread.ts";
+import type { RelayCalls, RelayJob, RelayReports } from "./relay_messages.ts";
 import { relayConfig, type RelayConfig, type RelayOptions } from "./relay_config.ts";
 
 /** Counters of both sides of a relay. */
@@ -23,53 +22,35 @@ export interface RelayStatistics {
 /** A relay for one migration, made by {@linkcode relay}. */
 export class Relay implements AsyncDisposable {
   readonly #config: RelayConfig;
-  readonly #control = new SessionControl();
   readonly #incoming: StatisticsTable;
   readonly #outgoing: StatisticsTable;
-  readonly #thread: SessionThread;
-  readonly #listening = Promise.withResolvers<string>();
+  readonly #thread: ServiceThread<RelayCalls, RelayReports>;
+  readonly #listening: Promise<Endpoint>;
+  readonly #relayed: Promise<void>;
   #endpoint = "";
   #channels: number;
-  #disposed: Promise<void> | undefined;
 
   private constructor(config: RelayConfig, { signal, onWarning }: RelayOptions) {
     this.#config = config;
     this.#channels = config.incomingChannels ?? 0;
     this.#incoming = new StatisticsTable(config.incomingChannels ?? CHANNELS_MAX);
     this.#outgoing = new StatisticsTable(config.outgoingChannels);
-    // Nobody may be waiting for it; a failure then shows up in `complete()`.
-    this.#listening.promise.catch(() => {});
-    this.#thread = new SessionThread(
-      {
-        role: "relay",
-        config,
-        control: this.#control.buffer,
-        incoming: this.#incoming.buffer,
-        outgoing: this.#outgoing.buffer,
-      } satisfies RelayJob,
-      this.#control,
-      "destination",
-      signal,
-    );
-    this.#thread.onMessage((message) => {
-      const report = message as RelayReport;
-      if (report.kind === "connected") this.#channels = report.incoming;
-      else if (report.kind === "listening")
-        this.#listening.resolve(formatEndpoint(report.endpoint));
-      else warn(onWarning, report.warning, this.#control);
+    const statistics = { incoming: this.#incoming.buffer, outgoing: this.#outgoing.buffer };
+    const job = { role: "relay", config, ...statistics } satisfies Unstarted<RelayJob>;
+    const owner = { side: "destination", signal } as const;
+    this.#thread = new ServiceThread<RelayCalls, RelayReports>(job, owner, {
+      warning: (warning) => onWarning?.(warning),
+      connected: (incoming) => void (this.#channels = incoming),
     });
+    this.#listening = this.#thread.post("listen");
+    this.#relayed = this.#thread.post("run");
   }
 
   /** See {@linkcode relay}. */
   static async listen(options: RelayOptions): Promise<Relay> {
-    const made = new Relay(await relayConfig(options), options);
-    try {
-      made.#endpoint = await made.#thread.during(made.#listening.promise);
-      return made;
-    } catch (error) {
-      await made[Symbol.asyncDispose]();
-      throw error;
-    }
+    return started(new Relay(await relayConfig(options), options), async (made) => {
+      made.#endpoint = formatEndpoint(await made.#thread.during(made.#listening));
+    });
   }
 
   /** Where the source connects to, with the port that was chosen for port 0. */
@@ -91,20 +72,13 @@ export class Relay implements AsyncDisposable {
    * end of the source's stream.
    */
   async complete(): Promise<RelayStatistics> {
-    await this.#thread.ended();
-    const { error, completed } = this.#control;
-    if (error !== undefined || !completed) throw this.#thread.failure();
+    await this.#thread.completed(this.#relayed);
     return this.statistics();
   }
 
   /** Ends the relay and with it the migration, if it is not complete. Safe to call twice. */
   [Symbol.asyncDispose](): Promise<void> {
-    return (this.#disposed ??= this.#end());
-  }
-
-  async #end(): Promise<void> {
-    this.#control.finish();
-    await this.#thread.end();
+    return this.#thread.stop();
   }
 }
 

@@ -5,8 +5,8 @@
  */
 import type { CompressionMethod } from "../codec/methods.ts";
 import type { CodecDirection, Compression } from "../codec/registry.ts";
+import { resolveEndpoint } from "../session/address.ts";
 import {
-  resolveEndpoint,
   resolveTimeouts,
   sessionConfig,
   type SessionConfig,

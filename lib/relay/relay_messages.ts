@@ -6,15 +6,28 @@
 import type { Endpoint } from "../net/endpoint.ts";
 import type { Timeouts } from "../session/options.ts";
 import type { SessionWarning } from "../session/session_warning.ts";
+import type { ServiceJob } from "../thread/service.ts";
 import type { RelayConfig } from "./relay_config.ts";
 
 /** The thread that runs a relay for a caller on the event loop. */
-export interface RelayJob {
+export interface RelayJob extends ServiceJob {
   readonly role: "relay";
   readonly config: RelayConfig;
-  readonly control: SharedArrayBuffer;
   readonly incoming: SharedArrayBuffer;
   readonly outgoing: SharedArrayBuffer;
+}
+
+/** The steps of a relay. */
+export interface RelayCalls {
+  listen(): Endpoint;
+  run(): void;
+}
+
+/** What a relay's thread reports. */
+export interface RelayReports {
+  warning(warning: SessionWarning): void;
+  /** So many channels are there on each side. */
+  connected(incoming: number, outgoing: number): void;
 }
 
 /** The thread that carries a relay's answers back. */
@@ -28,9 +41,3 @@ export interface RelayReturnJob {
   /** Address of the destination, for messages. */
   readonly peer: string;
 }
-
-/** What a relay's thread reports. */
-export type RelayReport =
-  | { readonly kind: "warning"; readonly warning: SessionWarning }
-  | { readonly kind: "listening"; readonly endpoint: Endpoint }
-  | { readonly kind: "connected"; readonly incoming: number; readonly outgoing: number };

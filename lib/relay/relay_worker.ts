@@ -4,34 +4,29 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { BlockingRelay } from "./blocking_relay.ts";
 import { Confirmation, relayReturnPath } from "./return_path_relay.ts";
 import { StreamTail } from "./stream_tail.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { RelayJob, RelayReport, RelayReturnJob } from "./relay_messages.ts";
+import { ServiceLink } from "../thread/service_loop.ts";
+import type { RelayCalls, RelayJob, RelayReports, RelayReturnJob } from "./relay_messages.ts";
 
 /** Relays one migration. */
-export function runRelay(job: RelayJob): void {
-  const control = new SessionControl(job.control);
-  const report = (message: RelayReport): void => parentPort!.postMessage(message);
+export async function runRelay({ config, service, incoming, outgoing }: RelayJob): Promise<void> {
+  const link = new ServiceLink<RelayReports>(service);
   using relay = new BlockingRelay(
-    job.config,
-    control,
-    new StatisticsTable(job.incoming),
-    new StatisticsTable(job.outgoing),
+    config,
+    link.control,
+    new StatisticsTable(incoming),
+    new StatisticsTable(outgoing),
     {
-      onWarning: (warning) => report({ kind: "warning", warning }),
-      onConnected: (incoming, outgoing) => report({ kind: "connected", incoming, outgoing }),
+      onWarning: (warning) => link.report("warning", warning),
+      onConnected: (...channels) => link.report("connected", ...channels),
     },
   );
-  try {
-    report({ kind: "listening", endpoint: relay.listen() });
-    relay.run();
-  } catch (error) {
-    control.fail(error, { side: "destination" });
-  }
+  const calls: RelayCalls = { listen: () => relay.listen(), run: () => relay.run() };
+  await link.serve(calls, { context: { side: "destination" }, last: "run" });
 }
 
 /** Carries the destination's answers to the source. */

@@ -4,8 +4,6 @@
  *
  * @module
  */
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
 import type { CompressionMethod } from "../codec/methods.ts";
 import {
   resolveCompression,
@@ -21,11 +19,10 @@ import {
   type LoadConfig,
   type SaveConfig,
 } from "../device/device.ts";
-import { SystemError, TimeoutError } from "../errors.ts";
 import { RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
-import { formatEndpoint, parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { parseEndpoint, type Endpoint } from "../net/endpoint.ts";
 import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { machineSyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -317,35 +314,6 @@ function lend(block: RamBlock): SharedRamBlock {
   const shared = block.share();
   block.markWritten();
   return shared;
-}
-
-/**
- * Replaces a host name by its address, on the event loop and within `limitMs`.
- *
- * @throws {SystemError} when the name is not known.
- */
-export async function resolveEndpoint(text: string, limitMs: number): Promise<string> {
-  const endpoint = parseEndpoint(text);
-  if (endpoint.kind === "unix" || isIP(endpoint.host) !== 0) return text;
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    reject(
-      new TimeoutError(
-        "ERR_MULTIFD_TIMEOUT",
-        `Cannot resolve ${endpoint.host}: no answer within ${limitMs} ms`,
-      ),
-    );
-  }, limitMs);
-  try {
-    const { address } = await Promise.race([lookup(endpoint.host), late]);
-    return formatEndpoint({ ...endpoint, host: address });
-  } catch (error) {
-    if (error instanceof TimeoutError) throw error;
-    const errno = (error as NodeJS.ErrnoException).code ?? "unknown host";
-    throw new SystemError(`Cannot resolve ${endpoint.host}: ${errno}`, { errno, cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
 }
 
 /** Time limits with defaults filled in. */

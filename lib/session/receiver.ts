@@ -8,74 +8,62 @@ import type { DeviceProgress } from "../device/device.ts";
 import { DeviceQueue } from "../engine/device_queue.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
-import { RamBlock } from "../memory/ram_block.ts";
-import { formatEndpoint } from "../net/endpoint.ts";
-import { SessionControl } from "../sync/session_control.ts";
+import { RamBlock, type SharedRamBlock } from "../memory/ram_block.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import type { Unstarted } from "../thread/service.ts";
+import { ServiceThread, started } from "../thread/service_thread.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
-import type { ReceiverJob, ReceiverReport } from "./session_messages.ts";
-import { FinalizeGate } from "./finalize_gate.ts";
-import { receiverConfig, resolveEndpoint, resolveTimeouts, type ListenOptions } from "./options.ts";
-import { SessionThread } from "./session_thread.ts";
-import { warn } from "./session_warning.ts";
+import { withAddress } from "./address.ts";
+import { receiverConfig, type ListenOptions } from "./options.ts";
+import type { ReceiverCalls, ReceiverJob, ReceiverReports } from "./session_messages.ts";
 
 /** A listening receiver of one migration, made by {@linkcode listen}. */
 export class Receiver implements AsyncDisposable {
-  readonly #options: ListenOptions;
-  readonly #control: SessionControl;
   readonly #table: StatisticsTable;
-  readonly #thread: SessionThread;
-  readonly #gate: FinalizeGate;
+  readonly #thread: ServiceThread<ReceiverCalls, ReceiverReports>;
   readonly #pageSize: number;
   readonly #devices: readonly DeviceQueue[];
-  readonly #listening = Promise.withResolvers<string>();
   readonly #announced = Promise.withResolvers<readonly RamBlock[]>();
-  readonly #allReceived = Promise.withResolvers<void>();
+  readonly #listening: Promise<Endpoint>;
+  readonly #received: Promise<void>;
   #endpoint = "";
   #blocks: readonly RamBlock[] = [];
   #state: GuestState | undefined;
   #channels: number;
   #completed: Promise<Statistics> | undefined;
-  #disposed: Promise<void> | undefined;
 
   private constructor(options: ListenOptions) {
     const config = receiverConfig(options);
-    this.#options = options;
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;
-    this.#control = new SessionControl();
-    this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, this.#control));
     this.#table = new StatisticsTable(config.channels ?? CHANNELS_MAX);
-    this.#gate = new FinalizeGate(undefined, this.#control);
-    // Nobody may be waiting for these; a failure then shows up in `complete()`.
-    this.#listening.promise.catch(() => {});
-    this.#announced.promise.catch(() => {});
-    this.#thread = new SessionThread(
-      {
-        role: "receiver",
-        config,
-        gate: this.#gate.buffer,
-        control: this.#control.buffer,
-        statistics: this.#table.buffer,
-      } satisfies ReceiverJob,
-      this.#control,
-      "destination",
-      options.signal,
-    );
-    this.#thread.onMessage((message) => this.#report(message as ReceiverReport));
+    const statistics = this.#table.buffer;
+    const job = { role: "receiver", config, statistics } satisfies Unstarted<ReceiverJob>;
+    const owner = { side: "destination", signal: options.signal } as const;
+    this.#thread = new ServiceThread<ReceiverCalls, ReceiverReports>(job, owner, {
+      warning: (warning) => options.onWarning?.(warning),
+      blocks: (blocks, channels) => {
+        this.#channels = channels;
+        this.#blocks = blocks.map((shared) => ownBlock(shared, options.blocks));
+        this.#announced.resolve(this.#blocks);
+      },
+      loaded: async (state) => {
+        this.#state = state;
+        await options.finalize?.(this.#blocks, state);
+      },
+    });
+    const { control } = this.#thread;
+    this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, control));
+    // Both at once: whoever connects in the same moment does not wait for our event loop.
+    this.#listening = this.#thread.post("listen");
+    this.#received = this.#thread.post("complete");
   }
 
   /** Listens; see {@linkcode listen}. */
   static async listen(options: ListenOptions): Promise<Receiver> {
-    const { connectMs } = resolveTimeouts(options.timeouts);
-    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
-    const receiver = new Receiver({ ...options, endpoint });
-    try {
-      receiver.#endpoint = await receiver.#thread.during(receiver.#listening.promise);
-      return receiver;
-    } catch (error) {
-      await receiver[Symbol.asyncDispose]();
-      throw error;
-    }
+    return started(new Receiver(await withAddress(options)), async (receiver) => {
+      receiver.#endpoint = formatEndpoint(await receiver.#thread.during(receiver.#listening));
+    });
   }
 
   /** Where the receiver listens, with the port that was chosen for port 0. */
@@ -123,55 +111,22 @@ export class Receiver implements AsyncDisposable {
 
   /** Ends the session and releases everything but the blocks; safe to call twice, in any state. */
   [Symbol.asyncDispose](): Promise<void> {
-    return (this.#disposed ??= this.#end());
+    return this.#thread.stop();
   }
 
   async #complete(): Promise<Statistics> {
-    // The thread says so before it winds down; the end of a failed one comes without a word.
-    await Promise.race([this.#allReceived.promise, this.#thread.ended()]);
-    const { error, completed } = this.#control;
-    // Disposed too early it has no error, and a part must not be taken for the whole.
-    if (error !== undefined || !completed) throw this.#thread.failure();
+    await this.#thread.completed(this.#received);
     return this.statistics();
   }
+}
 
-  async #end(): Promise<void> {
-    this.#control.finish();
-    await this.#thread.end();
-  }
-
-  #report(report: ReceiverReport): void {
-    switch (report.kind) {
-      case "warning":
-        return warn(this.#options.onWarning, report.warning, this.#control);
-      case "listening":
-        return this.#listening.resolve(formatEndpoint(report.endpoint));
-      case "blocks":
-        this.#channels = report.channels;
-        // Given blocks stay the caller's own objects; announced ones are made here.
-        this.#blocks = report.blocks.map(
-          (shared) =>
-            this.#options.blocks?.find(({ idstr }) => idstr === shared.idstr) ??
-            RamBlock.attach({ ...shared, zeroed: false }),
-        );
-        return this.#announced.resolve(this.#blocks);
-      case "loaded":
-        this.#state = report.state;
-        void this.#finalize();
-        return;
-      case "completed":
-        this.#allReceived.resolve();
-    }
-  }
-
-  async #finalize(): Promise<void> {
-    try {
-      await this.#options.finalize?.(this.#blocks, this.#state);
-    } catch (error) {
-      this.#control.record(error, { side: "destination" });
-    }
-    this.#gate.open();
-  }
+/**
+ * A block that a thread received into. Given blocks stay the caller's own objects; announced ones are
+ * made here.
+ */
+export function ownBlock(shared: SharedRamBlock, given: readonly RamBlock[] | undefined): RamBlock {
+  const found = given?.find(({ idstr }) => idstr === shared.idstr);
+  return found ?? RamBlock.attach({ ...shared, zeroed: false });
 }
 
 /**

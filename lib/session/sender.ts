@@ -16,10 +16,11 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { checkPages, indexOfBlock } from "../memory/block_table.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
-import { SessionControl } from "../sync/session_control.ts";
-import type { SenderCommand, SenderJob, SenderReply } from "./session_messages.ts";
-import { resolveEndpoint, resolveTimeouts, senderConfig, type ConnectOptions } from "./options.ts";
-import { SessionThread } from "./session_thread.ts";
+import type { NameOf, NoReports, ResultOf, Unstarted } from "../thread/service.ts";
+import { ServiceThread, started } from "../thread/service_thread.ts";
+import { withAddress } from "./address.ts";
+import { senderConfig, type ConnectOptions } from "./options.ts";
+import type { SenderCalls, SenderJob } from "./session_messages.ts";
 
 /** Pages collected before they are posted to the sender's thread as one list. */
 const PAGE_LIST_MAX = 65_536;
@@ -32,23 +33,33 @@ export interface SendOptions {
   readonly roundDelayMs?: number | undefined;
 }
 
+/** Fills in the defaults. */
+export function sendRounds({ rounds = 1, roundDelayMs = 0 }: SendOptions): {
+  rounds: number;
+  roundDelayMs: number;
+} {
+  if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
+    throw new RangeError(
+      `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
+    );
+  }
+  return { rounds, roundDelayMs };
+}
+
 /**
  * A connected sender, made by {@linkcode connect}. Calls are carried out in order; each rejects with
  * the session's first error once it has failed.
  */
 export class Sender implements AsyncDisposable {
   readonly #blocks: readonly RamBlock[];
-  readonly #control: SessionControl;
   readonly #table: StatisticsTable;
-  readonly #thread: SessionThread;
+  readonly #thread: ServiceThread<SenderCalls, NoReports>;
   readonly #channels: number;
   readonly #pageSize: number;
-  readonly #waiting: PromiseWithResolvers<void>[] = [];
   readonly #deviceTransport: DeviceTransport;
   #deviceClient: DeviceClientHandle | undefined;
   #listBlock = 0;
   #list: number[] = [];
-  #disposed: Promise<void> | undefined;
 
   private constructor(options: ConnectOptions) {
     const config = senderConfig(options);
@@ -56,51 +67,23 @@ export class Sender implements AsyncDisposable {
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
     this.#deviceTransport = config.deviceTransport;
-    this.#control = new SessionControl();
     this.#table = new StatisticsTable(config.channels);
-    this.#thread = new SessionThread(
-      {
-        role: "sender",
-        config,
-        control: this.#control.buffer,
-        statistics: this.#table.buffer,
-      } satisfies SenderJob,
-      this.#control,
-      "source",
-      options.signal,
-    );
-    this.#thread.onMessage((message) => {
-      const waiting = this.#waiting.shift();
-      const { ok, client } = message as SenderReply;
-      this.#deviceClient = client ?? this.#deviceClient;
-      if (ok) waiting?.resolve();
-      else waiting?.reject(this.#thread.failure());
-    });
+    const statistics = this.#table.buffer;
+    const job = { role: "sender", config, statistics } satisfies Unstarted<SenderJob>;
+    this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
   }
 
   /** Connects; see {@linkcode connect}. */
   static async connect(options: ConnectOptions): Promise<Sender> {
-    const { connectMs } = resolveTimeouts(options.timeouts);
-    const endpoint = await resolveEndpoint(options.endpoint, connectMs);
-    const sender = new Sender({ ...options, endpoint });
-    try {
-      await sender.#command({ kind: "connect" });
-      return sender;
-    } catch (error) {
-      await sender[Symbol.asyncDispose]();
-      throw error;
-    }
+    return started(new Sender(await withAddress(options)), async (sender) => {
+      sender.#deviceClient = await sender.#thread.call("connect");
+    });
   }
 
   /** Sends every page of every block and synchronises; then further rounds of changes, if asked. */
   async send(options: SendOptions = {}): Promise<void> {
-    const { rounds = 1, roundDelayMs = 0 } = options;
-    if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
-      throw new RangeError(
-        `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
-      );
-    }
-    await this.#command({ kind: "send", rounds, roundDelayMs });
+    const { rounds, roundDelayMs } = sendRounds(options);
+    await this.#call("send", rounds, roundDelayMs);
   }
 
   /**
@@ -118,7 +101,7 @@ export class Sender implements AsyncDisposable {
 
   /** Queues pages `first` up to, not including, `end`. */
   async queueRange(block: RamBlock | string, first: number, end: number): Promise<void> {
-    await this.#command({ kind: "range", block: this.#indexOf(block, first, end), first, end });
+    await this.#call("range", this.#indexOf(block, first, end), first, end);
   }
 
   /**
@@ -128,7 +111,7 @@ export class Sender implements AsyncDisposable {
   async queueBitmap(block: RamBlock | string, dirty: PageBitmap): Promise<void> {
     const { pages, buffer, byteOffset } = dirty;
     const index = this.#indexOf(block, 0, pages);
-    await this.#command({ kind: "bitmap", block: index, pages, buffer, byteOffset });
+    await this.#call("bitmap", index, pages, buffer, byteOffset);
   }
 
   /**
@@ -141,7 +124,7 @@ export class Sender implements AsyncDisposable {
     const checked = saveConfig(device, this.#deviceTransport);
     const table = this.#deviceClient && new DeviceTable(this.#deviceClient.devices);
     table?.checkNew(checked);
-    await this.#command({ kind: "device", device: checked });
+    this.#deviceClient = await this.#call("device", checked);
   }
 
   /**
@@ -172,7 +155,7 @@ export class Sender implements AsyncDisposable {
         `Cannot queue device state: device ${idstr} instance ${instanceId} is not registered`,
       );
     }
-    await this.#command({ kind: "device-state", idstr, instanceId, bytes, config });
+    await this.#call("deviceState", idstr, instanceId, bytes, config);
   }
 
   /** What has been queued of each device so far. */
@@ -190,7 +173,7 @@ export class Sender implements AsyncDisposable {
 
   /** Ends a round: nothing queued later is put in place before what was queued so far. */
   async sync(): Promise<void> {
-    await this.#command({ kind: "sync" });
+    await this.#call("sync");
   }
 
   /**
@@ -199,7 +182,7 @@ export class Sender implements AsyncDisposable {
    * @returns The final statistics.
    */
   async complete(): Promise<Statistics> {
-    await this.#command({ kind: "complete" });
+    await this.#call("complete");
     return this.statistics();
   }
 
@@ -210,18 +193,15 @@ export class Sender implements AsyncDisposable {
 
   /** Ends the session and releases everything; safe to call twice and in any state. */
   [Symbol.asyncDispose](): Promise<void> {
-    return (this.#disposed ??= this.#end());
+    return this.#thread.stop();
   }
 
-  async #end(): Promise<void> {
-    this.#control.finish();
-    this.#thread.post({ kind: "close" } satisfies SenderCommand);
-    await this.#thread.end();
-  }
-
-  async #command(command: SenderCommand): Promise<void> {
+  #call<Name extends NameOf<SenderCalls>>(
+    name: Name,
+    ...values: Parameters<SenderCalls[Name]>
+  ): Promise<ResultOf<SenderCalls, Name>> {
     this.#postList();
-    await this.#post(command);
+    return this.#thread.call(name, ...values);
   }
 
   #postList(): void {
@@ -229,15 +209,7 @@ export class Sender implements AsyncDisposable {
     const pages = Uint32Array.from(this.#list);
     this.#list = [];
     // A failure is recorded in the session, and the next call that waits reports it.
-    this.#post({ kind: "pages", block: this.#listBlock, pages }).catch(() => {});
-  }
-
-  async #post(command: SenderCommand): Promise<void> {
-    if (this.#disposed !== undefined) throw this.#thread.failure();
-    const waiting = Promise.withResolvers<void>();
-    this.#waiting.push(waiting);
-    this.#thread.post(command);
-    await this.#thread.during(waiting.promise);
+    void this.#thread.post("pages", this.#listBlock, pages);
   }
 
   #indexOf(block: RamBlock | string, first: number, end: number): number {

@@ -5,7 +5,6 @@
  * @module
  */
 import { StreamError } from "../errors.ts";
-import type { SessionControl } from "../sync/session_control.ts";
 
 /** Something that a caller should know while the session goes on. */
 export interface SessionWarning {
@@ -24,19 +23,6 @@ export interface WarningOptions {
   readonly requireReturnPath?: boolean | undefined;
   /** Called with what the caller should know at once and what ends nothing. */
   readonly onWarning?: ((warning: SessionWarning) => void) | undefined;
-}
-
-/** Tells a caller, whose own failure to take it ends the session. */
-export function warn(
-  onWarning: ((warning: SessionWarning) => void) | undefined,
-  warning: SessionWarning,
-  control: SessionControl,
-): void {
-  try {
-    onWarning?.(warning);
-  } catch (error) {
-    control.fail(error, { side: "destination" });
-  }
 }
 
 /**

@@ -1,13 +1,14 @@
 /**
- * What the thread that reads a file's index is started with and what it posts.
+ * What the thread that reads a file's index is started with and what it gives.
  *
  * @module
  */
+import type { ServiceJob } from "../thread/service.ts";
 import type { SharedMappedRamIndex } from "./mapped_ram_index.ts";
 import type { SharedSeekTable } from "./seek_table.ts";
 
-/** A thread that reads what a mapped-ram file says about itself and posts a {@linkcode FileIndex}. */
-export interface IndexJob {
+/** A thread that reads what a mapped-ram file says about itself and gives a {@linkcode FileIndex}. */
+export interface IndexJob extends ServiceJob {
   readonly role: "index-reader";
   /** Name of the file, for messages. */
   readonly path: string;

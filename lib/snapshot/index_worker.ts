@@ -3,16 +3,17 @@
  *
  * @module
  */
-import { postAnswer } from "../session/one_answer.ts";
 import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
+import { giveAnswer } from "../thread/one_answer.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import { streamStart } from "./libvirt_header.ts";
 import { readMappedRamIndex, shareIndex } from "./mapped_ram_index.ts";
 import { readSnapshotSource } from "./snapshot_source.ts";
 
-/** Reads one file and posts what it found. */
-export function runIndexReader({ path, fd, offset }: IndexJob): void {
-  postAnswer(
+/** Reads what one file says. */
+export function runIndexReader({ path, fd, offset, service }: IndexJob): Promise<void> {
+  return giveAnswer(
+    service,
     path,
     (): FileIndex => {
       using source = readSnapshotSource(new OpenedFile(path, duplicateDescriptor(path, fd)));

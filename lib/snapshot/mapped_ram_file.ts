@@ -11,7 +11,8 @@ import { DEVICE_STATE_BYTES_MAX, FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from ".
 import { openRegularFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
-import { answerOf } from "../session/one_answer.ts";
+import { answerOf } from "../thread/one_answer.ts";
+import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
 import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
@@ -77,8 +78,9 @@ export class MappedRamFile implements Disposable {
     }
     const file = openRegularFile(action, path);
     try {
-      const job = { role: "index-reader", path, fd: file.fd, offset } satisfies IndexJob;
-      const { index, seekTable } = await answerOf<FileIndex>(job, action);
+      const { fd } = file;
+      const job = { role: "index-reader", path, fd, offset } satisfies Unstarted<IndexJob>;
+      const { index, seekTable } = await answerOf<FileIndex>(job);
       return new MappedRamFile(path, snapshotSource(file, seekTable), receiveIndex(index));
     } catch (error) {
       file[Symbol.dispose]();

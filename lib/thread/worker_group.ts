@@ -19,7 +19,7 @@ import type { SessionControl } from "../sync/session_control.ts";
 export const WorkerState = { STARTING: 0, RUNNING: 1, ENDED: 2 } as const;
 
 /** What a thread is for. Each feature adds what its own threads need; `lib/entry.ts` knows the roles. */
-export interface ThreadJob {
+interface ThreadJob {
   readonly role: string;
   readonly [part: string]: unknown;
 }

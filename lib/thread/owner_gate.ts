@@ -1,6 +1,6 @@
 /**
- * Holds a receiver's thread while the caller's own last step runs on the event loop, for example
- * writing the image to disk, and carries its outcome back.
+ * Holds a thread while a step of its owner's runs on the event loop, for example writing an image to
+ * disk.
  *
  * @module
  */
@@ -12,10 +12,10 @@ import type { SessionControl } from "../sync/session_control.ts";
 const GATE_WORDS = 2;
 
 /**
- * See the module comment. The caller records the error of a failed step in the session control
- * before it opens the gate, so that the receiver's thread can still tell the sender.
+ * See the module comment. The owner records the error of a failed step in the session control before
+ * it opens the gate, so that the thread can still tell its peer.
  */
-export class FinalizeGate {
+export class OwnerGate {
   readonly buffer: SharedArrayBuffer;
   readonly #open: Semaphore;
   readonly #control: SessionControl;
@@ -26,13 +26,17 @@ export class FinalizeGate {
     this.#open = new Semaphore(new Int32Array(this.buffer), 0, control);
   }
 
-  /** Caller: the step has ended, well or badly. */
+  /** Owner: the step has ended, well or badly. */
   open(): void {
     this.#open.post();
   }
 
-  /** Receiver's thread: waits for the step, at most `limitMs`. */
-  wait(limitMs: number): void {
+  /**
+   * Thread: waits for the step, at most `limitMs`.
+   *
+   * @param action What cannot be done without it, for messages.
+   */
+  wait(action: string, limitMs: number): void {
     const deadline = performance.now() + limitMs;
     let result = this.#open.take(Math.min(WAIT_TICK_MS, limitMs));
     while (result === "timeout" && performance.now() < deadline) {
@@ -42,11 +46,11 @@ export class FinalizeGate {
     this.#control.throwIfFailed();
     if (result === "taken") return;
     if (result === "stopped") {
-      throw new MultifdError("ERR_MULTIFD_STOPPED", "Cannot finalize: the session was stopped");
+      throw new MultifdError("ERR_MULTIFD_STOPPED", `Cannot ${action}: the session was stopped`);
     }
     throw new TimeoutError(
       "ERR_MULTIFD_TIMEOUT",
-      `Cannot finalize: the caller's last step was not done within ${limitMs} ms`,
+      `Cannot ${action}: the caller's own step was not done within ${limitMs} ms`,
     );
   }
 }
