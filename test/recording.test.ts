@@ -13,6 +13,7 @@ import {
 } from "../mod.ts";
 import { encodeFullSection } from "../lib/wire/main_stream_writer.ts";
 import { rejectionOf } from "./kit/errors.ts";
+import { fixtureResult } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 
@@ -229,3 +230,8 @@ test("Recording.open() refuses metadata that lies, with a right checksum", async
     expect([replacement, error?.code]).toEqual([replacement, "ERR_MULTIFD_RECORDING"]);
   }
 });
+
+test("restore() of a recording that is cut off meanwhile fails, and does not end the process", async () => {
+  const codes = await fixtureResult("cut_recording", [directory.path]);
+  expect(codes).toEqual(Array.from({ length: 3 }, () => "ERR_MULTIFD_RECORDING"));
+}, 60_000);

@@ -8,9 +8,11 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import type { PageEncoder } from "../codec/codec.ts";
-import { pageAddress, type TableBlock } from "../memory/block_table.ts";
+import { pageAddress, type PageLayout, type TableBlock } from "../memory/block_table.ts";
+import type { FilePlace } from "../storage/opened_file.ts";
 import { PageRuns } from "../memory/page_runs.ts";
 import { IovecList } from "../memory/iovec_list.ts";
+import { PageStage } from "./page_stage.ts";
 import { packetPages, RamPacketEncoder, ramPacketBytes } from "../wire/packet.ts";
 
 /** How packets are built. */
@@ -39,6 +41,8 @@ export class PacketBuilder {
   readonly #packet: RamPacketEncoder;
   readonly #runs: PageRuns;
   readonly #sorted: Uint32Array;
+  /** Made with the first block that lies in a file. */
+  #stage: PageStage | undefined;
 
   constructor(format: PacketFormat, encoder: PageEncoder) {
     this.#format = format;
@@ -65,8 +69,10 @@ export class PacketBuilder {
     count: number,
     packetNumber: number,
   ): void {
-    const normal = this.#sortZeroPages(block, pages, first, count);
-    this.#runs.assign(block, this.#sorted, 0, normal);
+    const normal =
+      block.file === undefined
+        ? this.#takePages(block, pages, first, count)
+        : this.#stagePages(block, block.file, pages, first, count);
     this.#begin();
     const payloadBytes = normal === 0 ? 0 : this.#encoder.encode(this.#runs, this.iovecs);
     this.normalPages = normal;
@@ -117,8 +123,31 @@ export class PacketBuilder {
     this.iovecs.append(this.#header.address, this.#headerBytes);
   }
 
+  /** Sorts the pages and has their runs where they are; returns how many are normal. */
+  #takePages(block: PageLayout, pages: Uint32Array, first: number, count: number): number {
+    const normal = this.#sortZeroPages(block, pages, first, count);
+    this.#runs.assign(block, this.#sorted, 0, normal);
+    return normal;
+  }
+
+  /** As `#takePages()`, of pages in a file. */
+  #stagePages(
+    block: TableBlock,
+    file: FilePlace,
+    pages: Uint32Array,
+    first: number,
+    count: number,
+  ): number {
+    const stage = (this.#stage ??= new PageStage(this.#format.pageSize, this.pagesMax));
+    stage.read(block, file, pages, first, count);
+    const normal = this.#takePages(stage, stage.places, 0, count);
+    const sorted = this.#sorted;
+    for (let index = 0; index < count; index++) sorted[index] = pages[first + sorted[index]];
+    return normal;
+  }
+
   /** Copies the page numbers, normal pages first and in order; returns how many are normal. */
-  #sortZeroPages(block: TableBlock, pages: Uint32Array, first: number, count: number): number {
+  #sortZeroPages(block: PageLayout, pages: Uint32Array, first: number, count: number): number {
     const { detectZeroPages, pageSize } = this.#format;
     const sorted = this.#sorted;
     let normal = 0;

@@ -11,6 +11,7 @@ import { allocateShared } from "../../ffi/arena.ts";
 import { LimitError } from "../errors.ts";
 import { BLOCKS_MAX, SEGMENTS_MAX } from "../limits.ts";
 import { PageBitmap } from "./page_bitmap.ts";
+import type { FilePlace } from "../storage/opened_file.ts";
 import type { RamBlock } from "./ram_block.ts";
 import type { WireBlock } from "../wire/block_id.ts";
 
@@ -19,7 +20,7 @@ import type { WireBlock } from "../wire/block_id.ts";
  *
  *      0  u32 number of blocks; written last, pairs with the load in `refresh()`
  *      4  u32 1 = arriving pages are collected in the cache; written by the main thread
- *     64  BLOCKS_MAX records of 320 bytes
+ *     64  BLOCKS_MAX records of 336 bytes
  *           0 f64 pages             8 f64 pages per segment (a power of two, or more than pages)
  *          16 u32 page size        20 u32 first segment     24 u32 segments
  *          28 u32 1 = memory was zero at the start
@@ -28,10 +29,12 @@ import type { WireBlock } from "../wire/block_id.ts";
  *          44 u32 segments of the twin, 0 = none; they follow the block's own
  *          48 f64 pages per segment of the twin
  *          56 u32 1 = the twin was zero at the start
+ *         320 u32 1 = the block lies in a file     324 i32 its descriptor
+ *         328 f64 byte offset of the block in the file
  *    then  SEGMENTS_MAX f64 addresses
  */
 const RECORDS_AT = 64;
-const RECORD_BYTES = 320;
+const RECORD_BYTES = 336;
 const SEGMENTS_AT = RECORDS_AT + BLOCKS_MAX * RECORD_BYTES;
 const TABLE_BYTES = SEGMENTS_AT + SEGMENTS_MAX * 8;
 
@@ -57,6 +60,8 @@ export interface TableTwin extends PageLayout {
 /** One block on the page path. All numbers are read once. */
 export interface TableBlock extends WireBlock, PageLayout {
   readonly zeroed: boolean;
+  /** Where the pages are to be read, instead of at their addresses. */
+  readonly file: FilePlace | undefined;
   /** The second copy of the block, where there is one. */
   readonly twin: TableTwin | undefined;
   /** Pages that have arrived at least once. */
@@ -76,7 +81,7 @@ export interface BlockTableHandle {
 type TableEntry = Pick<
   RamBlock,
   "idstr" | "bytes" | "pages" | "pageSize" | "segments" | "segmentBytes" | "zeroed"
->;
+> & { readonly file?: FilePlace | undefined };
 
 /** See the module comment. */
 export class BlockTable {
@@ -163,6 +168,11 @@ export class BlockTable {
       this.#view.setFloat64(at + 48, twin.segmentBytes / twin.pageSize, true);
       this.#view.setUint32(at + 56, twin.zeroed ? 1 : 0, true);
     }
+    if (block.file !== undefined) {
+      this.#view.setUint32(at + 320, 1, true);
+      this.#view.setInt32(at + 324, block.file.fd, true);
+      this.#view.setFloat64(at + 328, block.file.offset, true);
+    }
     for (const segment of segments) {
       this.#view.setFloat64(SEGMENTS_AT + this.#segmentsUsed++ * 8, segment.address, true);
     }
@@ -206,6 +216,13 @@ export class BlockTable {
       ),
       zeroed: this.#view.getUint32(at + 28, true) === 1,
       received: new PageBitmap(pages, this.handle.received, this.#view.getFloat64(at + 32, true)),
+      file:
+        this.#view.getUint32(at + 320, true) === 0
+          ? undefined
+          : {
+              fd: this.#view.getInt32(at + 324, true),
+              offset: this.#view.getFloat64(at + 328, true),
+            },
       twin: this.#readTwin(at, pages),
     };
   }

@@ -11,7 +11,7 @@ import { addressOf, allocateShared, viewOfMemory } from "../../ffi/arena.ts";
 import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap, OpenFlag } from "../../ffi/linux.ts";
 import { ImageReader, saveImage } from "../storage/image_file.ts";
-import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
+import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
 import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
 
@@ -53,6 +53,8 @@ export interface SharedRamBlock {
   readonly pageSize: number;
   readonly segments: readonly Segment[];
   readonly zeroed: boolean;
+  /** Where a sender reads the block; absent when it reads the segments. */
+  readonly file?: FilePlace | undefined;
 }
 
 /**
@@ -77,6 +79,8 @@ export class RamBlock implements Disposable {
   readonly segments: readonly Segment[];
   /** Whether the memory can be written to, and so be received into. */
   readonly writable: boolean;
+  /** Where a sender reads the block; undefined when it reads the segments. */
+  readonly file: FilePlace | undefined;
   #zeroed: boolean;
   #unmap: (() => void) | undefined;
 
@@ -96,6 +100,7 @@ export class RamBlock implements Disposable {
     this.idstr = idstr;
     this.pageSize = pageSize;
     this.segments = segments;
+    this.file = shared.file;
     this.#zeroed = zeroed;
     this.writable = writable;
     this.#unmap = unmap;
@@ -153,11 +158,21 @@ export class RamBlock implements Disposable {
   static map(idstr: string, path: string, options: MapOptions = {}): RamBlock {
     const flags = options.writable === true ? OpenFlag.RDWR : OpenFlag.RDONLY;
     using file = openRegularFile(`Cannot map ${path}`, path, flags); // the mapping keeps the file
-    return RamBlock.mapFile(idstr, file, options);
+    return RamBlock.mapFile(idstr, file, options, false);
   }
 
-  /** Maps a file that is open; see {@linkcode map}. The file stays the caller's. */
-  static mapFile(idstr: string, file: OpenedFile, options: MapOptions = {}): RamBlock {
+  /**
+   * Maps a file that is open; see {@linkcode map}. The file stays the caller's.
+   *
+   * @param readBySender Whether a sender reads the file, which stays open, and not the mapping: a
+   * file that becomes shorter is an error then.
+   */
+  static mapFile(
+    idstr: string,
+    file: OpenedFile,
+    options: MapOptions,
+    readBySender: boolean,
+  ): RamBlock {
     const { pageSize = 4096, offset = 0, writable = false, zeroed = false } = options;
     const fileBytes = file.length();
     const { bytes = fileBytes - offset } = options;
@@ -172,7 +187,8 @@ export class RamBlock implements Disposable {
     const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, file.fd, offset));
     const segments = [{ address, bytes, buffer: undefined }];
     try {
-      const shared: SharedRamBlock = { idstr, pageSize, segments, zeroed };
+      const place = readBySender ? { fd: file.fd, offset } : undefined;
+      const shared: SharedRamBlock = { idstr, pageSize, segments, zeroed, file: place };
       const block = new RamBlock(shared, () => munmap(address, bytes), writable);
       if (options.prefault) block.prefault(writable);
       return block;
@@ -215,6 +231,7 @@ export class RamBlock implements Disposable {
       pageSize: this.pageSize,
       segments: this.segments,
       zeroed: this.zeroed,
+      file: this.file,
     };
   }
 

@@ -63,8 +63,11 @@ export class Restorer implements AsyncDisposable {
    * path, until everything is handed to the sockets.
    */
   async complete(): Promise<Statistics> {
-    await this.#sender.send();
-    this.#file?.checkLength();
+    try {
+      await this.#sender.send();
+    } finally {
+      this.#file?.checkLength(); // else what failed is only what came of it
+    }
     return this.#sender.complete();
   }
 

@@ -93,7 +93,8 @@ export class Recording implements Disposable {
   }
 
   /**
-   * Opens a recording. The file must not be shortened while it is open.
+   * Opens a recording. The file must not be shortened while it is open: senders report it, since
+   * they read the file, but whoever looks at the blocks' memory is ended by the kernel.
    *
    * @throws {SystemError} when it cannot be read.
    * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when it is none, damaged or incomplete.
@@ -177,7 +178,7 @@ function mapBlock(file: OpenedFile, block: RecordedBlock, pageSize: number): Ram
   const { idstr, offset, bytes } = block;
   try {
     checkPageSize(pageSize);
-    return RamBlock.mapFile(idstr, file, { offset, bytes, pageSize });
+    return RamBlock.mapFile(idstr, file, { offset, bytes, pageSize }, true);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw recordingError(error.message, error); // the file's fault, not the caller's

@@ -5,15 +5,16 @@
  *
  * @module
  */
-import { isZero, shutdown } from "../../ffi/libc.ts";
+import { shutdown } from "../../ffi/libc.ts";
 import { Shutdown } from "../../ffi/linux.ts";
+import { ZeroPageFinder } from "../engine/page_stage.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { saveConfig, type DeviceDefinition } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
 import { DEVICE_SLOTS } from "../limits.ts";
-import { BlockTable, checkPages, pageAddress } from "../memory/block_table.ts";
+import { BlockTable, checkPages } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
@@ -44,6 +45,7 @@ export class SenderSession implements Disposable {
   readonly #table: BlockTable;
   readonly #state: SendState;
   readonly #client: RamClient;
+  readonly #zeroPages: ZeroPageFinder;
   readonly #side: SendSide;
   readonly #devices: SenderDevices;
   #out: ByteWriter | undefined;
@@ -73,6 +75,7 @@ export class SenderSession implements Disposable {
     for (const block of this.#blocks) this.#table.add(block);
     this.#state = SendState.create({ channels, clients: 1 + DEVICE_SLOTS, pageSize }, control);
     this.#devices = new SenderDevices(this.#state, control, timeouts);
+    this.#zeroPages = new ZeroPageFinder(pageSize);
     this.#client = new RamClient(
       this.#state,
       control,
@@ -322,7 +325,7 @@ export class SenderSession implements Disposable {
   #queueLegacy(blockIndex: number, first: number, end: number): void {
     const block = this.#table.blocks[blockIndex];
     for (let page = first; page < end; page++) {
-      if (isZero(pageAddress(block, page), block.pageSize)) {
+      if (this.#zeroPages.isZero(block, page)) {
         this.#openSection("part");
         this.#writer!.zeroPage(block, page);
         this.#counters.addZeroPages(1);

@@ -9,6 +9,13 @@ import { FileControl, OpenFlag, SeekFrom } from "../../ffi/linux.ts";
 import { MultifdError } from "../errors.ts";
 import { factsOfDescriptor, type FileFacts } from "./file_facts.ts";
 
+/** Where something lies in a file that stays open while it is in use. */
+export interface FilePlace {
+  readonly fd: number;
+  /** File offset of its first byte. */
+  readonly offset: number;
+}
+
 /** A file that is open. Disposing closes it. */
 export class OpenedFile implements Disposable {
   /** What it was opened as, for messages. */
