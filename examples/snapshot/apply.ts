@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { copyMappedRamFile, diffSnapshots, type PageReader } from "../../mod.ts";
+import { copySnapshot, diffSnapshots, type PageReader } from "../../mod.ts";
 import { blockArguments, required, UsageError } from "../arguments.ts";
 import {
   ByteProgress,
   COMMON_OPTIONS,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   type SnapshotCommand,
 } from "./command.ts";
@@ -38,7 +38,7 @@ from another snapshot's or from raw images. The copy is a plain mapped-ram file 
     if ((values.from === undefined) === (values.block === undefined)) {
       throw new UsageError("Missing the new memory: either --from or --block is needed");
     }
-    using base = await openSnapshot(files[0]);
+    using base = await openFileArgument(files[0]);
     using open = new DisposableStack();
     let pages: PageReader;
     let blocks: string[];
@@ -47,7 +47,7 @@ from another snapshot's or from raw images. The copy is a plain mapped-ram file 
       pages = open.use(new RawImages(base, images));
       blocks = images.map(({ idstr }) => idstr);
     } else {
-      const other = open.use(await openSnapshot(values.from));
+      const other = open.use(await openFileArgument(values.from));
       const { common, unmatched } = matchBlocks(base, other);
       if (unmatched.length > 0) {
         const names = unmatched.join(", ");
@@ -58,7 +58,7 @@ from another snapshot's or from raw images. The copy is a plain mapped-ram file 
     }
     using progress = new ByteProgress("applying");
     const runs = diffSnapshots(base, pages, { blocks, signal });
-    const copied = await copyMappedRamFile(base, output, {
+    const copied = await copySnapshot(base, output, {
       changes: { runs, pages },
       signal,
       onProgress: progress.report,

@@ -5,12 +5,7 @@
  * @module
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
-import {
-  openMappedRamFile,
-  parseFileUri,
-  type MappedRamFile,
-  type OpenMappedRamOptions,
-} from "../../mod.ts";
+import { openSnapshot, parseFileUri, type Snapshot, type OpenSnapshotOptions } from "../../mod.ts";
 import { HelpRequest, UsageError } from "../arguments.ts";
 import { ProgressBar, type ProgressCounters } from "../progress.ts";
 import { formatBytes } from "../units.ts";
@@ -69,9 +64,9 @@ export function parseCommand<const Options extends NonNullable<ParseArgsConfig["
 }
 
 /** Opens `PATH[,offset=N]`. */
-export function openSnapshot(text: string | undefined): Promise<MappedRamFile> {
+export function openFileArgument(text: string | undefined): Promise<Snapshot> {
   const { path, offset } = fileArgument(text);
-  return openMappedRamFile(path, { offset } satisfies OpenMappedRamOptions);
+  return openSnapshot(path, { offset } satisfies OpenSnapshotOptions);
 }
 
 /** Splits `PATH[,offset=N]`. */
@@ -85,7 +80,7 @@ export function fileArgument(text = ""): { readonly path: string; readonly offse
 }
 
 /** Checks that a block is in the file; which blocks there are is the user's to know. */
-export function blockArgument(file: MappedRamFile, idstr: string): string {
+export function blockArgument(file: Snapshot, idstr: string): string {
   try {
     return file.block(idstr).idstr;
   } catch (error) {
@@ -95,7 +90,7 @@ export function blockArgument(file: MappedRamFile, idstr: string): string {
 }
 
 /** Lines about blocks that a file lacks; nobody shall take it for whole. */
-export function sharedBlockLines(file: MappedRamFile): string[] {
+export function sharedBlockLines(file: Snapshot): string[] {
   return file.index.sharedBlocks.map(
     ({ idstr, bytes }) =>
       `not in it  ${idstr}: ${formatBytes(bytes)} of shared memory that was left out`,

@@ -15,16 +15,16 @@ import {
 } from "node:fs";
 import { dirname, join } from "node:path";
 import {
-  compressMappedRamFile,
-  copyMappedRamFile,
-  createMappedRamFile,
+  compressSnapshot,
+  copySnapshot,
+  createSnapshot,
   extractBlock,
-  openMappedRamFile,
+  openSnapshot,
   RamBlock,
   Recording,
   writeRecording,
   type GuestState,
-  type MappedRamFile,
+  type Snapshot,
 } from "../../mod.ts";
 import {
   blockArguments,
@@ -42,7 +42,7 @@ import {
   ByteProgress,
   COMMON_OPTIONS,
   fileArgument,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   sharedBlockLines,
   type CommandResult,
@@ -111,12 +111,12 @@ Recordings and raw images have only the guest.
     if (hasImages) return fromImages(job, values.block ?? [], values["page-size"]);
     const { path } = fileArgument(files[0]);
     if (isRecording(path)) return fromRecording(job, path);
-    using file = await openSnapshot(files[0]);
+    using file = await openFileArgument(files[0]);
     return await fromMappedRam(job, file);
   },
 };
 
-async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<CommandResult> {
+async function fromMappedRam(job: ConvertJob, file: Snapshot): Promise<CommandResult> {
   const { to, output, level, signal } = job;
   if (to === "recording") return toRecording(job, file);
   using progress = new ByteProgress("converting");
@@ -124,11 +124,11 @@ async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<Comm
   let facts: object;
   let line: string;
   if (to === "compressed") {
-    const made = await compressMappedRamFile(file, output, { level, ...options });
+    const made = await compressSnapshot(file, output, { level, ...options });
     facts = made;
     line = `${formatBytes(made.contentBytes)} in ${formatBytes(made.fileBytes)}, ${made.frames} frames`;
   } else if (to === "mapped-ram") {
-    const { presentPages } = await copyMappedRamFile(file, output, options);
+    const { presentPages } = await copySnapshot(file, output, options);
     facts = { presentPages };
     line = `${presentPages} pages present`;
   } else {
@@ -155,7 +155,7 @@ async function fromMappedRam(job: ConvertJob, file: MappedRamFile): Promise<Comm
   return { ...made, lines: [...made.lines, ...sharedBlockLines(file)] };
 }
 
-async function toRecording(job: ConvertJob, file: MappedRamFile): Promise<CommandResult> {
+async function toRecording(job: ConvertJob, file: Snapshot): Promise<CommandResult> {
   const { output, channels, directIo, signal } = job;
   using progress = new LatestProgress("loading");
   // A recording has all memory of its guest, so a file without some of it is refused here.
@@ -214,7 +214,7 @@ async function writeMappedRam(
   using progress = new LatestProgress("writing");
   const options = { path: output, blocks, guestState, channels, directIo, signal };
   await using writer = await fromArguments(
-    createMappedRamFile({ ...options, onNotice: notice, onProgress: progress.take }),
+    createSnapshot({ ...options, onNotice: notice, onProgress: progress.take }),
   );
   await writer.write();
   const { normalPages, zeroPages } = await writer.complete();
@@ -233,7 +233,7 @@ async function writeCompressed(
   try {
     const plain = `/proc/self/fd/${fd}`;
     await writeMappedRam({ ...job, to: "mapped-ram", output: plain }, blocks, guestState);
-    using file = await openMappedRamFile(plain);
+    using file = await openSnapshot(plain);
     return await fromMappedRam(job, file);
   } finally {
     closeSync(fd);

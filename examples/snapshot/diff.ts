@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { diffSnapshots, type BlockPageRun, type MappedRamFile } from "../../mod.ts";
+import { diffSnapshots, type BlockPageRun, type Snapshot } from "../../mod.ts";
 import {
   ByteProgress,
   COMMON_OPTIONS,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   type SnapshotCommand,
 } from "./command.ts";
@@ -23,8 +23,8 @@ only one side has, or that have another length there, are listed by name. The st
 there are differences or not.`,
   async run(args, signal) {
     const { values, files } = parseCommand(args, ["LEFT", "RIGHT"], COMMON_OPTIONS);
-    using left = await openSnapshot(files[0]);
-    using right = await openSnapshot(files[1]);
+    using left = await openFileArgument(files[0]);
+    using right = await openFileArgument(files[1]);
     const { common, unmatched } = matchBlocks(left, right);
     using progress = new ByteProgress("comparing");
     const runs: BlockPageRun[] = [];
@@ -49,8 +49,8 @@ there are differences or not.`,
 
 /** Names of blocks that can be compared, and of those that cannot. */
 export function matchBlocks(
-  left: MappedRamFile,
-  right: MappedRamFile,
+  left: Snapshot,
+  right: Snapshot,
 ): { readonly common: string[]; readonly unmatched: string[] } {
   const lengths = new Map(right.blocks.map(({ idstr, bytes }) => [idstr, bytes]));
   const common = left.blocks

@@ -10,7 +10,7 @@ import {
   blockArgument,
   ByteProgress,
   COMMON_OPTIONS,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   type SnapshotCommand,
 } from "./command.ts";
@@ -38,7 +38,7 @@ Copies the memory of a block to a raw image with holes for zero pages.
     const output = required("--output", values.output);
     const offset = byteCount("--from", values.from);
     const length = values.length === undefined ? undefined : byteCount("--length", values.length);
-    using file = await openSnapshot(files[0]);
+    using file = await openFileArgument(files[0]);
     blockArgument(file, idstr);
     using progress = new ByteProgress("extracting");
     const options = { offset, bytes: length, signal, onProgress: progress.report };

@@ -3,11 +3,11 @@
  *
  * @module
  */
-import { snapshotDevices, type MappedRamBlock } from "../../mod.ts";
+import { snapshotDevices, type SnapshotBlock } from "../../mod.ts";
 import { formatBytes } from "../units.ts";
 import {
   COMMON_OPTIONS,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   sharedBlockLines,
   type SnapshotCommand,
@@ -22,7 +22,7 @@ Usage: bun examples/snapshot.ts info FILE[,offset=N] [--json]
 Shows what a mapped-ram file holds, plain or compressed, without reading its pages.`,
   async run(args) {
     const { values, files } = parseCommand(args, ["FILE"], COMMON_OPTIONS);
-    using file = await openSnapshot(files[0]);
+    using file = await openFileArgument(files[0]);
     const { configuration, start, fileBytes, deviceStateOffset } = file.index;
     const { machine, uuid, capabilities } = configuration;
     const stored = file.storage();
@@ -58,7 +58,7 @@ Shows what a mapped-ram file holds, plain or compressed, without reading its pag
   },
 };
 
-function blockFacts(block: MappedRamBlock) {
+function blockFacts(block: SnapshotBlock) {
   const { idstr, bytes, pageSize, pages, bitmapOffset, pagesOffset, present } = block;
   const presentPages = present.count();
   const presentBytes = presentPages * pageSize;

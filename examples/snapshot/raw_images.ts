@@ -4,7 +4,7 @@
  * @module
  */
 import { closeSync, constants, fstatSync, openSync, readSync } from "node:fs";
-import type { MappedRamFile, PageReader } from "../../mod.ts";
+import type { Snapshot, PageReader } from "../../mod.ts";
 import { UsageError } from "../arguments.ts";
 
 /** See the module comment. The images have exactly the lengths of their blocks. */
@@ -13,7 +13,7 @@ export class RawImages implements PageReader, Disposable {
 
   /** Opens the images of blocks that `file` has. */
   constructor(
-    file: MappedRamFile,
+    file: Snapshot,
     images: readonly { readonly idstr: string; readonly path: string }[],
   ) {
     try {

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import { diffSnapshots, verifyMappedRamFile } from "../../mod.ts";
+import { diffSnapshots, verifySnapshot } from "../../mod.ts";
 import { blockArguments } from "../arguments.ts";
 import {
   ByteProgress,
   COMMON_OPTIONS,
-  openSnapshot,
+  openFileArgument,
   parseCommand,
   sharedBlockLines,
   type SnapshotCommand,
@@ -29,10 +29,10 @@ that block must equal a raw image; the status is 1 if it does not.`,
       block: { type: "string", multiple: true },
     });
     const images = values.block === undefined ? [] : blockArguments(values.block);
-    using file = await openSnapshot(files[0]);
+    using file = await openFileArgument(files[0]);
     using raw = new RawImages(file, images);
     using progress = new ByteProgress("verifying");
-    const verified = await verifyMappedRamFile(file, { signal, onProgress: progress.report });
+    const verified = await verifySnapshot(file, { signal, onProgress: progress.report });
     let differentPages = 0;
     const blocks = images.map(({ idstr }) => idstr);
     const options = { blocks, signal, onProgress: progress.report };

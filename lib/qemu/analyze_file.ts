@@ -13,7 +13,7 @@ import {
   MAPPED_RAM_CAPABILITY,
   REGION_HEADER_BYTES,
 } from "../snapshot/mapped_ram_format.ts";
-import { readMappedRamIndex, type MappedRamIndex } from "../snapshot/mapped_ram_index.ts";
+import { readSnapshotIndex, type SnapshotIndex } from "../snapshot/snapshot_index.ts";
 import { FileInput, type PositionedSource } from "../snapshot/positioned_io.ts";
 import { readSnapshotSource } from "../snapshot/snapshot_source.ts";
 import { LimitError, type MultifdError } from "../errors.ts";
@@ -375,10 +375,10 @@ class StreamAnalyzer implements MainStreamHandler {
     return [...found, ...leftOut];
   }
 
-  #index: MappedRamIndex | undefined;
+  #index: SnapshotIndex | undefined;
 
-  #mappedIndex(): MappedRamIndex {
-    return (this.#index ??= readMappedRamIndex(this.#source, this.#start));
+  #mappedIndex(): SnapshotIndex {
+    return (this.#index ??= readSnapshotIndex(this.#source, this.#start));
   }
 }
 

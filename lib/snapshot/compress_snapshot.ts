@@ -1,5 +1,5 @@
 /**
- * Stores a mapped-ram file compressed and still readable at random: as independent zstd frames with
+ * Stores a snapshot compressed and still readable at random: as independent zstd frames with
  * a seek table. Absent pages are stored as zeros, whatever an earlier round left at their places.
  *
  * @module
@@ -9,7 +9,7 @@ import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import type { OutputFile } from "../storage/output_file.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { SeekTableWriter } from "./seek_table.ts";
 import { contentChecksum } from "./seekable_zstd.ts";
 import { snapshotWindows, wholeSnapshot } from "./snapshot_windows.ts";
@@ -43,7 +43,7 @@ interface Frame {
 }
 
 /**
- * Compresses a mapped-ram file. `openMappedRamFile()` reads the result as it reads the original, and
+ * Compresses a snapshot. `openSnapshot()` reads the result as it reads the original, and
  * zstd's own tools decompress it to a file that QEMU reads.
  *
  * @throws {RangeError} for an impossible level.
@@ -51,12 +51,12 @@ interface Frame {
  *
  * @example
  * ```ts
- * using file = await openMappedRamFile("guest.snap");
- * await compressMappedRamFile(file, "guest.snap.zst");
+ * using file = await openSnapshot("guest.snap");
+ * await compressSnapshot(file, "guest.snap.zst");
  * ```
  */
-export async function compressMappedRamFile(
-  file: MappedRamFile,
+export async function compressSnapshot(
+  file: Snapshot,
   path: string,
   options: CompressSnapshotOptions = {},
 ): Promise<CompressedSnapshot> {
@@ -119,7 +119,7 @@ class FrameWriter {
 }
 
 async function* framesOf(
-  file: MappedRamFile,
+  file: Snapshot,
   level: number,
   action: string,
   signal: AbortSignal | undefined,

@@ -1,5 +1,5 @@
 /**
- * Copies a mapped-ram file, plain or compressed, to a plain one with holes, and changes pages on the
+ * Copies a snapshot, plain or compressed, to a plain one with holes, and changes pages on the
  * way.
  *
  * @module
@@ -11,8 +11,8 @@ import { replaceFile, throwIfAborted } from "../storage/file_replacement.ts";
 import type { OutputFile } from "../storage/output_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { BlockPageRun, PageReader } from "./diff_snapshots.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
-import type { MappedRamBlock } from "./mapped_ram_index.ts";
+import type { Snapshot } from "./snapshot.ts";
+import type { SnapshotBlock } from "./snapshot_index.ts";
 import { cutRange, snapshotWindows, wholeSnapshot } from "./snapshot_windows.ts";
 
 /** Pages to write into a copy. */
@@ -48,8 +48,8 @@ export interface CopiedSnapshot {
  * @throws {RangeError} for changes outside the blocks.
  * @throws {SystemError | CancelledError} when writing fails or is cancelled.
  */
-export async function copyMappedRamFile(
-  file: MappedRamFile,
+export async function copySnapshot(
+  file: Snapshot,
   path: string,
   options: CopySnapshotOptions = {},
 ): Promise<CopiedSnapshot> {
@@ -66,19 +66,14 @@ export async function copyMappedRamFile(
 }
 
 class SnapshotCopier {
-  readonly #file: MappedRamFile;
+  readonly #file: Snapshot;
   readonly #output: OutputFile;
   readonly #action: string;
   readonly #options: CopySnapshotOptions;
   readonly #buffer = new Arena(FILE_JOB_BYTES);
   readonly #present: Map<string, PageBitmap>;
 
-  constructor(
-    file: MappedRamFile,
-    output: OutputFile,
-    action: string,
-    options: CopySnapshotOptions,
-  ) {
+  constructor(file: Snapshot, output: OutputFile, action: string, options: CopySnapshotOptions) {
     this.#file = file;
     this.#output = output;
     this.#action = action;
@@ -125,7 +120,7 @@ class SnapshotCopier {
   }
 
   async #changeRun(
-    block: MappedRamBlock,
+    block: SnapshotBlock,
     start: number,
     end: number,
     pages: PageReader,
@@ -151,7 +146,7 @@ class SnapshotCopier {
   }
 }
 
-function copyOf({ pages, present }: MappedRamBlock): PageBitmap {
+function copyOf({ pages, present }: SnapshotBlock): PageBitmap {
   const bytes = new SharedArrayBuffer(present.buffer.byteLength);
   new Uint8Array(bytes).set(new Uint8Array(present.buffer));
   return new PageBitmap(pages, bytes);

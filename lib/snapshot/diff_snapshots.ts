@@ -7,7 +7,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { isEqual } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
 import type { PageRun } from "../memory/page_bitmap.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { snapshotWindows, wholeBlock, type SnapshotWindow } from "./snapshot_windows.ts";
 
 /** Memory that can be read by block and offset: a snapshot, or an image beside one. */
@@ -46,8 +46,8 @@ export interface DiffOptions {
  * ```
  */
 export async function* diffSnapshots(
-  left: MappedRamFile,
-  right: PageReader | MappedRamFile,
+  left: Snapshot,
+  right: PageReader | Snapshot,
   options: DiffOptions = {},
 ): AsyncGenerator<BlockPageRun> {
   const { blocks: names, signal, onProgress } = options;
@@ -70,10 +70,10 @@ export async function* diffSnapshots(
 }
 
 class WindowComparer {
-  readonly #right: PageReader | MappedRamFile;
+  readonly #right: PageReader | Snapshot;
   readonly #content = new Arena(FILE_JOB_BYTES);
 
-  constructor(right: PageReader | MappedRamFile) {
+  constructor(right: PageReader | Snapshot) {
     this.#right = right;
   }
 

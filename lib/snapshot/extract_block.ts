@@ -4,7 +4,7 @@
  * @module
  */
 import { replaceFile } from "../storage/file_replacement.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { snapshotWindows } from "./snapshot_windows.ts";
 
 /** How a block is extracted. */
@@ -27,7 +27,7 @@ export interface ExtractOptions {
  * @throws {SystemError | CancelledError} when writing fails or is cancelled.
  */
 export async function extractBlock(
-  file: MappedRamFile,
+  file: Snapshot,
   idstr: string,
   path: string,
   options: ExtractOptions = {},

@@ -1,5 +1,5 @@
 /**
- * A channel of a mapped-ram file: takes windows until there are none and writes or reads their
+ * A channel of a snapshot: takes windows until there are none and writes or reads their
  * pages at their places (mapped-ram description, sections 2 and 3). Runs on a worker.
  *
  * @module

@@ -6,7 +6,7 @@
 import type { SharedSeekTable } from "./seek_table.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 
-/** A thread that writes pages to a mapped-ram file or reads them from it. */
+/** A thread that writes pages to a snapshot or reads them from it. */
 export interface FileChannelJob {
   readonly role: "file-channel";
   readonly channel: number;

@@ -4,10 +4,10 @@
  * @module
  */
 import type { ServiceJob } from "../thread/service.ts";
-import type { SharedMappedRamIndex } from "./mapped_ram_index.ts";
+import type { SharedSnapshotIndex } from "./snapshot_index.ts";
 import type { SharedSeekTable } from "./seek_table.ts";
 
-/** A thread that reads what a mapped-ram file says about itself and gives a {@linkcode FileIndex}. */
+/** A thread that reads what a snapshot says about itself and gives a {@linkcode FileIndex}. */
 export interface IndexJob extends ServiceJob {
   readonly role: "index-reader";
   /** Name of the file, for messages. */
@@ -20,7 +20,7 @@ export interface IndexJob extends ServiceJob {
 
 /** What it takes to read any page of a file. */
 export interface FileIndex {
-  readonly index: SharedMappedRamIndex;
+  readonly index: SharedSnapshotIndex;
   /** Where the frames are of a file that is stored compressed. */
   readonly seekTable: SharedSeekTable | undefined;
 }

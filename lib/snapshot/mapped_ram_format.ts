@@ -40,7 +40,7 @@ export const MAPPED_RAM_CAPABILITY = "mapped-ram";
 export const IGNORE_SHARED_CAPABILITY = "x-ignore-shared";
 
 /** Where a RAM block lies in a file; offsets are absolute, a start offset is included in them. */
-export interface MappedRamRegion {
+export interface SnapshotRegion {
   /** Name of the RAM block. */
   readonly idstr: string;
   /** Length of the block in bytes. */
@@ -58,7 +58,7 @@ export function layOutRegion(
   block: AnnouncedBlock,
   pageSize: number,
   headerOffset: number,
-): MappedRamRegion {
+): SnapshotRegion {
   const bitmapOffset = headerOffset + REGION_HEADER_BYTES;
   const bitmapEnd = bitmapOffset + PageBitmap.bytesFor(block.bytes / pageSize);
   const pagesOffset = Math.ceil(bitmapEnd / PAGES_ALIGNMENT_BYTES) * PAGES_ALIGNMENT_BYTES;
@@ -66,7 +66,7 @@ export function layOutRegion(
 }
 
 /** Writes a block's header. */
-export function writeRegionHeader(out: ByteWriter, region: MappedRamRegion): void {
+export function writeRegionHeader(out: ByteWriter, region: SnapshotRegion): void {
   out.u32(VERSION);
   out.u64(region.pageSize);
   out.u64(region.bitmapOffset);
@@ -94,7 +94,7 @@ export function readRegionHeader(
   reader: ByteReader,
   block: AnnouncedBlock,
   context: RegionContext,
-): MappedRamRegion | undefined {
+): SnapshotRegion | undefined {
   const { idstr, bytes } = block;
   const name = JSON.stringify(idstr);
   const version = reader.u32();

@@ -18,7 +18,7 @@ export interface LoadedRam {
 /** Milliseconds between two calls of `onProgress`. */
 const PROGRESS_INTERVAL_MS = 250;
 
-/** See the module comment. Made by `MappedRamFile.prepareLoad()`; dispose it in any case. */
+/** See the module comment. Made by `Snapshot.prepareLoad()`; dispose it in any case. */
 export class PreparedLoad implements AsyncDisposable {
   /** The blocks in the order of the file; their content is complete when `load()` has returned. */
   readonly blocks: readonly RamBlock[];

@@ -8,12 +8,12 @@ import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
 import { throwIfAborted } from "../storage/file_replacement.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
-import type { MappedRamBlock, MappedRamIndex } from "./mapped_ram_index.ts";
+import type { Snapshot } from "./snapshot.ts";
+import type { SnapshotBlock, SnapshotIndex } from "./snapshot_index.ts";
 
 /** A range of bytes, of a block if there is one and else of the file. */
 interface SnapshotRange {
-  readonly block: MappedRamBlock | undefined;
+  readonly block: SnapshotBlock | undefined;
   readonly offset: number;
   readonly bytes: number;
 }
@@ -41,13 +41,13 @@ const HOLE_BYTES = 4096; // smallest hole a file system makes
 
 /** A piece of a snapshot; valid until the next one. */
 export class SnapshotWindow implements SnapshotRange {
-  readonly block: MappedRamBlock | undefined;
+  readonly block: SnapshotBlock | undefined;
   readonly offset: number;
   readonly bytes: number;
-  readonly #file: MappedRamFile;
+  readonly #file: Snapshot;
   readonly #buffer: Arena;
 
-  constructor(file: MappedRamFile, buffer: Arena, { block, offset, bytes }: SnapshotRange) {
+  constructor(file: Snapshot, buffer: Arena, { block, offset, bytes }: SnapshotRange) {
     this.#file = file;
     this.#buffer = buffer;
     this.block = block;
@@ -113,7 +113,7 @@ export class SnapshotWindow implements SnapshotRange {
  * @throws {CancelledError} when `signal` is aborted.
  */
 export async function* snapshotWindows(
-  file: MappedRamFile,
+  file: Snapshot,
   ranges: Iterable<SnapshotRange>,
   options: WindowOptions,
 ): AsyncGenerator<SnapshotWindow> {
@@ -138,7 +138,7 @@ export async function* snapshotWindows(
 }
 
 /** All of a file in its order: what is stream and bitmaps, and what is pages. */
-export function wholeSnapshot({ blocks, fileBytes }: MappedRamIndex): SnapshotRange[] {
+export function wholeSnapshot({ blocks, fileBytes }: SnapshotIndex): SnapshotRange[] {
   const ranges: SnapshotRange[] = [];
   let offset = 0;
   for (const block of blocks) {
@@ -151,7 +151,7 @@ export function wholeSnapshot({ blocks, fileBytes }: MappedRamIndex): SnapshotRa
 }
 
 /** All pages of a block. */
-export function wholeBlock(block: MappedRamBlock): SnapshotRange {
+export function wholeBlock(block: SnapshotBlock): SnapshotRange {
   return { block, offset: 0, bytes: block.bytes };
 }
 

@@ -1,5 +1,5 @@
 /**
- * Checks a mapped-ram file as far as that is possible without its guest: everything can be read, the
+ * Checks a snapshot as far as that is possible without its guest: everything can be read, the
  * stream ends as it must, and no page is said to be present that the file has no room for.
  *
  * @module
@@ -7,7 +7,7 @@
 import { isZero } from "../../ffi/libc.ts";
 import { findDescription } from "../wire/vm_description.ts";
 import { fileError } from "./mapped_ram_format.ts";
-import type { MappedRamFile } from "./mapped_ram_file.ts";
+import type { Snapshot } from "./snapshot.ts";
 import { snapshotWindows, wholeBlock } from "./snapshot_windows.ts";
 
 /** What was found; a file that is damaged is an error instead. */
@@ -39,8 +39,8 @@ const END_MARK = 0;
  *
  * @throws {StreamError} when something cannot be read or the stream does not end properly.
  */
-export async function verifyMappedRamFile(
-  file: MappedRamFile,
+export async function verifySnapshot(
+  file: Snapshot,
   options: VerifyOptions = {},
 ): Promise<VerifiedSnapshot> {
   const { signal, onProgress } = options;
@@ -73,7 +73,7 @@ export async function verifyMappedRamFile(
  * @returns Undefined when the stream has no description.
  * @throws {StreamError} when the stream does not end properly.
  */
-export function snapshotDevices(file: MappedRamFile): string[] | undefined {
+export function snapshotDevices(file: Snapshot): string[] | undefined {
   const state = file.deviceState();
   const description = findDescription(state);
   if (description === undefined) {

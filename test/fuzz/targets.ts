@@ -13,7 +13,7 @@ import {
 import { readDeviceSummary } from "../../lib/session/device_summary.ts";
 import { encodeDigests, readDigests } from "../../lib/session/digests.ts";
 import { viewOfMemory } from "../../ffi/arena.ts";
-import { readMappedRamIndex } from "../../lib/snapshot/mapped_ram_index.ts";
+import { readSnapshotIndex } from "../../lib/snapshot/snapshot_index.ts";
 import { decodeFooter, SeekTable } from "../../lib/snapshot/seek_table.ts";
 import { DeviceSections } from "../../lib/qemu/device_sections.ts";
 import { parseMetadata } from "../../lib/recording/recording_layout.ts";
@@ -391,7 +391,7 @@ const structuredTargets: readonly FuzzTarget[] = [
           : bytes.subarray(offset, offset + count),
       );
     };
-    const index = readMappedRamIndex({ bytes: FILE_BYTES, read, readSparse: read }, 0);
+    const index = readSnapshotIndex({ bytes: FILE_BYTES, read, readSparse: read }, 0);
     for (const { pagesOffset, bytes: length } of index.blocks) {
       promise(pagesOffset + length <= FILE_BYTES, "pages lie in the file");
     }

@@ -1,5 +1,5 @@
 /**
- * A mapped-ram file as an object: what is in it, single pages at random, and all of it by parallel
+ * A snapshot, a guest's memory and state in a file of QEMU's mapped-ram format, as an object: what is in it, single pages at random, and all of it by parallel
  * channels. Opening reads headers and bitmaps only, so a lazy restore can start at once.
  *
  * @module
@@ -18,13 +18,13 @@ import { UUID_BYTES } from "../wire/uuid.ts";
 import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
-import { receiveIndex, type MappedRamBlock, type MappedRamIndex } from "./mapped_ram_index.ts";
+import { receiveIndex, type SnapshotBlock, type SnapshotIndex } from "./snapshot_index.ts";
 import { PreparedLoad, type LoadedRam } from "./prepared_load.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
 import { snapshotSource } from "./snapshot_source.ts";
 
 /** How a file is opened. */
-export interface OpenMappedRamOptions {
+export interface OpenSnapshotOptions {
   /**
    * Where the stream starts in the file, as in `file:PATH,offset=N`, in bytes. Default 0, which also
    * finds the stream behind what `virsh save` puts in front.
@@ -53,24 +53,24 @@ export interface LoadOptions extends FileChannelOptions {
 }
 
 /**
- * See the module comment. Made by {@linkcode openMappedRamFile}; dispose it to close the file.
+ * See the module comment. Made by {@linkcode openSnapshot}; dispose it to close the file.
  */
-export class MappedRamFile implements Disposable {
+export class Snapshot implements Disposable {
   /** Path as it was given. */
   readonly path: string;
   /** What the file says about itself. */
-  readonly index: MappedRamIndex;
+  readonly index: SnapshotIndex;
   readonly #source: SnapshotSource;
   #scratch: Arena | undefined;
 
-  private constructor(path: string, source: SnapshotSource, index: MappedRamIndex) {
+  private constructor(path: string, source: SnapshotSource, index: SnapshotIndex) {
     this.path = path;
     this.index = index;
     this.#source = source;
   }
 
-  /** Opens a file; see {@linkcode openMappedRamFile}. */
-  static async open(path: string, options: OpenMappedRamOptions = {}): Promise<MappedRamFile> {
+  /** Opens a file; see {@linkcode openSnapshot}. */
+  static async open(path: string, options: OpenSnapshotOptions = {}): Promise<Snapshot> {
     const { offset = 0 } = options;
     const action = `Cannot open ${path}`;
     if (!Number.isSafeInteger(offset) || offset < 0) {
@@ -81,7 +81,7 @@ export class MappedRamFile implements Disposable {
       const { fd } = file;
       const job = { role: "index-reader", path, fd, offset } satisfies Unstarted<IndexJob>;
       const { index, seekTable } = await answerOf<FileIndex>(job);
-      return new MappedRamFile(path, snapshotSource(file, seekTable), receiveIndex(index));
+      return new Snapshot(path, snapshotSource(file, seekTable), receiveIndex(index));
     } catch (error) {
       file[Symbol.dispose]();
       throw error;
@@ -100,7 +100,7 @@ export class MappedRamFile implements Disposable {
   }
 
   /** The blocks in the file. */
-  get blocks(): readonly MappedRamBlock[] {
+  get blocks(): readonly SnapshotBlock[] {
     return this.index.blocks;
   }
 
@@ -109,7 +109,7 @@ export class MappedRamFile implements Disposable {
    *
    * @throws {RangeError} when there is none.
    */
-  block(idstr: string): MappedRamBlock {
+  block(idstr: string): SnapshotBlock {
     const found = this.blocks.find((block) => block.idstr === idstr);
     if (found !== undefined) return found;
     if (this.index.sharedBlocks.some((block) => block.idstr === idstr)) {
@@ -303,7 +303,7 @@ export class MappedRamFile implements Disposable {
   }
 }
 
-function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean): SharedFileBlock {
+function sharedForReading(ram: RamBlock, block: SnapshotBlock, zeroed: boolean): SharedFileBlock {
   if (ram.bytes !== block.bytes || ram.pageSize !== block.pageSize) {
     throw new RangeError(
       `Cannot load RAM block ${ram.idstr}: memory of ${ram.bytes} bytes in pages of ${ram.pageSize}, must be ${block.bytes} in pages of ${block.pageSize}`,
@@ -321,24 +321,21 @@ function sharedForReading(ram: RamBlock, block: MappedRamBlock, zeroed: boolean)
 }
 
 /**
- * Opens a mapped-ram file, as written by QEMU or by this library, and reads its index on a thread of
+ * Opens a snapshot, a mapped-ram file as written by QEMU or by this library, and reads its index on a thread of
  * its own. What is opened stays open: whoever gives the name to another file changes nothing here.
  *
  * @throws {SystemError} when it cannot be opened.
  * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
- * @throws {StreamError} when it is not a complete mapped-ram file; the code ends with `TRUNCATED`,
+ * @throws {StreamError} when it is not a complete snapshot; the code ends with `TRUNCATED`,
  * `MAGIC`, `BITMAP` and so on, `peer` is the path.
  *
  * @example
  * ```ts
- * using file = await openMappedRamFile("guest.snap");
+ * using file = await openSnapshot("guest.snap");
  * const page = file.readPage("pc.ram", 42);
  * const { blocks } = await file.load({ channels: 4 });
  * ```
  */
-export function openMappedRamFile(
-  path: string,
-  options: OpenMappedRamOptions = {},
-): Promise<MappedRamFile> {
-  return MappedRamFile.open(path, options);
+export function openSnapshot(path: string, options: OpenSnapshotOptions = {}): Promise<Snapshot> {
+  return Snapshot.open(path, options);
 }

@@ -1,5 +1,5 @@
 /**
- * Reads what a mapped-ram file says about itself: configuration, where each block lies, which pages
+ * Reads what a snapshot says about itself: configuration, where each block lies, which pages
  * are present, and where the device state begins. Nothing of the pages is read.
  *
  * The file is hostile: every offset is checked against the file before it is used, and a file whose
@@ -21,12 +21,12 @@ import {
   IGNORE_SHARED_CAPABILITY,
   MAPPED_RAM_CAPABILITY,
   readRegionHeader,
-  type MappedRamRegion,
+  type SnapshotRegion,
 } from "./mapped_ram_format.ts";
 import { FileInput, type PositionedSource } from "./positioned_io.ts";
 
 /** A RAM block in a file. */
-export interface MappedRamBlock extends MappedRamRegion {
+export interface SnapshotBlock extends SnapshotRegion {
   /** Length in pages. */
   readonly pages: number;
   /** Pages whose content is in the file; all others are zero. */
@@ -34,7 +34,7 @@ export interface MappedRamBlock extends MappedRamRegion {
 }
 
 /** See the module comment. */
-export interface MappedRamIndex {
+export interface SnapshotIndex {
   /** Start offset of the stream in the file. */
   readonly start: number;
   readonly configuration: StreamConfiguration;
@@ -43,7 +43,7 @@ export interface MappedRamIndex {
   /** Section number of RAM, which no section of the device state has. */
   readonly ramSectionId: number;
   /** Blocks in the file, in its order. */
-  readonly blocks: readonly MappedRamBlock[];
+  readonly blocks: readonly SnapshotBlock[];
   /** Blocks that were left out because the destination shares their memory (x-ignore-shared). */
   readonly sharedBlocks: readonly AnnouncedBlock[];
   /** Whether the stream marks the point at which the guest was stopped. */
@@ -63,25 +63,25 @@ const RECORD_PAGE_BYTES = 4096;
  * @throws {StreamError} for anything that breaks the format; the code ends with `TRUNCATED` when the
  * file ends early or was never completed.
  */
-export function readMappedRamIndex(source: PositionedSource, offset: number): MappedRamIndex {
+export function readSnapshotIndex(source: PositionedSource, offset: number): SnapshotIndex {
   return new IndexReader(source, offset).read();
 }
 
 /** An index in the form that can be posted to another thread. */
-export interface SharedMappedRamIndex extends Omit<MappedRamIndex, "blocks"> {
-  readonly blocks: readonly (Omit<MappedRamBlock, "present"> & {
+export interface SharedSnapshotIndex extends Omit<SnapshotIndex, "blocks"> {
+  readonly blocks: readonly (Omit<SnapshotBlock, "present"> & {
     readonly present: SharedArrayBuffer;
   })[];
 }
 
 /** The form to post to another thread. */
-export function shareIndex(index: MappedRamIndex): SharedMappedRamIndex {
+export function shareIndex(index: SnapshotIndex): SharedSnapshotIndex {
   const blocks = index.blocks.map((block) => ({ ...block, present: block.present.buffer }));
   return { ...index, blocks };
 }
 
 /** The index that another thread has read. */
-export function receiveIndex(shared: SharedMappedRamIndex): MappedRamIndex {
+export function receiveIndex(shared: SharedSnapshotIndex): SnapshotIndex {
   const blocks = shared.blocks.map((block) => ({
     ...block,
     present: new PageBitmap(block.pages, block.present),
@@ -92,7 +92,7 @@ export function receiveIndex(shared: SharedMappedRamIndex): MappedRamIndex {
 class IndexReader implements MainStreamHandler {
   readonly #source: PositionedSource;
   readonly #input: FileInput;
-  readonly #blocks: MappedRamBlock[] = [];
+  readonly #blocks: SnapshotBlock[] = [];
   readonly #sharedBlocks: AnnouncedBlock[] = [];
   readonly #early = new StateCollector(EARLY_STATE_BYTES_MAX, "state of devices in front of RAM");
   #ramBytes = 0;
@@ -107,7 +107,7 @@ class IndexReader implements MainStreamHandler {
     this.#input = new FileInput(source, offset);
   }
 
-  read(): MappedRamIndex {
+  read(): SnapshotIndex {
     const start = this.#input.offset;
     new MainStreamReader(this.#input.reader, this, RECORD_PAGE_BYTES).readAll();
     return {
@@ -196,7 +196,7 @@ class IndexReader implements MainStreamHandler {
   ramSectionEnd(): void {}
 }
 
-function readBitmap(source: PositionedSource, region: MappedRamRegion, pages: number): PageBitmap {
+function readBitmap(source: PositionedSource, region: SnapshotRegion, pages: number): PageBitmap {
   const bytes = PageBitmap.bytesFor(pages);
   const present = new PageBitmap(pages);
   source.readSparse(addressOf(present.buffer), bytes, region.bitmapOffset);

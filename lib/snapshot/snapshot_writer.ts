@@ -1,5 +1,5 @@
 /**
- * Writes a mapped-ram file: headers first, then pages by parallel channels in as many rounds as
+ * Writes a snapshot: headers first, then pages by parallel channels in as many rounds as
  * wanted, each page overwritten at its place, and at the end the device state and the bitmaps.
  *
  * A file that was not finished must never be taken for a finished one. So the first bytes of the
@@ -27,14 +27,14 @@ import {
   layOutRegion,
   MAPPED_RAM_CAPABILITY,
   writeRegionHeader,
-  type MappedRamRegion,
+  type SnapshotRegion,
 } from "./mapped_ram_format.ts";
 import { withProgress } from "./prepared_load.ts";
 import { OutputFile } from "../storage/output_file.ts";
 import { FileOutput, writeWhole } from "./positioned_io.ts";
 
 /** How a file is made. */
-export interface CreateMappedRamOptions extends FileChannelOptions {
+export interface CreateSnapshotOptions extends FileChannelOptions {
   /**
    * File to write; it appears when the writer is completed, unless it is written in place. A file
    * that is open already can be named as `/proc/self/fd/N`, and is written in place.
@@ -63,14 +63,14 @@ const MACHINE_DEFAULT = "multifd";
 
 interface WriterBlock {
   readonly ram: RamBlock;
-  readonly region: MappedRamRegion;
+  readonly region: SnapshotRegion;
   readonly pending: PageBitmap;
   readonly present: PageBitmap;
 }
 
-/** See the module comment. Made by {@linkcode createMappedRamFile}; dispose it in any case. */
-export class MappedRamWriter implements AsyncDisposable {
-  readonly #options: CreateMappedRamOptions;
+/** See the module comment. Made by {@linkcode createSnapshot}; dispose it in any case. */
+export class SnapshotWriter implements AsyncDisposable {
+  readonly #options: CreateSnapshotOptions;
   readonly #state: GuestState | undefined;
   readonly #file: OutputFile;
   readonly #output: FileOutput;
@@ -81,7 +81,7 @@ export class MappedRamWriter implements AsyncDisposable {
   #lastCall: Promise<void> = Promise.resolve();
   #disposed: Promise<void> | undefined;
 
-  private constructor(options: CreateMappedRamOptions) {
+  private constructor(options: CreateSnapshotOptions) {
     const { path, offset = 0, inPlace = false } = options;
     checkOptions(options);
     this.#options = options;
@@ -100,9 +100,9 @@ export class MappedRamWriter implements AsyncDisposable {
     }
   }
 
-  /** Creates a file; see {@linkcode createMappedRamFile}. */
-  static async create(options: CreateMappedRamOptions): Promise<MappedRamWriter> {
-    const writer = new MappedRamWriter(options);
+  /** Creates a file; see {@linkcode createSnapshot}. */
+  static async create(options: CreateSnapshotOptions): Promise<SnapshotWriter> {
+    const writer = new SnapshotWriter(options);
     try {
       writer.#channels = new FileChannels(
         {
@@ -287,7 +287,7 @@ function sharedForWriting(block: WriterBlock): SharedFileBlock {
   };
 }
 
-function checkOptions(options: CreateMappedRamOptions): void {
+function checkOptions(options: CreateSnapshotOptions): void {
   const { path, blocks, offset = 0 } = options;
   checkChannels(options.channels);
   refuseDevices(options);
@@ -306,18 +306,18 @@ function checkOptions(options: CreateMappedRamOptions): void {
 }
 
 /**
- * Creates a mapped-ram file that QEMU and this library can read with any number of channels.
+ * Creates a snapshot that QEMU and this library can read with any number of channels.
  *
  * @throws {RangeError} for options that cannot work, {SystemError} when the file cannot be made.
  *
  * @example
  * ```ts
- * await using writer = await createMappedRamFile({ path: "guest.snap", blocks, channels: 4 });
+ * await using writer = await createSnapshot({ path: "guest.snap", blocks, channels: 4 });
  * await writer.write();
  * await writer.writeBitmap("pc.ram", dirty); // what has changed meanwhile
  * await writer.complete();
  * ```
  */
-export function createMappedRamFile(options: CreateMappedRamOptions): Promise<MappedRamWriter> {
-  return MappedRamWriter.create(options);
+export function createSnapshot(options: CreateSnapshotOptions): Promise<SnapshotWriter> {
+  return SnapshotWriter.create(options);
 }
