@@ -39,7 +39,7 @@ export class PageStage implements PageLayout {
       let run = 1;
       while (done + run < count && pages[first + done + run] === page + run) run++;
       const address = this.#memory.address + done * pageSize;
-      readRun(block, file, address, page * pageSize, run * pageSize);
+      readBlockFile(block.idstr, file, address, page * pageSize, run * pageSize);
       done += run;
     }
   }
@@ -63,8 +63,13 @@ export class ZeroPageFinder {
   }
 }
 
-function readRun(
-  { idstr }: TableBlock,
+/**
+ * Reads bytes of a block that lies in a file, from `offset` on, to `address`.
+ *
+ * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` when the file has become shorter.
+ */
+export function readBlockFile(
+  idstr: string,
   file: FilePlace,
   address: number,
   offset: number,
@@ -78,7 +83,7 @@ function readRun(
     unwrap(`Cannot read RAM block ${idstr}`, got);
     throw new MultifdError(
       "ERR_MULTIFD_IMAGE",
-      `Cannot read RAM block ${idstr}: its file ends at byte ${at} now, must keep its length while it is sent`,
+      `Cannot read RAM block ${idstr}: its file ends at byte ${at} now, must keep its length while it is read`,
     );
   }
 }

@@ -4,8 +4,11 @@
  *
  * @module
  */
+import { Arena } from "../../ffi/arena.ts";
 import { clearMemory, isZero } from "../../ffi/libc.ts";
+import { readBlockFile } from "../engine/page_stage.ts";
 import type { ChannelCounters } from "../engine/statistics.ts";
+import { FILE_JOB_BYTES } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import type { FileBlock, FileRound } from "./file_round.ts";
 
@@ -32,6 +35,8 @@ interface FileChannelParts {
 /** See the module comment. */
 export class FileChannel {
   readonly #parts: FileChannelParts;
+  /** Made with the first block that is read from a file. */
+  #stage: Arena | undefined;
 
   constructor(parts: FileChannelParts) {
     this.#parts = parts;
@@ -67,6 +72,8 @@ export class FileChannel {
   #writeWindow(block: FileBlock, first: number, end: number): void {
     const { pending, present, pageSize } = block;
     const { detectZeroPages } = this.#parts;
+    // A window lies in one piece of memory, so the address of page 0 is as good as any.
+    const pageZero = this.#addressOf(block, first, end) - first * pageSize;
     let runStart = first;
     let runEnd = first;
     let normal = 0;
@@ -76,7 +83,7 @@ export class FileChannel {
       page < end;
       page = pending.nextSet(page + 1, end)
     ) {
-      if (detectZeroPages && isZero(block.addressOf(page), pageSize)) {
+      if (detectZeroPages && isZero(pageZero + page * pageSize, pageSize)) {
         // What an earlier round left at its place is stale and no longer counts.
         present.clear(page);
         zero++;
@@ -85,21 +92,39 @@ export class FileChannel {
       present.set(page);
       normal++;
       if (page !== runEnd) {
-        this.#write(block, runStart, runEnd);
+        this.#write(block, pageZero, runStart, runEnd);
         runStart = page;
       }
       runEnd = page + 1;
     }
-    this.#write(block, runStart, runEnd);
+    this.#write(block, pageZero, runStart, runEnd);
     if (normal + zero > 0) this.#parts.counters.addPacket(normal * pageSize, normal, zero);
   }
 
-  #write(block: FileBlock, first: number, end: number): void {
+  /** Address of the pages of a window; of one that lies in a file, they are read first. */
+  #addressOf(block: FileBlock, first: number, end: number): number {
+    const { source, pending, pageSize } = block;
+    if (source === undefined) return block.addressOf(first);
+    const { address } = (this.#stage ??= new Arena(FILE_JOB_BYTES));
+    for (let page = pending.nextSet(first, end); page < end;) {
+      const stop = pending.nextClear(page, end);
+      const at = address + (page - first) * pageSize;
+      readBlockFile(block.idstr, source, at, page * pageSize, (stop - page) * pageSize);
+      page = pending.nextSet(stop, end);
+    }
+    return address;
+  }
+
+  #write(block: FileBlock, pageZero: number, first: number, end: number): void {
     if (first === end) return;
     const { file, counters } = this.#parts;
     const { pageSize, pagesOffset } = block;
     const start = performance.now();
-    file.write(block.addressOf(first), (end - first) * pageSize, pagesOffset + first * pageSize);
+    file.write(
+      pageZero + first * pageSize,
+      (end - first) * pageSize,
+      pagesOffset + first * pageSize,
+    );
     counters.addTransfer(performance.now() - start);
   }
 

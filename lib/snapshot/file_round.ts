@@ -10,6 +10,7 @@
  */
 import { FILE_JOB_BYTES } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
+import type { FilePlace } from "../storage/opened_file.ts";
 import type { Segment, SharedRamBlock } from "../memory/ram_block.ts";
 
 /** A block of RAM with its place in a file, in the form that can be posted to a channel. */
@@ -25,6 +26,7 @@ export interface SharedFileBlock {
 
 /** A block as a channel works on it. */
 export class FileBlock {
+  readonly idstr: string;
   readonly pageSize: number;
   readonly pages: number;
   readonly pagesOffset: number;
@@ -32,6 +34,8 @@ export class FileBlock {
   readonly present: PageBitmap;
   /** Whether its memory was zero before anything was read into it. */
   readonly zeroed: boolean;
+  /** Where the block itself lies in a file; undefined when its memory is read. */
+  readonly source: FilePlace | undefined;
   /** Windows of this block. */
   readonly windows: number;
   /** Pages of every window but the last. */
@@ -42,6 +46,8 @@ export class FileBlock {
   constructor(shared: SharedFileBlock) {
     const { pageSize, segments, zeroed } = shared.ram;
     const segmentBytes = segments[0].bytes;
+    this.idstr = shared.ram.idstr;
+    this.source = shared.ram.file;
     this.pageSize = pageSize;
     this.pages = segments.reduce((sum, { bytes }) => sum + bytes, 0) / pageSize;
     this.pagesOffset = shared.pagesOffset;
