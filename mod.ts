@@ -200,6 +200,7 @@ export {
   LimitError,
   PacketError,
   PeerError,
+  type PeerFailure,
   StreamError,
   TimeoutError,
 } from "./lib/errors.ts";

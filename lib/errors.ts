@@ -35,8 +35,32 @@ export class TimeoutError extends MultifdError {}
 /** The user cancelled the transfer; `cause` is the signal's reason. */
 export class CancelledError extends MultifdError {}
 
+/** What a peer of this library says about its own failure; text of the peer, without control characters. */
+export interface PeerFailure {
+  /** Code of the error over there. */
+  readonly code: string;
+  /** Its message, perhaps shortened. */
+  readonly message: string;
+  /** What that side was doing. */
+  readonly phase?: string | undefined;
+  /** Zero-based multifd channel, if it concerns one. */
+  readonly channel?: number | undefined;
+}
+
 /** The other end reported that it failed. */
-export class PeerError extends MultifdError {}
+export class PeerError extends MultifdError {
+  /** Why, as far as the other end has said it: peers of this library do. */
+  readonly reason: PeerFailure | undefined;
+
+  constructor(
+    code: string,
+    message: string,
+    context: ErrorContext & { readonly reason?: PeerFailure | undefined } = {},
+  ) {
+    super(code, message, context);
+    this.reason = context.reason;
+  }
+}
 
 /** What the peer announces is larger than this end allows. */
 export class LimitError extends MultifdError {}
@@ -73,6 +97,7 @@ export interface ErrorRecord {
   readonly phase?: string;
   readonly errno?: string;
   readonly peer?: string;
+  readonly reason?: PeerFailure;
 }
 
 /** Writes an error down, with `context` filling in what the error itself does not know. */
@@ -87,6 +112,7 @@ export function toErrorRecord(error: unknown, context: ErrorContext = {}): Error
       phase: known.phase ?? context.phase,
       errno: known.errno ?? context.errno,
       peer: known.peer ?? context.peer,
+      reason: error instanceof PeerError ? error.reason : undefined,
     }).filter(([, value]) => value !== undefined),
   ) as unknown as ErrorRecord;
 }

@@ -175,6 +175,20 @@ export const DIGEST_BYTES_MAX = 64;
 export const RETURN_MESSAGE_BYTES_MAX = 512;
 
 /**
+ * What a failure that is told to the other side may have, so that it fits such a message: UTF-8 bytes
+ * of its message, and characters of its code and phase.
+ */
+export const FAILURE_MESSAGE_BYTES_MAX = 400;
+export const FAILURE_CODE_CHARACTERS_MAX = 64;
+export const FAILURE_PHASE_CHARACTERS_MAX = 16;
+
+/**
+ * How long a failure of the connection waits for the reason from the other side, and whoever has told
+ * one waits for the other side to take it. A peer that lives does either at once.
+ */
+export const PEER_REASON_MS = 1000;
+
+/**
  * Longest uninterrupted wait of any thread. Every wait looks at the stop word at least this often,
  * so a cancel takes effect within this time even where nobody could be woken.
  */

@@ -419,8 +419,12 @@ describe("listenSecondary: capture", () => {
     await using pair = await makePair({ blocks: [block], destination: { capture: true } });
     const { primary, secondary } = pair;
     await primary.start();
-    expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(ChannelError);
+    const lost = await failureOf(primary.checkpoint(allDirty(block)));
     const left = await secondary.ended();
+    expect(lost).toMatchObject({
+      code: "ERR_MULTIFD_PEER",
+      reason: { message: left.cause?.message },
+    });
     expect(left).toMatchObject({ epoch: 0, cause: { code: "ERR_MULTIFD_STREAM_COLO" } });
     expect(left.cause?.message).toContain("multifd/state");
     expect(left.recording?.blocks).toBe(secondary.blocks);

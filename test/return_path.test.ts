@@ -1,13 +1,15 @@
 import { expect, test } from "bun:test";
 import { PeerError, StreamError } from "../mod.ts";
+import { ByteReader } from "../lib/wire/byte_reader.ts";
 import {
   readReturnMessage,
   ReturnPathReader,
   sendPong,
+  sendReturnMessage,
   sendShut,
   sendSwitchoverAck,
 } from "../lib/wire/return_path.ts";
-import { hex, readerOf, written } from "./kit/byte_ends.ts";
+import { hex, MemorySource, readerOf, written } from "./kit/byte_ends.ts";
 import { thrownBy } from "./kit/errors.ts";
 
 test("sendPong(), sendSwitchoverAck() and sendShut() write the documented messages", () => {
@@ -22,9 +24,9 @@ test("sendPong(), sendSwitchoverAck() and sendShut() write the documented messag
 test("readReturnMessage() reads each message with its value", () => {
   const reader = readerOf(hex("0002 0004 00000042  0007 0000  0001 0004 00000001"));
   expect([1, 2, 3].map(() => readReturnMessage(reader))).toEqual([
-    { type: 2, value: 0x42 },
-    { type: 7, value: 0 },
-    { type: 1, value: 1 },
+    { name: "pong", content: 0x42 },
+    { name: "switchoverAck", content: undefined },
+    { name: "shut", content: 1 },
   ]);
 });
 
@@ -41,8 +43,8 @@ test("awaitShut() throws when the destination reports a failure", () => {
   expect(error).toBeInstanceOf(PeerError);
   expect(error).toMatchObject({
     code: "ERR_MULTIFD_PEER",
-    message: "Cannot complete: the destination reported failure 1",
   });
+  expect(error.message).toMatch(/^Cannot complete: the destination reported failure 1; the usual/);
 });
 
 test("readReturnMessage() rejects unknown types and wrong lengths", () => {
@@ -116,5 +118,68 @@ test("ReturnPathReader rejects an answer or an acknowledgement that comes twice"
   for (const message of ["0002 0004 00000001", "0007 0000"]) {
     const path = new ReturnPathReader(readerOf(hex(`${message} ${message} 0001 0004 00000000`)));
     expect(thrownBy(() => path.awaitShut()).code).toBe("ERR_MULTIFD_STREAM_RETURN_PATH");
+  }
+});
+
+test("requireOpen() waits for no message of which only a part is here", () => {
+  // Nothing more comes within the wait, and nothing is the end either.
+  for (const part of ["0001", "0001 0004 0000", "6d66 0190 03"]) {
+    const bytes = hex(`0002 0004 00000001 ${part}`);
+    const source = new MemorySource(bytes);
+    let left = bytes.byteLength;
+    const path = new ReturnPathReader(
+      new ByteReader({
+        isReadable: () => left > 0,
+        receiveSome: (address, bytesMin, bytesMax, atBoundary) => {
+          const got = source.receiveSome(address, bytesMin, bytesMax, atBoundary);
+          left -= got;
+          return got;
+        },
+      }),
+    );
+    expect(() => path.requireOpen()).not.toThrow();
+    expect(left).toBe(0);
+  }
+});
+
+test("a failure is written and read again, within its limits", () => {
+  for (const failure of [
+    {
+      code: "ERR_MULTIFD_PACKET_METHOD",
+      message: "Cannot decode",
+      phase: "transfer",
+      channel: 254,
+    },
+    { code: "ERR_MULTIFD_DIGEST", message: "", phase: undefined, channel: undefined },
+  ]) {
+    const bytes = written((out) => sendReturnMessage(out, { name: "failure", content: failure }));
+    expect(readReturnMessage(readerOf(bytes))).toEqual({ name: "failure", content: failure });
+    expect(bytes.byteLength).toBeLessThanOrEqual(516);
+  }
+  // Whole characters only, and no code of a program's own.
+  const long = { code: "EACCES: x", message: "ä".repeat(300), phase: "X" };
+  const bytes = written((out) => sendReturnMessage(out, { name: "failure", content: long }));
+  expect(readReturnMessage(readerOf(bytes)).content).toEqual({
+    code: "ERR_MULTIFD_INTERNAL",
+    message: "ä".repeat(200),
+    phase: undefined,
+    channel: undefined,
+  });
+});
+
+test("readReturnMessage() rejects a malformed failure", () => {
+  const good = "05 4552525f58 00 ffff 0001 61";
+  for (const content of [
+    good.slice(0, -3), // its message ends early
+    `${good} 00`,
+    "06 6572725f5800 00 ffff 0000", // no name
+    "41 4552525f58 00 ffff 0001 61", // longer than a code may be
+    "05 4552525f58 01 41 ffff 0000", // a phase in capital letters
+    "05 4552525f58 00 00ff 0000", // more channels than there can be
+    "05 4552525f58 00 ffff 0191",
+  ]) {
+    const length = hex(content).byteLength.toString(16).padStart(4, "0");
+    const error = thrownBy(() => readReturnMessage(readerOf(hex(`6d66 ${length} ${content}`))));
+    expect(error.code).toBe("ERR_MULTIFD_STREAM_RETURN_PATH");
   }
 });

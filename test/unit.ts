@@ -32,6 +32,7 @@ const SLOW = [
   "device_state",
   "documents",
   "examples",
+  "failure_reason",
   "fuzz/fuzz",
   "golden",
   "large_block",

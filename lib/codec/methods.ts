@@ -17,6 +17,7 @@ import {
 import { PagedDecoder, PagedEncoder, PAGED_WINDOW_BITS, type PageContainer } from "./paged.ts";
 import { QatzipDecoder, QatzipEncoder, QATZIP_WINDOW_BITS } from "./qatzip.ts";
 import { ZlibDecoder, ZlibEncoder } from "./zlib.ts";
+import { MethodFlag } from "../wire/packet.ts";
 import { ZstdDecoder, ZstdEncoder } from "./zstd.ts";
 
 /** Name of a compression method, as in QEMU's parameter `multifd-compression`. */
@@ -125,12 +126,12 @@ const QATZIP: Coding = {
 
 /** All methods. */
 export const METHODS: Readonly<Record<CompressionMethod, MethodDefinition>> = {
-  none: { flag: 0x00 },
-  zlib: { flag: 0x02, levels: [0, 9], coding: ZLIB },
-  zstd: { flag: 0x04, levels: [-7, 20], coding: ZSTD },
-  qpl: { flag: 0x08, levels: [0, 9], coding: QPL },
-  uadk: { flag: 0x10, levels: [0, 9], coding: UADK },
-  qatzip: { flag: 0x20, levels: [1, 9], coding: QATZIP },
+  none: { flag: MethodFlag.none },
+  zlib: { flag: MethodFlag.zlib, levels: [0, 9], coding: ZLIB },
+  zstd: { flag: MethodFlag.zstd, levels: [-7, 20], coding: ZSTD },
+  qpl: { flag: MethodFlag.qpl, levels: [0, 9], coding: QPL },
+  uadk: { flag: MethodFlag.uadk, levels: [0, 9], coding: UADK },
+  qatzip: { flag: MethodFlag.qatzip, levels: [1, 9], coding: QATZIP },
 };
 
 /** All method names. */

@@ -63,7 +63,11 @@ export class DeviceReceiver {
   receive(connection: Connection, filled: number): number {
     this.#filled = filled;
     if (this.#devices.length === 0) {
-      throw packetError("FLAGS", "it is a device-state packet, and no device is registered here");
+      throw packetError(
+        "FLAGS",
+        "it is a device-state packet, and no device is registered here; " +
+          "options devices and deviceStateCompressed must be the same on both sides",
+      );
     }
     const start = performance.now();
     this.#fill(connection, DEVICE_PACKET_BYTES);

@@ -48,6 +48,9 @@ export class RamClient {
     this.#slot.pageCount = 0;
   }
 
+  /** Jobs handed over so far. */
+  jobs = 0;
+
   /** Pages collected and not handed over yet. */
   get pending(): number {
     return this.#slot.pageCount;
@@ -101,6 +104,7 @@ export class RamClient {
         `Cannot send pages: no channel got idle within ${this.#limitMs} ms`,
       );
     }
+    this.jobs++;
     this.#slotNumber = empty;
     this.#slot = this.#state.slots[empty]!;
     this.#slot.type = Payload.NONE;

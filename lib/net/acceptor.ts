@@ -123,6 +123,20 @@ export class Acceptor implements Disposable {
     }
   }
 
+  /** The main connection of whoever came, as far as that can be told by now; it stays with this object. */
+  findMain(): number | undefined {
+    const { main } = this.#connections;
+    if (main !== undefined) return main.fd;
+    for (const { fd, at, isChannel } of this.#pending) {
+      const address = this.#handshakes.address + at;
+      if (isChannel || recv(fd, address, 4, MessageFlag.PEEK | MessageFlag.DONTWAIT) < 4) continue;
+      if (this.#handshakes.view.getUint32(at) !== STREAM_MAGIC) continue;
+      configureSocket(fd, this.#listener.endpoint.kind === "tcp");
+      return fd;
+    }
+    return undefined;
+  }
+
   /** Closes what was not handed over. Nobody else is let in, so the listener loses its name. */
   [Symbol.dispose](): void {
     this.#listener.removeFile();

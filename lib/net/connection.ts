@@ -5,8 +5,8 @@
  *
  * @module
  */
-import { Errno, errnoName, recv, recvmsg, send, sendmsg } from "../../ffi/libc.ts";
-import { MessageFlag } from "../../ffi/linux.ts";
+import { Errno, errnoName, recv, recvmsg, send, sendmsg, shutdown } from "../../ffi/libc.ts";
+import { MessageFlag, Shutdown } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
 import type { IovecList } from "../memory/iovec_list.ts";
 import type { ActiveSession } from "../sync/semaphore.ts";
@@ -98,6 +98,11 @@ export class Connection {
       if (this.#progressed("receive", got, idle)) done += got;
     }
     return done;
+  }
+
+  /** Tells the peer that nothing follows; it may still speak. */
+  endSending(): void {
+    shutdown(this.fd, Shutdown.WRITE);
   }
 
   /** Whether a byte or the end of the connection is here within `waitMs`. */

@@ -15,13 +15,16 @@ import type { MainCounters, StatisticsTable } from "../engine/statistics.ts";
 import { StreamError } from "../errors.ts";
 import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
+import type { Connection } from "../net/connection.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { refuseSource, tellFailure } from "../session/last_words.ts";
 import { ReceiveSide } from "../session/receive_side.ts";
 import { SendSide } from "../session/send_side.ts";
 import { missingReturnPath, type SessionWarning } from "../session/session_warning.ts";
 import { SECOND_SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
+import { PEER_PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamReader } from "../wire/main_stream_reader.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { RelayReturnJob } from "./relay_messages.ts";
@@ -104,12 +107,19 @@ export class BlockingRelay implements RelayTarget, Disposable {
    * when the source has ended its stream and all of it is handed on.
    */
   run(): void {
-    const reader = this.#guarded("destination", () => {
+    this.#control.speaking(() => this.#run());
+  }
+
+  #run(): void {
+    const connection = this.#guarded("destination", () => {
       this.#control.phase = "connect";
-      const { connection, uuid } = this.#receiveSide.accept();
-      if (this.#config.keepUuid) this.#uuid = uuid;
-      return new ByteReader(connection);
+      const accepted = this.#receiveSide.accept((refused, error) =>
+        refuseSource(refused, error, "connect"),
+      );
+      if (this.#config.keepUuid) this.#uuid = accepted.uuid;
+      return accepted.connection;
     });
+    const reader = new ByteReader(connection);
     // The source has sent its first bytes and goes on; only now is the destination bothered.
     this.#guarded("source", () => {
       try {
@@ -117,6 +127,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       } catch (error) {
         const peer = formatEndpoint(this.#config.outgoing.endpoint);
         this.#receiveSide.delayRefusal(error, { side: "source", peer });
+        refuseSource(connection, error, "connect");
         throw error;
       }
     });
@@ -127,7 +138,9 @@ export class BlockingRelay implements RelayTarget, Disposable {
         this.#control.throwIfFailed();
         this.#checkEnd();
       } catch (error) {
-        if (this.#control.phase === "setup") this.#receiveSide.delayRefusal(error);
+        const delayed = this.#control.phase === "setup" && !this.#confirmation.sourceUnderstands;
+        if (delayed) this.#receiveSide.delayRefusal(error);
+        this.#tellSource(connection, error);
         // Both sides know it has succeeded; the source had only to hang up.
         if (this.#confirmation.given) this.#control.noteCompleted();
         throw error;
@@ -178,6 +191,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
       control: this.#control.buffer,
       peer: formatEndpoint(this.#config.outgoing.endpoint),
     } satisfies RelayReturnJob);
+  }
+
+  pinged(value: number): void {
+    this.#confirmation.sourceUnderstands = value === PEER_PING_VALUE;
   }
 
   checkReturnPath(): void {
@@ -238,6 +255,18 @@ export class BlockingRelay implements RelayTarget, Disposable {
       send: (address, bytes) => this.#guarded("source", () => sink.send(address, bytes)),
     });
     this.#hooks.onConnected?.(this.#receiveSide.channels, outgoingChannels);
+  }
+
+  /** Tells a source of this library why the relay fails; any other one sees its connections end. */
+  #tellSource(connection: Connection, error: unknown): void {
+    const { given, sourceUnderstands } = this.#confirmation;
+    if (given || !sourceUnderstands) return;
+    const control = this.#control;
+    control.fail(error, { side: "destination", peer: this.#receiveSide.peer });
+    this.#returnWorker.join(); // it may know better, and speaks on the same connection
+    if (this.#confirmation.sourceTold) return;
+    const source = { connection, understands: true, migrates: true };
+    tellFailure(source, control.error ?? error, control.phase);
   }
 
   /** The source has ended its stream: as it should, or because it gave up. */

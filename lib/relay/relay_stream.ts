@@ -38,6 +38,8 @@ export interface RelayTarget {
   blocksKnown(): void;
   /** The destination may answer now. */
   openReturnPath(): void;
+  /** The source has sent a PING, which says what it understands. */
+  pinged(value: number): void;
   /** The RAM begins; a source that has opened no return path by now never will. */
   checkReturnPath(): void;
   /** Counts a zero page. */
@@ -89,6 +91,7 @@ export class RelayStream implements MainStreamHandler {
   }
 
   ping(value: number): void {
+    this.#target.pinged(value);
     this.#writer.ping(value);
     this.#target.out.flush();
   }

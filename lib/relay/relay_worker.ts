@@ -34,7 +34,7 @@ export function runRelayReturn(job: RelayReturnJob): void {
   const control = new SessionControl(job.control);
   try {
     const confirmation = new Confirmation(job.confirmation);
-    relayReturnPath(control, job.timeouts, confirmation, new StreamTail(job.tail));
+    relayReturnPath(control, job.timeouts, confirmation, new StreamTail(job.tail), job.peer);
   } catch (error) {
     control.fail(error, { side: "source", peer: job.peer });
   }

@@ -13,26 +13,40 @@ import {
 } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
-import { ReturnMessage } from "../wire/main_stream.ts";
+import { explainLoss } from "../session/lost_destination.ts";
 import { hasEndedWithin, staysForCheckpoints } from "../session/source_end.ts";
-import { endedByPeer, readReturnMessage, requireNothingMore } from "../wire/return_path.ts";
+import {
+  endedByPeer,
+  failedPeer,
+  readReturnMessage,
+  requireNothingMore,
+  ReturnPathReader,
+  sendReturnMessage,
+} from "../wire/return_path.ts";
 import type { StreamTail } from "./stream_tail.ts";
 
-/** When the destination has confirmed, in shared memory; the time comes before the word that counts. */
+const GIVEN = 0;
+const UNDERSTANDS = 1;
+const TOLD = 2;
+
+/**
+ * When the destination has confirmed, in shared memory; the time comes before the word that counts.
+ * And what the two threads that speak to the source know of it.
+ */
 export class Confirmation {
   readonly buffer: SharedArrayBuffer;
-  readonly #word: Int32Array;
+  readonly #words: Int32Array;
   readonly #time: Float64Array;
 
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(16)) {
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(24)) {
     this.buffer = buffer;
-    this.#word = new Int32Array(buffer, 0, 1);
-    this.#time = new Float64Array(buffer, 8, 1);
+    this.#words = new Int32Array(buffer, 0, 3);
+    this.#time = new Float64Array(buffer, 16, 1);
   }
 
   /** Whether the destination has said that everything is in place. */
   get given(): boolean {
-    return Atomics.load(this.#word, 0) !== 0;
+    return Atomics.load(this.#words, GIVEN) !== 0;
   }
 
   /** Wall time of the confirmation, in milliseconds; undefined before. */
@@ -43,12 +57,32 @@ export class Confirmation {
   /** Says so. Pairs with the load in `given`. */
   give(): void {
     this.#time[0] = wallMs();
-    Atomics.store(this.#word, 0, 1);
+    Atomics.store(this.#words, GIVEN, 1);
+  }
+
+  /** Whether the source understands the reason of a failure. */
+  get sourceUnderstands(): boolean {
+    return Atomics.load(this.#words, UNDERSTANDS) !== 0;
+  }
+
+  set sourceUnderstands(understands: boolean) {
+    Atomics.store(this.#words, UNDERSTANDS, understands ? 1 : 0);
+  }
+
+  /** Whether the source has been told of a failure. */
+  get sourceTold(): boolean {
+    return Atomics.load(this.#words, TOLD) !== 0;
+  }
+
+  /** Says so. */
+  tellSource(): void {
+    Atomics.store(this.#words, TOLD, 1);
   }
 }
 
 /**
- * Forwards messages until the destination ends the migration.
+ * Forwards messages until the destination ends the migration; the reason of a failure to a source that
+ * understands it.
  *
  * @param tail What of the stream's end has been sent to the destination.
  * @throws {PeerError} when it ends with a failure, which the source has been told too, or before all
@@ -61,32 +95,67 @@ export function relayReturnPath(
   limits: ConnectionLimits,
   confirmation: Confirmation,
   tail: StreamTail,
+  peer: string,
 ): void {
   const connection = (place: number): Connection =>
     new Connection(control.descriptorAt(place), control, limits);
   const reader = new ByteReader(connection(SECOND_SIDE_DESCRIPTORS + MAIN_DESCRIPTOR));
   const source = connection(MAIN_DESCRIPTOR);
+  try {
+    forward({ control, confirmation, tail, peer }, reader, source, limits.stallMs);
+  } catch (error) {
+    // A channel to the destination may have broken first, while the reason was on its way here.
+    const first = control.error;
+    const better = explainLoss(
+      first?.side === "destination" ? undefined : (first ?? error),
+      new ReturnPathReader(reader),
+      !confirmation.given,
+    );
+    if (better !== undefined) control.supersede(better, { side: "source", peer });
+    throw error;
+  }
+}
+
+interface Forwarding {
+  readonly control: SessionControl;
+  readonly confirmation: Confirmation;
+  readonly tail: StreamTail;
+  readonly peer: string;
+}
+
+function forward(
+  { control, confirmation, tail, peer }: Forwarding,
+  reader: ByteReader,
+  source: Connection,
+  stallMs: number,
+): void {
   const out = new ByteWriter(source);
   for (;;) {
-    const { type, value } = readReturnMessage(reader);
-    const ends = type === ReturnMessage.SHUT;
-    if (ends && value === 0) {
+    const message = readReturnMessage(reader);
+    if (message.name === "failure") {
+      control.supersede(failedPeer("Cannot relay migration", message.content), {
+        side: "source",
+        peer,
+      });
+      if (!confirmation.sourceUnderstands) continue;
+    }
+    const ends = message.name === "shut";
+    const failed = ends && message.content !== 0;
+    if (ends && !failed) {
       if (!tail.isComplete) throw endedByPeer("Cannot relay migration", 0);
       requireNothingMore(reader);
     }
     // Both before the source hears of it: its next step may be to close the connection, and then
     // that would count as the first cause.
-    if (ends && value === 0) confirmation.give();
-    if (ends && value !== 0)
-      control.record(endedByPeer("Cannot complete", value), { side: "source" });
-    out.u16(type);
-    out.u16(type === ReturnMessage.SWITCHOVER_ACK ? 0 : 4);
-    if (type !== ReturnMessage.SWITCHOVER_ACK) out.u32(value);
-    out.flush();
+    if (ends && !failed) confirmation.give();
+    if (failed)
+      control.record(endedByPeer("Cannot complete", message.content), { side: "source", peer });
+    sendReturnMessage(out, message);
     if (!ends) continue;
-    if (value !== 0) throw endedByPeer("Cannot complete", value);
+    confirmation.tellSource();
+    if (failed) throw endedByPeer("Cannot complete", message.content);
     // Its guest is somewhere else now, so this source gets no word on which its own would go on.
-    if (hasEndedWithin(source, limits.stallMs) || control.stopping) return;
+    if (hasEndedWithin(source, stallMs) || control.stopping) return;
     throw staysForCheckpoints("Cannot end the relay");
   }
 }

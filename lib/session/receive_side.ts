@@ -93,8 +93,12 @@ export class ReceiveSide {
     return this.#listener.endpoint;
   }
 
-  /** Waits for one source with all its connections; the socket is closed then. */
-  accept(): AcceptedSource {
+  /**
+   * Waits for one source with all its connections; the socket is closed then.
+   *
+   * @param refuse Called before a source is refused whose main connection is here.
+   */
+  accept(refuse: (main: Connection, error: unknown) => void): AcceptedSource {
     const { config, control, anyUuid, channels, statistics } = this.#parts;
     const { acceptMs, connectMs } = config.timeouts;
     const uuid = anyUuid ? undefined : config.uuid;
@@ -114,6 +118,8 @@ export class ReceiveSide {
         accepted = acceptor.run();
       } catch (error) {
         if (error instanceof HandshakeError) this.delayRefusal(error);
+        const main = acceptor.findMain();
+        if (main !== undefined) refuse(new Connection(main, control, config.timeouts), error);
         throw error;
       }
     }

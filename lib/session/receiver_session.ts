@@ -26,6 +26,7 @@ import { formatUuid } from "../wire/uuid.ts";
 import { compareDigests } from "./digests.ts";
 import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
+import { refuseSource } from "./last_words.ts";
 import type { ReceiverConfig } from "./options.ts";
 import { MemoryBudget } from "./memory_budget.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
@@ -132,7 +133,9 @@ export class ReceiverSession implements Disposable {
   complete(): Statistics {
     return this.#guarded(() => {
       this.#control.phase = "connect";
-      const { connection, uuid } = this.#side.accept();
+      const { connection, uuid } = this.#side.accept((refused, error) =>
+        refuseSource(refused, error, "connect"),
+      );
       this.#uuid = uuid;
       const handler = new ReceiverStream(this.#target(), connection);
       this.#control.phase = "setup";
@@ -151,9 +154,10 @@ export class ReceiverSession implements Disposable {
         state = handler.guestState(this.#uuid);
         this.#hooks.finalize?.(this.#blocks, state);
       } catch (error) {
-        // A source that is refused may have done nothing wrong.
-        if (this.#control.phase === "setup") this.#side.delayRefusal(error);
-        handler.reportFailure();
+        // A source that is refused may have done nothing wrong. One of ours gets over it at once.
+        const delayed = this.#control.phase === "setup" && !handler.understands;
+        if (delayed) this.#side.delayRefusal(error);
+        this.#reportFailure(handler, connection, error);
         throw error;
       } finally {
         this.#counters.addBytes(reader.position);
@@ -161,7 +165,12 @@ export class ReceiverSession implements Disposable {
       this.#confirm(handler, connection, afterMigration === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
-      afterMigration?.({ reader, replies, stream, table: this.#table, state });
+      try {
+        afterMigration?.({ reader, replies, stream, table: this.#table, state });
+      } catch (error) {
+        this.#reportFailure(handler, connection, error);
+        throw error;
+      }
       this.#counters.end();
       this.#control.finish();
       this[Symbol.dispose]();
@@ -244,6 +253,12 @@ export class ReceiverSession implements Disposable {
     if (reader.buffered > 0 || connection.hasUnreadBytes()) {
       throw mismatch("ENDED", "there is more behind the end of the main stream");
     }
+  }
+
+  /** Tells the sender why, which is the first failure: what it does then is no better reason. */
+  #reportFailure(handler: ReceiverStream, connection: Connection, error: unknown): void {
+    this.#control.record(error, { side: "destination", peer: this.#side.peer });
+    handler.reportFailure(connection, this.#control.error ?? error, this.#control.phase);
   }
 
   /** Tells the sender. Whoever hears of it there may cancel at once, which must change nothing here. */
@@ -345,7 +360,7 @@ export class ReceiverSession implements Disposable {
   #guarded<Result>(step: () => Result): Result {
     this.#control.throwIfFailed();
     try {
-      return step();
+      return this.#control.speaking(step);
     } catch (error) {
       this.#control.fail(error, { side: "destination", peer: this.#side.peer });
       this.#counters.end();

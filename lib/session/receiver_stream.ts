@@ -10,6 +10,7 @@ import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter, type ByteSink } from "../wire/byte_writer.ts";
 import {
+  PEER_PING_VALUE,
   Section,
   type AnnouncedBlock,
   type SectionHeader,
@@ -27,6 +28,7 @@ import { isOwnSection } from "../wire/own_sections.ts";
 import { sendPong, sendShut, sendSwitchoverAck } from "../wire/return_path.ts";
 import { SyncPoints } from "../wire/sync_points.ts";
 import { digestSection } from "./digests.ts";
+import { tellFailure } from "./last_words.ts";
 import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
 import type { MemoryBudget } from "./memory_budget.ts";
 import type { ReceiverConfig } from "./options.ts";
@@ -36,7 +38,6 @@ import { expectsSwitchoverAck } from "./switchover_ack.ts";
 /** What a byte of captured state takes: the longest copy, the one it grew from, the caller's. */
 const STATE_COPIES = 3;
 const SHUT_OK = 0;
-const SHUT_FAILED = 1;
 
 /** The receiver behind a stream; all calls come in stream order from the stream's thread. */
 export interface StreamTarget {
@@ -62,6 +63,12 @@ export class ReceiverStream implements MainStreamHandler {
   readonly #replies: ByteWriter;
   readonly #syncPoints = new SyncPoints();
   #returnPath = false;
+  /** Whether the source understands why it is refused. */
+  #understands = false;
+  /** Whether it has been told that all is in place. */
+  #confirmed = false;
+  /** Why it is refused, from its configuration on; it can be told only when it has opened the path. */
+  #refusal: Error | undefined;
   #switchoverStart = false;
   #configuration: StreamConfiguration | undefined;
   #ramSectionId: number | undefined;
@@ -87,10 +94,15 @@ export class ReceiverStream implements MainStreamHandler {
 
   configuration(configuration: StreamConfiguration): void {
     this.#configuration = configuration;
-    this.#target.checkConfiguration(configuration);
+    try {
+      this.#target.checkConfiguration(configuration);
+    } catch (error) {
+      this.#refusal = error as Error;
+    }
   }
 
   openReturnPath(): void {
+    if (this.#returnPath) this.#requireFitting();
     this.#returnPath = true;
     // No device here has to load anything before the source may stop, so there is only the
     // acknowledgement that nobody has asked for.
@@ -104,20 +116,25 @@ export class ReceiverStream implements MainStreamHandler {
     if (!this.#returnPath) {
       throw mismatch("COMMAND", "PING before the return path was opened");
     }
+    this.#understands = value === PEER_PING_VALUE;
+    this.#requireFitting();
     sendPong(this.#replies, value);
   }
 
   element(type: number): void {
+    if (type !== Section.COMMAND) this.#requireFitting();
     if (type === Section.END) this.#target.switchOver();
   }
 
   switchoverStart(): void {
+    this.#requireFitting();
     this.#switchoverStart = true;
     this.#target.switchOver();
     this.#target.startDevices();
   }
 
   enableColo(): boolean {
+    this.#requireFitting();
     return this.#target.config.checkpoints === true;
   }
 
@@ -205,6 +222,7 @@ export class ReceiverStream implements MainStreamHandler {
   /** Tells the sender that everything is in place. */
   confirm(): void {
     if (this.#returnPath) sendShut(this.#replies, SHUT_OK);
+    this.#confirmed = true;
   }
 
   /**
@@ -219,14 +237,20 @@ export class ReceiverStream implements MainStreamHandler {
     }
   }
 
-  /** Tells the sender that the migration failed, if it can still be told. */
-  reportFailure(): void {
-    if (!this.#returnPath) return;
-    try {
-      sendShut(this.#replies, SHUT_FAILED);
-    } catch {
-      // The connection is gone, and that is what the sender will see.
-    }
+  /** Whether the source understands why it is refused. */
+  get understands(): boolean {
+    return this.#understands;
+  }
+
+  /** Tells the source that it fails here, and why if it is of this library. */
+  reportFailure(connection: Connection, error: unknown, phase: string): void {
+    const migrates = !this.#confirmed;
+    if (!this.#returnPath || (!migrates && !this.#understands)) return;
+    tellFailure({ connection, understands: this.#understands, migrates }, error, phase);
+  }
+
+  #requireFitting(): void {
+    if (this.#refusal !== undefined) throw this.#refusal;
   }
 }
 

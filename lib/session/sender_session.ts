@@ -29,6 +29,7 @@ import { writeOwnSection } from "../wire/own_sections.ts";
 import { digestSection } from "./digests.ts";
 import type { SenderConfig } from "./options.ts";
 import { deviceSummarySection } from "./device_summary.ts";
+import { failExplained } from "./lost_destination.ts";
 import { SendSide } from "./send_side.ts";
 import { SenderDevices } from "./sender_devices.ts";
 import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
@@ -54,8 +55,10 @@ export class SenderSession implements Disposable {
   #returnPath: ReturnPathReader | undefined;
   #sectionOpen = false;
   #started = false;
-  /** Whether the migration has been confirmed, and the return path has other messages now. */
-  #migrated = false;
+  /** Jobs that had been handed over when the destination was last heard. */
+  #heardAt = 0;
+  #failed = false; // and the reason has been looked for
+  #migrated = false; // confirmed, and the return path has other messages from then on
 
   /** Starts the channels' threads; nothing is connected before `connect()`. */
   constructor(
@@ -105,7 +108,7 @@ export class SenderSession implements Disposable {
       this.#out = new ByteWriter(this.#side.mainSink(connection));
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
-      this.#returnPath = new ReturnPathReader(this.#replies);
+      if (this.#config.returnPath) this.#returnPath = new ReturnPathReader(this.#replies);
     });
     this.#during("setup", () => this.#setup());
   }
@@ -298,8 +301,8 @@ export class SenderSession implements Disposable {
     writer.blockList(this.#table.blocks);
     this.#sectionOpen = true;
     this.#syncPoint("start");
-    if (!this.#config.returnPath) return;
-    awaitAnswer(this.#returnPath!, this.#control, this.#config.timeouts.connectMs);
+    const { timeouts, returnPath } = this.#config;
+    if (returnPath) awaitAnswer(this.#returnPath!, this.#control, timeouts.connectMs);
   }
 
   #begin(): void {
@@ -318,6 +321,7 @@ export class SenderSession implements Disposable {
     }
     for (let page = first; page < end;) {
       page = this.#client.queuePages(blockIndex, page, end);
+      this.#hear();
     }
   }
 
@@ -332,7 +336,14 @@ export class SenderSession implements Disposable {
         continue;
       }
       this.#client.queuePages(blockIndex, page, page + 1);
+      this.#hear();
     }
+  }
+
+  /** Hears what the destination says meanwhile, with each job that has gone to a channel. */
+  #hear(): void {
+    if (this.#client.jobs !== this.#heardAt) this.#requireDestination();
+    this.#heardAt = this.#client.jobs;
   }
 
   /** Ends a section that has been begun; commands stand between sections. */
@@ -359,7 +370,7 @@ export class SenderSession implements Disposable {
 
   /** Checks that the destination has not ended the migration so far. */
   #requireDestination(): void {
-    if (this.#config.returnPath && !this.#migrated) this.#returnPath!.requireOpen();
+    if (!this.#migrated) this.#returnPath?.requireOpen();
   }
 
   #flushMain(): void {
@@ -370,14 +381,19 @@ export class SenderSession implements Disposable {
 
   /** Runs a step; its failure becomes the session's first error unless there is one already. */
   #during(phase: Phase, step: () => void): void {
-    this.#control.throwIfFailed();
-    this.#control.phase = phase;
-    try {
-      step();
-    } catch (error) {
-      this.#control.fail(error, { side: "source", peer: formatEndpoint(this.#config.endpoint) });
-      this.#counters.end();
-      throw this.#control.error ?? error;
-    }
+    this.#control.speaking(() => {
+      const control = this.#control;
+      try {
+        control.throwIfFailed();
+        control.phase = phase;
+        step();
+      } catch (error) {
+        const peer = formatEndpoint(this.#config.endpoint);
+        if (!this.#failed) failExplained(error, control, peer, this.#returnPath, !this.#migrated);
+        this.#failed = true;
+        this.#counters.end();
+        throw control.error ?? error;
+      }
+    });
   }
 }

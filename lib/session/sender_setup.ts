@@ -8,7 +8,7 @@ import { StreamError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { WaitResult } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { PING_VALUE } from "../wire/main_stream.ts";
+import { PEER_PING_VALUE, PING_VALUE } from "../wire/main_stream.ts";
 import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
 import type { ReturnPathReader } from "../wire/return_path.ts";
 import type { SenderConfig } from "./options.ts";
@@ -24,7 +24,8 @@ export function writeStreamStart(writer: MainStreamWriter, config: SenderConfig)
   });
   if (returnPath) {
     writer.openReturnPath();
-    writer.ping(PING_VALUE);
+    // A guest goes to a QEMU most likely, which must find nothing that is not its own.
+    writer.ping(state === undefined ? PEER_PING_VALUE : PING_VALUE);
   }
   if (state !== undefined) writer.verbatim(state.early);
 }

@@ -26,6 +26,7 @@ const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it f
 const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
 const PHASE = 3; // index into PHASES; written by the thread that runs the session
 const COMPLETED = 4; // 1 = the session has done what it is for
+const SPEAKING = 5; // 1 = the thread of the main connections uses them; written by that thread
 const ACTIVITY = 16; // counts moves of bytes, on a cache line of its own; some may get lost
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
 const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
@@ -51,6 +52,8 @@ export const LISTENER_DESCRIPTOR = 1;
 export const CHANNEL_DESCRIPTOR = 2;
 /** What to add to the places above for the second side of a session that has two, a relay. */
 export const SECOND_SIDE_DESCRIPTORS: number = SIDE_DESCRIPTORS;
+
+const MAIN_PLACES: readonly number[] = [MAIN_DESCRIPTOR, SECOND_SIDE_DESCRIPTORS];
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
 export class SessionControl implements ActiveSession {
@@ -87,10 +90,29 @@ export class SessionControl implements ActiveSession {
     Atomics.store(this.#words, PHASE, PHASES.indexOf(phase));
   }
 
-  /** Records `error` if nothing ended the session before, and stops it. */
+  /**
+   * Records `error` if nothing ended the session before, and stops it. Main connections that are
+   * in use stay open, see {@linkcode speaking}.
+   */
   fail(error: unknown, context: ErrorContext = {}): void {
     this.record(error, context);
-    this.#stop();
+    this.#stop(true);
+  }
+
+  /**
+   * Runs a step of the thread that has the main connections. A failure meanwhile, of whatever thread,
+   * leaves them open until the step ends, so that it can say why, or hear it; whoever is blocked on
+   * one of them looks at the stop word within a tick.
+   */
+  speaking<Result>(step: () => Result): Result {
+    Atomics.store(this.#words, SPEAKING, 1);
+    try {
+      return step();
+    } finally {
+      // Pairs with the order in `#stop`: one of the two sees what the other has written.
+      Atomics.store(this.#words, SPEAKING, 0);
+      if (this.stopping) for (const place of MAIN_PLACES) this.#shutDown(place);
+    }
   }
 
   /** Records `error` if nothing ended the session before, and leaves stopping to another thread. */
@@ -103,7 +125,7 @@ export class SessionControl implements ActiveSession {
   /** Ends the session as successful, unless it has failed; later failures are consequences. */
   finish(): void {
     Atomics.compareExchange(this.#words, OUTCOME, OPEN, FINISHED);
-    this.#stop();
+    this.#stop(false);
   }
 
   /**
@@ -182,13 +204,19 @@ export class SessionControl implements ActiveSession {
     Atomics.notify(this.#words, OUTCOME);
   }
 
-  #stop(): void {
+  /** @param spares Whether main connections that are in use stay open. */
+  #stop(spares: boolean): void {
     Atomics.store(this.#words, STOP, 1);
+    const spared = spares && Atomics.load(this.#words, SPEAKING) !== 0;
     for (let place = 0; place < DESCRIPTOR_COUNT; place++) {
-      const fd = this.descriptorAt(place);
-      // A fork or a slow closing peer must not keep our threads; not-a-socket answers are fine.
-      if (fd >= 0) shutdown(fd, Shutdown.BOTH);
+      if (!(spared && MAIN_PLACES.includes(place))) this.#shutDown(place);
     }
+  }
+
+  #shutDown(place: number): void {
+    const fd = this.descriptorAt(place);
+    // A fork or a slow closing peer must not keep our threads; not-a-socket answers are fine.
+    if (fd >= 0) shutdown(fd, Shutdown.BOTH);
   }
 }
 

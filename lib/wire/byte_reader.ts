@@ -166,6 +166,17 @@ export class ByteReader {
     return this.#end > this.#start || (this.#source.isReadable?.(waitMs) ?? true);
   }
 
+  /**
+   * Takes what the source has within `waitMs`, beside what is here already; nothing is consumed.
+   *
+   * @returns What came. Whoever has consumed nothing for as long as the buffer is full gets nothing.
+   */
+  gather(waitMs: number): "bytes" | "end" | "nothing" {
+    if (this.buffered >= BUFFER_BYTES) return "nothing";
+    if (this.#source.isReadable?.(waitMs) === false) return "nothing";
+    return this.#fill(this.buffered + 1, true) ? "bytes" : "end";
+  }
+
   /** Puts the last bytes read, at most 1 KiB, back to be read again. */
   giveBack(bytes: Uint8Array): void {
     if (bytes.byteLength > this.#start) {

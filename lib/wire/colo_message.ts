@@ -7,6 +7,8 @@
 import { ChannelError, StreamError } from "../errors.ts";
 import type { ByteReader } from "./byte_reader.ts";
 import type { ByteWriter } from "./byte_writer.ts";
+import { ReturnMessage } from "./main_stream.ts";
+import { failedPeer, readFailure } from "./return_path.ts";
 
 /** One word each; P is the primary, S the secondary. */
 export const ColoMessage = {
@@ -36,11 +38,14 @@ export function sendColoMessage(out: ByteWriter, message: number): void {
  * Waits for one word; before it the peer may be silent for as long as the idle limit.
  *
  * @returns false when the peer ended the connection in place of it.
- * @throws {StreamError} for any other word.
+ * @throws {PeerError} when the peer says why it fails, {StreamError} for any other word.
  */
 export function awaitColoMessage(reader: ByteReader, message: number): boolean {
   if (reader.atEnd()) return false;
   const word = reader.u32();
+  if (word >>> 16 === ReturnMessage.FAILURE) {
+    throw failedPeer("Cannot finish the checkpoint", readFailure(reader, word & 0xffff));
+  }
   if (word !== message) {
     throw new StreamError(
       "ERR_MULTIFD_STREAM_COLO",

@@ -46,10 +46,22 @@ export const RamFlag = {
 export const RAM_SECTION = { idstr: "ram", instanceId: 0, version: 4 } as const;
 
 /** Return-path messages (section 7). */
-export const ReturnMessage = { SHUT: 1, PONG: 2, SWITCHOVER_ACK: 7 } as const;
+export const ReturnMessage = {
+  SHUT: 1,
+  PONG: 2,
+  SWITCHOVER_ACK: 7,
+  /** Of this library, far from QEMU's numbers (section 7.1). */
+  FAILURE: 0x6d66,
+} as const;
 
 /** Value a source sends with its PING right after opening the return path. */
 export const PING_VALUE = 1;
+
+/**
+ * The same of a source that is of this library and has no guest's state: it understands
+ * `ReturnMessage.FAILURE`. A destination that does not know it just answers with it.
+ */
+export const PEER_PING_VALUE = 0x6d75_6c74;
 
 /** Names of the subsections of a configuration section (section 3.1). */
 export const ConfigurationName = {

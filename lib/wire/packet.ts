@@ -38,6 +38,16 @@ export const COMMON_HEADER_BYTES = 12;
 /** Bits of the flags word. */
 export const PacketFlag = { SYNC: 0x01, METHOD_MASK: 0x3e, DEVICE_STATE: 0x40 } as const;
 
+/** What the flags say about compression, by the name of the method. */
+export const MethodFlag = {
+  none: 0x00,
+  zlib: 0x02,
+  zstd: 0x04,
+  qpl: 0x08,
+  uadk: 0x10,
+  qatzip: 0x20,
+} as const;
+
 /** Pages one packet carries at most. */
 export function packetPages(pageSize: number): number {
   return PACKET_PAYLOAD_BYTES / pageSize;
@@ -226,7 +236,7 @@ export class RamPacketDecoder {
     if (methodFlag !== expected) {
       throw packetError(
         "METHOD",
-        `compression flag is 0x${methodFlag.toString(16)}, must be 0x${expected.toString(16)}`,
+        `compression is ${methodName(methodFlag)}, must be ${methodName(expected)}`,
       );
     }
   }
@@ -308,6 +318,11 @@ export function decodeFlags(view: DataView): number {
     throw packetError("VERSION", `version is ${version}, must be ${MULTIFD_VERSION}`);
   }
   return view.getUint32(FLAGS_AT);
+}
+
+function methodName(flag: number): string {
+  const found = Object.entries(MethodFlag).find(([, value]) => value === flag);
+  return found?.[0] ?? `unknown (flag 0x${flag.toString(16)})`;
 }
 
 /** An error about field `field` of a packet. */

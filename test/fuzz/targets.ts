@@ -29,7 +29,7 @@ import { MainStreamReader, type MainStreamHandler } from "../../lib/wire/main_st
 import { MainStreamWriter } from "../../lib/wire/main_stream_writer.ts";
 import { packetPages, RamPacketDecoder, ramPacketBytes } from "../../lib/wire/packet.ts";
 import { looksComplete } from "../../lib/wire/opaque_state.ts";
-import { readReturnMessage } from "../../lib/wire/return_path.ts";
+import { readReturnMessage, sendReturnMessage } from "../../lib/wire/return_path.ts";
 import { SyncPoints } from "../../lib/wire/sync_points.ts";
 import { parseUuid } from "../../lib/wire/uuid.ts";
 import { findDescription } from "../../lib/wire/vm_description.ts";
@@ -190,12 +190,26 @@ const streamTarget: FuzzTarget = {
 
 const returnPathTarget: FuzzTarget = {
   name: "return-path",
-  seeds: [Uint8Array.fromHex("000200040000000100070000000100040000000000010004")],
+  seeds: [
+    Uint8Array.fromHex("000200040000000100070000000100040000000000010004"),
+    written((out) => {
+      const failure = {
+        code: "ERR_MULTIFD_PACKET",
+        message: "Cannot ä",
+        phase: "setup",
+        channel: 3,
+      };
+      sendReturnMessage(out, { name: "failure", content: failure });
+    }),
+  ],
   run: (bytes) => {
     const reader = readerOf(bytes);
     while (!reader.atEnd()) {
-      const { type } = readReturnMessage(reader);
-      promise([1, 2, 7].includes(type), "only known messages");
+      const message = readReturnMessage(reader);
+      if (message.name !== "failure") continue;
+      const { code, message: text } = message.content;
+      promise(/^ERR_[A-Z0-9_]{1,60}$/.test(code), "a failure has a code");
+      promise(text.length <= 400 && !/[\p{Cc}\p{Cf}]/u.test(text), "a failure is short plain text");
     }
   },
 };

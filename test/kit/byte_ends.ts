@@ -24,7 +24,7 @@ class MemorySink implements ByteSink {
 }
 
 /** Gives the bytes of an array, at most `pieceBytes` a read beyond what the reader insists on. */
-class MemorySource implements ByteSource {
+export class MemorySource implements ByteSource {
   readonly #bytes: Uint8Array;
   readonly #pieceBytes: number;
   #at = 0;
