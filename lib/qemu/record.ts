@@ -4,7 +4,7 @@
  * @module
  */
 import type { Statistics } from "../engine/statistics.ts";
-import { MultifdError } from "../errors.ts";
+import { MultifdError, StreamError } from "../errors.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { writeRecording } from "../recording/recording.ts";
 import type { RecordingMetadata } from "../recording/recording_layout.ts";
@@ -33,10 +33,12 @@ interface Writing {
 export class Recorder implements AsyncDisposable {
   readonly #receiver: Receiver;
   readonly #writing: Writing;
+  readonly #output: string;
 
-  private constructor(receiver: Receiver, writing: Writing) {
+  private constructor(receiver: Receiver, writing: Writing, output: string) {
     this.#receiver = receiver;
     this.#writing = writing;
+    this.#output = output;
   }
 
   /** See {@linkcode record}. */
@@ -62,7 +64,7 @@ export class Recorder implements AsyncDisposable {
       capture: true,
       finalize,
     });
-    return new Recorder(receiver, writing);
+    return new Recorder(receiver, writing, output);
   }
 
   /** Where to migrate to, with the port that was chosen for port 0. */
@@ -86,11 +88,24 @@ export class Recorder implements AsyncDisposable {
       await this.#receiver.complete();
     } catch (error) {
       await this.#abandon();
-      throw error;
+      throw this.#withOutcome(error);
     }
     const { metadata } = this.#writing;
     if (metadata !== undefined) return metadata;
     throw new MultifdError("ERR_MULTIFD_STOPPED", "Cannot record: the session has ended");
+  }
+
+  /** A source that stays for checkpoints is found when the file is there, and a user must know. */
+  #withOutcome(error: unknown): unknown {
+    const staying = error instanceof StreamError && error.code === "ERR_MULTIFD_STREAM_COLO";
+    if (!staying || this.#writing.metadata === undefined) return error;
+    const { code, message, side, phase, peer } = error;
+    return new StreamError(code, `${message}; the recording ${this.#output} is complete`, {
+      side,
+      phase,
+      peer,
+      cause: error,
+    });
   }
 
   /** Ends the session; what is not complete is removed. Safe to call twice. */

@@ -4,7 +4,7 @@
  * @module
  */
 import { expect } from "bun:test";
-import { record, relay, StreamError } from "../../mod.ts";
+import { record, Recording, relay, StreamError } from "../../mod.ts";
 import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { expectRecordAndRestore, expectRelay, type InteropCase } from "./interop_case.ts";
 import { qemuTest } from "./qemu_case.ts";
@@ -119,6 +119,10 @@ qemuTest(
     expect(error).toBeInstanceOf(StreamError);
     expect(error).toMatchObject({ code: "ERR_MULTIFD_STREAM_COLO" });
     expect(String(error)).toContain("x-colo");
+    // It has all of the guest, and says so.
+    expect(String(error)).toContain(`the recording ${guest.path("vm.rec")} is complete`);
+    using file = await Recording.open(guest.path("vm.rec"));
+    expect(file.metadata.machine).toBe("pc-q35-11.1");
     await source.waitStatus("running");
     await source.execute("x-colo-lost-heartbeat");
     const before = (await source.serialOutput()).length;
