@@ -56,6 +56,7 @@ export {
   type Segment,
   type SharedRamBlock,
 } from "./lib/memory/ram_block.ts";
+export type { FilePlace } from "./lib/storage/opened_file.ts";
 export {
   ColoPrimary,
   connectPrimary,
@@ -91,7 +92,7 @@ export {
   type LoadOptions,
   type OpenSnapshotOptions,
 } from "./lib/snapshot/snapshot.ts";
-export { PreparedLoad, type LoadedRam } from "./lib/snapshot/prepared_load.ts";
+export type { LoadedRam, PreparedLoad } from "./lib/snapshot/prepared_load.ts";
 export {
   createSnapshot,
   SnapshotWriter,
@@ -163,14 +164,14 @@ export {
 export { machineSyncMode } from "./lib/wire/machine_type.ts";
 export type { SyncMode } from "./lib/wire/sync_points.ts";
 export type { GuestState } from "./lib/wire/opaque_state.ts";
-export type { StreamConfiguration } from "./lib/wire/main_stream.ts";
+export type { AnnouncedBlock, StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
 export {
   DeviceClient,
   type DeviceClientHandle,
   type PreparedBuffer,
 } from "./lib/engine/device_client.ts";
-export type { DeviceFormat } from "./lib/engine/device_table.ts";
+export type { DeviceFormat, DeviceIdentity } from "./lib/engine/device_table.ts";
 export type {
   DeviceCode,
   DeviceDefinition,
@@ -182,12 +183,8 @@ export { descriptorDevice, type DescriptorDeviceOptions } from "./lib/device/des
 export { memoryDevice, type MemoryDeviceOptions } from "./lib/device/memory_device.ts";
 export type { SaveDevice } from "./lib/device/save_context.ts";
 export type { LoadDevice, LoadedBuffer } from "./lib/device/load_context.ts";
-export {
-  ThreadPool,
-  type FailedTask,
-  type TaskContext,
-  type ThreadPoolOptions,
-} from "./lib/thread/thread_pool.ts";
+export { ThreadPool } from "./lib/thread/thread_pool.ts";
+export type { FailedTask, TaskContext, ThreadPoolOptions } from "./lib/thread/task_pool.ts";
 export type { WorkerFunction } from "./lib/thread/worker_function.ts";
 export {
   CancelledError,
@@ -204,4 +201,4 @@ export {
   StreamError,
   TimeoutError,
 } from "./lib/errors.ts";
-export { MissingLibraryError, MultifdError, SystemError } from "./ffi/errors.ts";
+export { MissingLibraryError, MultifdError, SystemError, type ErrorContext } from "./ffi/errors.ts";

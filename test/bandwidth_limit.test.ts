@@ -1,4 +1,5 @@
 import { describe, expect, test } from "bun:test";
+import { BandwidthShare } from "../lib/sync/bandwidth_limit.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import { BandwidthLimit, connect, listen, RamBlock, relay } from "../mod.ts";
 import type { BandwidthJob } from "./fixtures/bandwidth_thread.ts";
@@ -15,7 +16,8 @@ const SLACK_MS = 21;
 function waited(limit: BandwidthLimit, ...pieces: readonly number[]): number {
   const control = new SessionControl();
   const start = performance.now();
-  for (const bytes of pieces) limit.pace(bytes, control);
+  const share = new BandwidthShare(limit.buffer);
+  for (const bytes of pieces) share.pace(bytes, control);
   return performance.now() - start;
 }
 

@@ -1,12 +1,13 @@
 import { expect, test } from "bun:test";
 import { viewOfMemory } from "../ffi/arena.ts";
+import type { DeviceClientParts } from "../lib/engine/device_client.ts";
 import { DeviceSendState } from "../lib/engine/device_send_state.ts";
 import { DeviceTable } from "../lib/engine/device_table.ts";
 import { SendState } from "../lib/engine/send_state.ts";
 import { Payload } from "../lib/engine/slot.ts";
 import { DEVICE_SLOTS } from "../lib/limits.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
-import { DeviceClient, ThreadPool, type DeviceClientHandle, type DeviceFormat } from "../mod.ts";
+import { DeviceClient, ThreadPool, type DeviceFormat } from "../mod.ts";
 import { thrownBy } from "./kit/errors.ts";
 
 const module = new URL("./device_tasks.ts", import.meta.url).href;
@@ -17,7 +18,7 @@ class Stage {
   readonly state: SendState;
   readonly buffers: DeviceSendState;
   readonly devices = new DeviceTable();
-  readonly handle: DeviceClientHandle;
+  readonly handle: DeviceClientParts;
   readonly #working: number[];
 
   constructor(

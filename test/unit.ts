@@ -53,6 +53,7 @@ const SLOW = [
   "sender_faults",
   "snapshot_program",
   "strangers",
+  "surface",
   "transfers",
 ];
 

@@ -71,10 +71,9 @@ export interface SecondaryFailOver extends FailOver {
   readonly recording: RecordingContent | undefined;
 }
 
-type Listener<Name extends keyof SecondaryEvents> = (
-  ...values: SecondaryEvents[Name]
-) => void | Promise<void>;
-type Listeners = { [Name in keyof SecondaryEvents]: Listener<Name>[] };
+type Listeners = {
+  [Name in keyof SecondaryEvents]: ((...values: SecondaryEvents[Name]) => void | Promise<void>)[];
+};
 
 /**
  * A side that holds a complete copy and can take over at any moment, made by
@@ -180,7 +179,10 @@ export class ColoSecondary implements AsyncDisposable {
   }
 
   /** Adds a listener; those of one event are called one after the other. */
-  on<Name extends keyof SecondaryEvents>(event: Name, listener: Listener<Name>): this {
+  on<Name extends keyof SecondaryEvents>(
+    event: Name,
+    listener: (...values: SecondaryEvents[Name]) => void | Promise<void>,
+  ): this {
     this.#listeners[event].push(listener);
     return this;
   }

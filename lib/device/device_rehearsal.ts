@@ -13,7 +13,7 @@ import { DeviceTable, type DeviceIdentity } from "../engine/device_table.ts";
 import { SendState } from "../engine/send_state.ts";
 import { TIMEOUTS_DEFAULT } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { TaskContext } from "../thread/thread_pool.ts";
+import type { TaskContext } from "../thread/task_pool.ts";
 import type { MemoryState } from "./device.ts";
 import { LoadContext } from "./load_context.ts";
 import { loadMemory, saveMemory } from "./memory_device.ts";

@@ -6,7 +6,7 @@
 import type { DeviceQueue, QueuedBuffer } from "../engine/device_queue.ts";
 import type { DeviceIdentity } from "../engine/device_table.ts";
 import { DeviceError } from "../errors.ts";
-import type { TaskContext } from "../thread/thread_pool.ts";
+import type { TaskContext } from "../thread/task_pool.ts";
 
 /** A piece of a device's state, valid until the next call. */
 export interface LoadedBuffer {

@@ -7,7 +7,7 @@ import { DeviceQueue } from "../engine/device_queue.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { PoolJob } from "../thread/pool_messages.ts";
 import { servePool } from "../thread/pool_worker.ts";
-import type { TaskContext } from "../thread/thread_pool.ts";
+import type { TaskContext } from "../thread/task_pool.ts";
 import { callWorkerFunction } from "../thread/worker_function.ts";
 import { loadDescriptor } from "./descriptor_device.ts";
 import { named } from "./device_failure.ts";

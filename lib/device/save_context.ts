@@ -6,7 +6,7 @@
 import type { DeviceClient, PreparedBuffer } from "../engine/device_client.ts";
 import type { DeviceIdentity } from "../engine/device_table.ts";
 import { DeviceError } from "../errors.ts";
-import type { TaskContext } from "../thread/thread_pool.ts";
+import type { TaskContext } from "../thread/task_pool.ts";
 
 /** First argument of a device's `save`. Calls block while no channel is idle. */
 export interface SaveDevice extends DeviceIdentity, TaskContext {

@@ -22,12 +22,20 @@ import { Payload } from "./slot.ts";
 
 /** What makes a client in another thread; cloneable, valid while the session lasts. */
 export interface DeviceClientHandle {
-  readonly state: SendStateHandle;
-  readonly device: DeviceSendStateHandle;
+  /** What the channels and this client share; for `DeviceClient` only. */
+  readonly state: unknown;
+  /** The buffers of all slots; for `DeviceClient` only. */
+  readonly device: unknown;
   readonly devices: SharedArrayBuffer;
   readonly control: SharedArrayBuffer;
   /** How long to wait for an idle channel while nothing moves, in milliseconds. */
   readonly limitMs: number;
+}
+
+/** A handle as its session makes it. */
+export interface DeviceClientParts extends DeviceClientHandle {
+  readonly state: SendStateHandle;
+  readonly device: DeviceSendStateHandle;
 }
 
 /** A buffer to fill, valid until `finish()`. */
@@ -56,10 +64,11 @@ export class DeviceClient {
   #prepared: { readonly buffer: SlotBuffer; readonly device: TableDevice } | undefined;
 
   constructor(handle: DeviceClientHandle) {
+    const { state, device } = handle as DeviceClientParts;
     this.#handle = handle;
     this.#control = new SessionControl(handle.control);
-    this.#state = new SendState(handle.state, this.#control);
-    this.#buffers = new DeviceSendState(handle.device, this.#control);
+    this.#state = new SendState(state, this.#control);
+    this.#buffers = new DeviceSendState(device, this.#control);
     this.#devices = new DeviceTable(handle.devices);
   }
 

@@ -24,13 +24,14 @@ const BYTES_WORD = 8;
 const CONFIGURED_WORD = 10;
 const ID_AT = 128;
 
-/** What is in front of each buffer of a device, and hence how the receiver orders them. */
-export const DEVICE_FORMATS = ["vfio", "raw"] as const;
 /**
- * `vfio`: every payload begins with VFIO's header, buffers are loaded in order and end with the
+ * What is in front of each buffer of a device, and hence how the receiver orders them. `vfio`: every payload begins with VFIO's header, buffers are loaded in order and end with the
  * device's config, as QEMU does. `raw`: payloads carry nothing else and are loaded as they arrive.
  */
-export type DeviceFormat = (typeof DEVICE_FORMATS)[number];
+export type DeviceFormat = "vfio" | "raw";
+
+/** All formats; a device's record has the place in this list. */
+export const DEVICE_FORMATS: readonly DeviceFormat[] = ["vfio", "raw"];
 
 /** Identity of a device, equal on both sides. */
 export interface DeviceIdentity {

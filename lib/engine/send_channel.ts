@@ -12,7 +12,7 @@ import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
 import { IovecList } from "../memory/iovec_list.ts";
-import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
+import { BandwidthShare } from "../sync/bandwidth_limit.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { encodeHandshake, HANDSHAKE_BYTES } from "../wire/handshake.ts";
 import { LevelGovernor } from "./level_governor.ts";
@@ -42,7 +42,7 @@ export class SendChannel implements Disposable {
   readonly #words: ChannelWords;
   readonly #encoder: PageEncoder;
   readonly #builder: PacketBuilder;
-  readonly #bandwidth: BandwidthLimit | undefined;
+  readonly #bandwidth: BandwidthShare | undefined;
   readonly #governor: LevelGovernor | undefined;
   readonly #deviceState = new IovecList();
   #workingSlot: number;
@@ -52,7 +52,7 @@ export class SendChannel implements Disposable {
     this.#parts = parts;
     this.#words = parts.state.channel(parts.channel);
     this.#workingSlot = parts.state.workingSlot(parts.channel);
-    if (parts.bandwidth !== undefined) this.#bandwidth = new BandwidthLimit(parts.bandwidth);
+    if (parts.bandwidth !== undefined) this.#bandwidth = new BandwidthShare(parts.bandwidth);
     this.#encoder = createEncoder(parts.compression, parts.state.handle.pageSize);
     const { engine, level, autoLevels } = parts.compression;
     if (autoLevels !== undefined) this.#governor = new LevelGovernor(autoLevels, level);

@@ -6,7 +6,7 @@
  */
 import { TimeoutError } from "../errors.ts";
 import { PACED_JOB_MS, PACKETS_PER_JOB_MIN } from "../limits.ts";
-import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
+import { BandwidthShare } from "../sync/bandwidth_limit.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { packetPages } from "../wire/packet.ts";
 import type { SendState } from "./send_state.ts";
@@ -17,7 +17,7 @@ export class RamClient {
   readonly #state: SendState;
   readonly #control: SessionControl;
   readonly #limitMs: number;
-  readonly #bandwidth: BandwidthLimit | undefined;
+  readonly #bandwidth: BandwidthShare | undefined;
   /** Fewest pages of a job, unless there are no more. */
   readonly #jobPagesMin: number;
   #slotNumber: number;
@@ -37,7 +37,7 @@ export class RamClient {
     limitMs: number,
     bandwidth?: SharedArrayBuffer,
   ) {
-    if (bandwidth !== undefined) this.#bandwidth = new BandwidthLimit(bandwidth);
+    if (bandwidth !== undefined) this.#bandwidth = new BandwidthShare(bandwidth);
     this.#state = state;
     this.#control = control;
     this.#limitMs = limitMs;

@@ -57,6 +57,17 @@ export interface SharedRamBlock {
   readonly file?: FilePlace | undefined;
 }
 
+type FileOptions = MapOptions & { readonly readBySender?: boolean };
+let mapFile: (idstr: string, file: OpenedFile, options: FileOptions) => RamBlock; // the class's own
+
+/**
+ * Maps a file that is open; see {@linkcode RamBlock.map}. The file stays the caller's, and open: a
+ * sender reads it and not the mapping, since a file that becomes shorter is an error then.
+ */
+export function mapRamBlock(idstr: string, file: OpenedFile, options: MapOptions): RamBlock {
+  return mapFile(idstr, file, { ...options, readBySender: true });
+}
+
 /**
  * See the module comment.
  *
@@ -158,21 +169,10 @@ export class RamBlock implements Disposable {
   static map(idstr: string, path: string, options: MapOptions = {}): RamBlock {
     const flags = options.writable === true ? OpenFlag.RDWR : OpenFlag.RDONLY;
     using file = openRegularFile(`Cannot map ${path}`, path, flags); // the mapping keeps the file
-    return RamBlock.mapFile(idstr, file, options, false);
+    return RamBlock.#mapFile(idstr, file, { ...options, readBySender: false });
   }
 
-  /**
-   * Maps a file that is open; see {@linkcode map}. The file stays the caller's.
-   *
-   * @param readBySender Whether a sender reads the file, which stays open, and not the mapping: a
-   * file that becomes shorter is an error then.
-   */
-  static mapFile(
-    idstr: string,
-    file: OpenedFile,
-    options: MapOptions,
-    readBySender: boolean,
-  ): RamBlock {
+  static #mapFile(idstr: string, file: OpenedFile, options: FileOptions): RamBlock {
     const { pageSize = 4096, offset = 0, writable = false, zeroed = false } = options;
     const fileBytes = file.length();
     const { bytes = fileBytes - offset } = options;
@@ -187,7 +187,7 @@ export class RamBlock implements Disposable {
     const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, file.fd, offset));
     const segments = [{ address, bytes, buffer: undefined }];
     try {
-      const place = readBySender ? { fd: file.fd, offset } : undefined;
+      const place = options.readBySender ? { fd: file.fd, offset } : undefined;
       const shared: SharedRamBlock = { idstr, pageSize, segments, zeroed, file: place };
       const block = new RamBlock(shared, () => munmap(address, bytes), writable);
       if (options.prefault) block.prefault(writable);
@@ -321,6 +321,10 @@ export class RamBlock implements Disposable {
         throw new RangeError(`Cannot prefault RAM block ${this.idstr}: ${errnoName(-status)}`);
       }
     }
+  }
+
+  static {
+    mapFile = (idstr, file, options) => RamBlock.#mapFile(idstr, file, options);
   }
 
   /** Unmaps mapped memory; other memory is freed when nobody refers to it. Safe to call twice. */

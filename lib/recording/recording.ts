@@ -7,7 +7,7 @@ import type { Statistics } from "../engine/statistics.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
-import { checkPageSize, RamBlock } from "../memory/ram_block.ts";
+import { checkPageSize, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -178,7 +178,7 @@ function mapBlock(file: OpenedFile, block: RecordedBlock, pageSize: number): Ram
   const { idstr, offset, bytes } = block;
   try {
     checkPageSize(pageSize);
-    return RamBlock.mapFile(idstr, file, { offset, bytes, pageSize }, true);
+    return mapRamBlock(idstr, file, { offset, bytes, pageSize });
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw recordingError(error.message, error); // the file's fault, not the caller's

@@ -7,7 +7,7 @@
 import { TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import type { ThreadPool } from "../thread/thread_pool.ts";
+import type { TaskPool } from "../thread/task_pool.ts";
 
 /**
  * Blocks until all tasks of the pool have ended.
@@ -18,7 +18,7 @@ import type { ThreadPool } from "../thread/thread_pool.ts";
  * @throws The first error of any task, {TimeoutError} when nothing moves any more.
  */
 export function joinTasks(
-  pool: ThreadPool,
+  pool: TaskPool,
   control: SessionControl,
   idleMs: number,
   progress: () => number,

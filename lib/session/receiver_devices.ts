@@ -10,7 +10,7 @@ import { DeviceQueue } from "../engine/device_queue.ts";
 import { DeviceError } from "../errors.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { ThreadPool } from "../thread/thread_pool.ts";
+import { TaskPool } from "../thread/task_pool.ts";
 import { deviceKey, type DeviceSummary } from "./device_summary.ts";
 import { joinTasks } from "./join_tasks.ts";
 
@@ -20,7 +20,7 @@ export class ReceiverDevices implements Disposable {
   readonly #queues: readonly DeviceQueue[];
   readonly #control: SessionControl;
   readonly #limitMs: number;
-  readonly #pool: ThreadPool;
+  readonly #pool: TaskPool;
   #started = false;
 
   /** @param limitMs Longest time in which nothing of any device comes or is loaded, in the end. */
@@ -29,7 +29,7 @@ export class ReceiverDevices implements Disposable {
     this.#queues = configs.map(({ queue }) => new DeviceQueue(queue, control));
     this.#control = control;
     this.#limitMs = limitMs;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, LOAD_ROLE);
+    this.#pool = new TaskPool({ threadsMax: DEVICES_MAX }, control, LOAD_ROLE);
     this.#pool.prestart(configs.length);
   }
 
@@ -39,7 +39,7 @@ export class ReceiverDevices implements Disposable {
     this.#started = true;
     for (const device of this.#configs) {
       const { buffer } = this.#control;
-      this.#pool.submitTask({ device, control: buffer } satisfies LoadTask);
+      this.#pool.submit({ device, control: buffer } satisfies LoadTask);
     }
   }
 

@@ -10,7 +10,7 @@ import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Connection } from "../net/connection.ts";
 import { connectSocket } from "../net/socket.ts";
-import { BandwidthLimit } from "../sync/bandwidth_limit.ts";
+import { BandwidthShare } from "../sync/bandwidth_limit.ts";
 import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { SendChannelJob } from "./channel_messages.ts";
@@ -67,7 +67,7 @@ export class SendSide {
   mainSink(connection: ByteSink): ByteSink {
     const { bandwidth, control } = this.#parts;
     if (bandwidth === undefined) return connection;
-    const limit = new BandwidthLimit(bandwidth);
+    const limit = new BandwidthShare(bandwidth);
     return {
       send: (address, bytes) => {
         limit.pace(bytes, control);

@@ -6,13 +6,13 @@
  */
 import type { SaveConfig } from "../device/device.ts";
 import { SAVE_ROLE, type SaveTask } from "../device/device_messages.ts";
-import { DeviceClient, type DeviceClientHandle } from "../engine/device_client.ts";
+import { DeviceClient, type DeviceClientParts } from "../engine/device_client.ts";
 import { DeviceSendState } from "../engine/device_send_state.ts";
 import { DeviceTable, type TableDevice } from "../engine/device_table.ts";
 import type { SendState } from "../engine/send_state.ts";
 import { DEVICES_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { ThreadPool } from "../thread/thread_pool.ts";
+import { TaskPool } from "../thread/task_pool.ts";
 import type { Timeouts } from "./options.ts";
 import { joinTasks } from "./join_tasks.ts";
 
@@ -20,7 +20,7 @@ import { joinTasks } from "./join_tasks.ts";
 export class SenderDevices implements Disposable {
   readonly #table = new DeviceTable();
   readonly #saves: SaveConfig[] = [];
-  readonly #pool: ThreadPool;
+  readonly #pool: TaskPool;
   readonly #state: SendState;
   readonly #control: SessionControl;
   readonly #timeouts: Timeouts;
@@ -31,7 +31,7 @@ export class SenderDevices implements Disposable {
     this.#state = state;
     this.#control = control;
     this.#timeouts = timeouts;
-    this.#pool = new ThreadPool({ threadsMax: DEVICES_MAX }, control, SAVE_ROLE);
+    this.#pool = new TaskPool({ threadsMax: DEVICES_MAX }, control, SAVE_ROLE);
   }
 
   /**
@@ -49,7 +49,7 @@ export class SenderDevices implements Disposable {
   }
 
   /** What makes a client in any thread; undefined before the first device is registered. */
-  get handle(): DeviceClientHandle | undefined {
+  get handle(): DeviceClientParts | undefined {
     if (this.#buffers === undefined) return undefined;
     return {
       state: this.#state.handle,
@@ -74,7 +74,7 @@ export class SenderDevices implements Disposable {
     const client = this.handle;
     if (client === undefined) return;
     for (const device of this.#saves) {
-      this.#pool.submitTask({ device, client } satisfies SaveTask);
+      this.#pool.submit({ device, client } satisfies SaveTask);
     }
   }
 

@@ -223,7 +223,7 @@ export class SenderSession implements Disposable {
     this.#control.phase = "end";
   }
 
-  /** Does what `awaitConfirmation()` does but for its last step, and leaves all connections open, for checkpoints. */
+  /** The same but for the last step, and with all connections left open, for checkpoints. */
   endMigration(): void {
     this.#during("complete", () => {
       const { state, switchoverAck } = this.#config;

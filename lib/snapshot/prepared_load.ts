@@ -19,8 +19,21 @@ export interface LoadedRam {
 const PROGRESS_INTERVAL_MS = 250;
 
 /** See the module comment. Made by `Snapshot.prepareLoad()`; dispose it in any case. */
-export class PreparedLoad implements AsyncDisposable {
+export interface PreparedLoad extends AsyncDisposable {
   /** The blocks in the order of the file; their content is complete when `load()` has returned. */
+  readonly blocks: readonly RamBlock[];
+  /**
+   * Loads all pages; to be called once.
+   *
+   * @throws {MultifdError} when loading fails or was cancelled; memory may be filled in part then.
+   */
+  load(): Promise<LoadedRam>;
+  /** Ends the threads. Safe to call twice and in any state. */
+  [Symbol.asyncDispose](): Promise<void>;
+}
+
+/** A load by file channels. */
+export class ChannelLoad implements PreparedLoad {
   readonly blocks: readonly RamBlock[];
   readonly #channels: FileChannels;
   readonly #onProgress: ((statistics: Statistics) => void) | undefined;
@@ -41,17 +54,11 @@ export class PreparedLoad implements AsyncDisposable {
     return this.#channels.ready();
   }
 
-  /**
-   * Loads all pages; to be called once.
-   *
-   * @throws {MultifdError} when loading fails or was cancelled; memory may be filled in part then.
-   */
   async load(): Promise<LoadedRam> {
     await withProgress(this.#channels, this.#onProgress, () => this.#channels.pass());
     return { blocks: this.blocks, statistics: this.#channels.statistics() };
   }
 
-  /** Ends the threads. Safe to call twice and in any state. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.#channels[Symbol.asyncDispose]();
   }

@@ -19,7 +19,7 @@ import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import { receiveIndex, type SnapshotBlock, type SnapshotIndex } from "./snapshot_index.ts";
-import { PreparedLoad, type LoadedRam } from "./prepared_load.ts";
+import { ChannelLoad, type LoadedRam, type PreparedLoad } from "./prepared_load.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
 import { snapshotSource } from "./snapshot_source.ts";
 
@@ -256,7 +256,7 @@ export class Snapshot implements Disposable {
     this.#source[Symbol.dispose]();
   }
 
-  #startLoad(options: LoadOptions): PreparedLoad {
+  #startLoad(options: LoadOptions): ChannelLoad {
     const targets = this.#targets(options);
     const channels = new FileChannels(
       {
@@ -271,7 +271,7 @@ export class Snapshot implements Disposable {
       options,
     );
     const blocks = targets.map(({ ram }) => ram);
-    return new PreparedLoad(blocks, channels, options.onProgress);
+    return new ChannelLoad(blocks, channels, options.onProgress);
   }
 
   #targets(options: LoadOptions): { ram: RamBlock; shared: SharedFileBlock }[] {

@@ -3,8 +3,9 @@
  * take at the rate, behind what others have reserved, and waits until that time is over. So channels
  * share the rate by what they have to send, and the order of reservations is the order of sending.
  *
- * The clock is the machine's, since those of the runtime begin with each thread, in ticks of a 32-bit word that wraps: about 37 hours either way,
- * so that a bucket nobody has looked at for long counts as full.
+ * The clock is the machine's, since those of the runtime begin with each thread, in ticks of a 32-bit
+ * word that wraps: about 37 hours either way, so that a bucket nobody has looked at for long counts as
+ * full.
  *
  * @module
  */
@@ -44,8 +45,6 @@ export class BandwidthLimit {
   /** The shared state; `new BandwidthLimit(buffer)` is the same limit in another thread. */
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
-  /** What this object's reservations have been too short by, in ticks below 1. */
-  #owed = 0;
 
   /**
    * @param limit Bytes per second, 0 for no limit, or the `buffer` of a limit made elsewhere.
@@ -76,10 +75,24 @@ export class BandwidthLimit {
     Atomics.add(this.#words, CHANGE, 1); // pairs with the load in `pace()`
     Atomics.notify(this.#words, CHANGE);
   }
+}
+
+/** One connection's, or one client's, part in a limit. */
+export class BandwidthShare {
+  readonly #limit: BandwidthLimit;
+  readonly #words: Int32Array;
+  /** What this object's reservations have been too short by, in ticks below 1. */
+  #owed = 0;
+
+  /** @param buffer Of the limit. */
+  constructor(buffer: SharedArrayBuffer) {
+    this.#limit = new BandwidthLimit(buffer);
+    this.#words = new Int32Array(buffer);
+  }
 
   /** Bytes that may go in `ms`; infinite without a limit. */
   bytesWithin(ms: number): number {
-    const rate = this.bytesPerSecond;
+    const rate = this.#limit.bytesPerSecond;
     return rate === 0 ? Infinity : (rate * ms) / 1000;
   }
 
@@ -88,7 +101,7 @@ export class BandwidthLimit {
     while (!session.stopping) {
       // Before the rate: a change in between is seen by the wait, and all begins anew.
       const change = Atomics.load(this.#words, CHANGE);
-      const rate = this.bytesPerSecond;
+      const rate = this.#limit.bytesPerSecond;
       if (rate === 0) return;
       const ticks = (bytes / rate) * 1000 * TICKS_PER_MS + this.#owed;
       const whole = Math.min(TICKS_MAX, Math.floor(ticks));

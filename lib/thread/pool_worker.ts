@@ -9,7 +9,7 @@ import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { PoolCommand, PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
-import type { TaskContext } from "./thread_pool.ts";
+import type { TaskContext } from "./task_pool.ts";
 import { callWorkerFunction, type WorkerFunction } from "./worker_function.ts";
 
 /** Calls functions until the pool is disposed. */

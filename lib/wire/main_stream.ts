@@ -82,7 +82,7 @@ export interface StreamConfiguration {
   readonly uuid?: Uint8Array | undefined;
 }
 
-/** A RAM block as announced in the setup section. */
+/** Name and length of a RAM block, as the setup section announces it. */
 export interface AnnouncedBlock {
   readonly idstr: string;
   /** Length in bytes. */
