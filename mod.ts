@@ -79,6 +79,7 @@ export type {
 } from "./lib/colo/checkpoint_statistics.ts";
 export type { FailOver, PendingCheckpoint } from "./lib/colo/colo_progress.ts";
 export type { ReceivedCheckpoint } from "./lib/colo/colo_messages.ts";
+export { saveBlocks, type BlockImage } from "./lib/memory/save_blocks.ts";
 export type { DirtyTracker, TrackingMethod } from "./lib/memory/dirty_tracker.ts";
 export {
   trackDirtyPages,

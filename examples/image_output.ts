@@ -6,17 +6,18 @@
  *
  * @module
  */
-import { access, constants, mkdir, stat } from "node:fs/promises";
+import { access, constants, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import type { RamBlock } from "../mod.ts";
+import { saveBlocks, type BlockImage, type RamBlock } from "../mod.ts";
 
 /** Bytes that file systems allow in one name. */
 const FILE_NAME_BYTES_MAX = 255;
 
-/** A received block and the file it is for. */
-export interface OutputFile {
-  readonly block: RamBlock;
-  readonly path: string;
+/** Where received blocks go. */
+export interface OutputPlan {
+  /** The folder for several blocks; undefined when the one block's file is `path`. */
+  readonly folder: string | undefined;
+  readonly files: readonly (BlockImage & { readonly path: string })[];
 }
 
 /**
@@ -58,32 +59,33 @@ export async function checkOutput(output: string): Promise<void> {
 
 /**
  * Decides which file each block goes to. An existing directory, and a path that ends with `/`, get
- * a file per block in them; so does any path when there are several blocks, and it is made then.
+ * a file per block in them; so does any path when there are several blocks. Nothing is made yet.
  *
  * @throws {Error} when there are several blocks and `output` is a file.
  */
-export async function planOutput(
-  output: string,
-  blocks: readonly RamBlock[],
-): Promise<OutputFile[]> {
+export async function planOutput(output: string, blocks: readonly RamBlock[]): Promise<OutputPlan> {
+  const facts = await stat(output).catch(() => undefined);
+  const exists = facts?.isDirectory() ?? false;
   const [first] = blocks;
-  const exists = await isDirectory(output);
-  if (first !== undefined && blocks.length === 1 && !exists && basename(output) !== "") {
-    if (!output.endsWith("/")) return [{ block: first, path: output }];
+  if (first !== undefined && blocks.length === 1 && !exists && !output.endsWith("/")) {
+    return { folder: undefined, files: [{ block: first, name: basename(output), path: output }] };
   }
-  if (!exists) {
-    try {
-      await mkdir(output);
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      const is = code === "EEXIST" ? "is a file" : (code ?? "cannot be made");
-      throw new Error(
-        `Cannot write ${blocks.length} RAM blocks to ${output}: it ${is}, must be a directory`,
-        { cause: error },
-      );
-    }
+  if (facts !== undefined && !exists) {
+    throw new Error(
+      `Cannot write ${blocks.length} RAM blocks to ${output}: it is a file, must be a directory`,
+    );
   }
-  return blocks.map((block) => ({ block, path: join(output, fileNameOf(block.idstr)) }));
+  const files = blocks.map((block) => {
+    const name = fileNameOf(block.idstr);
+    return { block, name, path: join(output, name) };
+  });
+  return { folder: output, files };
+}
+
+/** Writes the blocks; what was planned appears when it is complete. */
+export async function writeOutput(plan: OutputPlan, signal: AbortSignal): Promise<void> {
+  if (plan.folder !== undefined) await saveBlocks(plan.folder, plan.files, { signal });
+  else for (const { block, path } of plan.files) await block.toFile(path, { signal });
 }
 
 async function isDirectory(path: string): Promise<boolean> {

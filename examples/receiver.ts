@@ -18,7 +18,7 @@ import {
   TRANSFER_OPTIONS,
   TRANSFER_USAGE,
 } from "./arguments.ts";
-import { checkOutput, planOutput, type OutputFile } from "./image_output.ts";
+import { checkOutput, planOutput, writeOutput, type OutputPlan } from "./image_output.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { printEvent, printFailure, printSummary } from "./summary.ts";
@@ -31,9 +31,9 @@ all of it is on disk and the sender has been told so. Failures end with status 1
 stderr, wrong arguments with status 2.
 
   --listen ENDPOINT        host:port, [v6]:port or unix:/path; port 0 takes any free one
-  --output PATH            a file for one block, a directory for several (made if there is none);
-                           a file appears, or replaces an older one, when it is complete; characters
-                           of block names that do not suit file names become %XX
+  --output PATH            a file for one block, a directory for several; a new directory, and
+                           a file, appears when it is complete, and a file replaces an older one
+                           then; characters of block names that do not suit file names become %XX
 ${TRANSFER_USAGE}
   --page-size BYTES        4K, 8K, 16K or 64K, equal on both sides (default 4K)
   --accept-timeout SECS    for the first connection (default 600)
@@ -77,10 +77,11 @@ async function receive(signal: AbortSignal): Promise<void> {
   let receiver: Receiver | undefined;
   // A cancelled session does not wait for its last step, and the program must not end before it.
   let writing: Promise<void> | undefined;
-  let files: readonly OutputFile[] = [];
+  let files: OutputPlan["files"] = [];
   const finalize = async (blocks: readonly RamBlock[]): Promise<void> => {
-    files = await planOutput(output, blocks);
-    for (const { block, path } of files) await block.toFile(path, { signal });
+    const plan = await planOutput(output, blocks);
+    files = plan.files;
+    await writeOutput(plan, signal);
   };
   try {
     await checkOutput(output);

@@ -13,6 +13,7 @@ export interface FileFacts {
   /** What it is, as messages say it. */
   readonly kind: string;
   readonly isRegular: boolean;
+  readonly isDirectory: boolean;
   readonly isBlockDevice: boolean;
   readonly isPipe: boolean;
   /** Names that lead to it. */
@@ -33,12 +34,13 @@ const BLOCKS_AT = 48;
 const TYPE_MASK = 0o170000;
 const REGULAR = 0o100000;
 const BLOCK_DEVICE = 0o060000;
+const DIRECTORY = 0o040000;
 const PIPE = 0o010000;
 const KINDS = new Map([
   [REGULAR, "a regular file"],
   [BLOCK_DEVICE, "a block device"],
   [PIPE, "a pipe"],
-  [0o040000, "a directory"],
+  [DIRECTORY, "a directory"],
   [0o140000, "a socket"],
 ]);
 
@@ -74,6 +76,7 @@ function decode(view: DataView): FileFacts {
   return {
     kind: KINDS.get(type) ?? "a character device",
     isRegular: type === REGULAR,
+    isDirectory: type === DIRECTORY,
     isBlockDevice: type === BLOCK_DEVICE,
     isPipe: type === PIPE,
     links: view.getUint32(LINKS_AT, true),

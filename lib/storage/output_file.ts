@@ -9,23 +9,20 @@
  *
  * @module
  */
-import { randomBytes } from "node:crypto";
-import { constants, existsSync, readdirSync, realpathSync, renameSync, rmSync } from "node:fs";
+import { constants, existsSync, realpathSync, renameSync, rmSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { close, Errno, flock, fsync, ftruncate, linkat, openFile, unwrap } from "../../ffi/libc.ts";
 import { FileLock, OpenFlag } from "../../ffi/linux.ts";
 import { syncDescriptor, writeDescriptor } from "../../ffi/runtime/runtime.ts";
 import { factsOfDescriptor, factsOfPath, type FileFacts } from "./file_facts.ts";
-import { system, systemError } from "./system_failure.ts";
+import { partName, sweepParts, syncFolder } from "./part_names.ts";
+import { system, systemSync } from "./system_failure.ts";
 import { checkKind, checkRegular, imageError, OpenedFile } from "./opened_file.ts";
 
 /** A file that the process has open already: it has no name that could be given to another one. */
 const DESCRIPTOR_PATH = /^\/(?:dev|proc\/self|proc\/\d+)\/fd\/\d+$/;
 
 const FILE_MODE = 0o600; // guest memory is nobody else's business
-
-/** What the names of unfinished files begin with; whoever writes one holds a lock on it. */
-const PART_PREFIX = ".multifd-part-";
 
 /** How a file is written. */
 interface OutputOptions {
@@ -180,34 +177,6 @@ export class OutputFile implements Disposable {
   }
 }
 
-/** Removes unfinished files of writers that are gone. Whatever cannot be removed stays. */
-function sweepParts(folder: string): void {
-  let names: string[];
-  try {
-    names = readdirSync(folder);
-  } catch {
-    return; // whoever creates a file there fails with the reason
-  }
-  for (const name of names) {
-    if (name.startsWith(PART_PREFIX)) sweepPart(join(folder, name));
-  }
-}
-
-function sweepPart(part: string): void {
-  const flags = OpenFlag.RDONLY | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC | constants.O_NOFOLLOW;
-  const fd = openFile(part, flags);
-  if (fd < 0) return;
-  try {
-    const isAbandoned = flock(fd, FileLock.EXCLUSIVE | FileLock.NONBLOCK) >= 0;
-    if (isAbandoned && factsOfDescriptor("Cannot sweep", fd).isRegular)
-      rmSync(part, { force: true });
-  } catch {
-    // Not ours to remove.
-  } finally {
-    close(fd);
-  }
-}
-
 /** A file without a name that can be given one; negative where there is no such thing. */
 function openUnnamed(folder: string): number {
   const flags = OpenFlag.WRONLY | OpenFlag.TMPFILE | constants.O_DIRECTORY | OpenFlag.CLOEXEC;
@@ -245,11 +214,6 @@ function openInPlace(action: string, path: string): number {
   }
 }
 
-/** Short: the target's own name may leave no room for more. */
-function partName(folder: string): string {
-  return join(folder, PART_PREFIX + randomBytes(6).toString("hex"));
-}
-
 function linkDescriptor(fd: number, path: string): number {
   return linkat(descriptorPath(fd), path);
 }
@@ -269,21 +233,4 @@ function targetOf(action: string, path: string, existing: FileFacts | undefined)
   return systemSync(action, () =>
     existing === undefined ? join(realpathSync(dirname(path)), basename(path)) : realpathSync(path),
   );
-}
-
-/** Waits until the names in a folder are on its device. */
-function syncFolder(action: string, path: string): void {
-  const folder = unwrap(action, openFile(path, OpenFlag.RDONLY | OpenFlag.CLOEXEC));
-  const status = fsync(folder);
-  close(folder);
-  // File systems that cannot sync a folder have nothing to sync there.
-  if (status !== -Errno.EINVAL) unwrap(action, status);
-}
-
-function systemSync<Result>(action: string, call: () => Result): Result {
-  try {
-    return call();
-  } catch (error) {
-    throw systemError(action, error);
-  }
 }

@@ -19,8 +19,16 @@ export async function system<Result>(action: string, operation: Promise<Result>)
   }
 }
 
-/** The error of a failed call. */
-export function systemError(action: string, cause: unknown): SystemError {
+/** As `system()`, of a call that blocks. */
+export function systemSync<Result>(action: string, call: () => Result): Result {
+  try {
+    return call();
+  } catch (error) {
+    throw systemError(action, error);
+  }
+}
+
+function systemError(action: string, cause: unknown): SystemError {
   const errno = (cause as NodeJS.ErrnoException).code ?? "unknown error";
   return new SystemError(`${action}: ${errno}`, { errno, cause });
 }
