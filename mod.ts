@@ -116,6 +116,11 @@ export {
   type DiffOptions,
   type PageReader,
 } from "./lib/snapshot/diff_snapshots.ts";
+export {
+  readDeviceState,
+  readGuestState,
+  type ReadStateOptions,
+} from "./lib/snapshot/guest_state.ts";
 export { extractBlock, type ExtractOptions } from "./lib/snapshot/extract_block.ts";
 export {
   snapshotDevices,

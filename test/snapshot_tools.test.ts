@@ -8,6 +8,8 @@ import {
   openMappedRamFile,
   parseFileUri,
   RamBlock,
+  readDeviceState,
+  readGuestState,
   verifyMappedRamFile,
   type BlockPageRun,
   type DiffOptions,
@@ -230,4 +232,41 @@ test("Snapshots are gone through in turns, however much of them is a hole", asyn
     setImmediate(() => controller.abort());
     expect((await rejectionOf(work(controller.signal))).code).toBe("ERR_MULTIFD_CANCELLED");
   }
+});
+
+test("readGuestState() reads what guestState() does, and lets the event loop go on", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("large.snap");
+  const devices = new Uint8Array(192 * MIB);
+  for (let at = 0; at < devices.byteLength; at += MIB - 1) devices[at] = at;
+  const guestState = {
+    machine: "none",
+    uuid: new Uint8Array(16),
+    validateUuid: false,
+    ramSectionId: 2,
+    early: new Uint8Array(),
+    switchoverStart: true,
+    devices,
+  };
+  const blocks = [RamBlock.allocate("pc.ram", PAGE)];
+  {
+    await using writer = await createMappedRamFile({ path, blocks, guestState, sync: false });
+    await writer.complete();
+  }
+  using file = await openMappedRamFile(path);
+  let turns = 0;
+  const count = (): void => {
+    turns++;
+    counting = setImmediate(count);
+  };
+  let counting = setImmediate(count);
+  const state = await readGuestState(file);
+  clearImmediate(counting);
+  expect(turns).toBeGreaterThan(0);
+  const { devices: read, ...rest } = state;
+  expect(Buffer.from(read.buffer).equals(devices)).toBe(true);
+  expect(rest).toMatchObject({ machine: "none", ramSectionId: 2, switchoverStart: true });
+  expect(Buffer.from(file.deviceState().buffer).equals(devices)).toBe(true);
+  const cancelled = readDeviceState(file, { signal: AbortSignal.abort() });
+  expect((await rejectionOf(cancelled)).code).toBe("ERR_MULTIFD_CANCELLED");
 });

@@ -21,6 +21,7 @@ import {
   extractBlock,
   openSnapshot,
   RamBlock,
+  readGuestState,
   Recording,
   writeRecording,
   type GuestState,
@@ -167,7 +168,12 @@ async function toRecording(job: ConvertJob, file: Snapshot): Promise<CommandResu
     onProgress: progress.take,
   });
   const { blocks, statistics } = loaded;
-  const content = { blocks, state: file.guestState(), compression: "none", statistics };
+  const content = {
+    blocks,
+    state: await readGuestState(file, { signal }),
+    compression: "none",
+    statistics,
+  };
   await writeRecording(output, content, signal);
   progress.complete();
   return result(job, { blocks: blocks.length }, `${blocks.length} blocks recorded`);

@@ -7,7 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
-import { DEVICE_STATE_BYTES_MAX, FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { openRegularFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -18,7 +18,12 @@ import { UUID_BYTES } from "../wire/uuid.ts";
 import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
-import { receiveIndex, type SnapshotBlock, type SnapshotIndex } from "./snapshot_index.ts";
+import {
+  deviceStateRange,
+  receiveIndex,
+  type SnapshotBlock,
+  type SnapshotIndex,
+} from "./snapshot_index.ts";
 import { ChannelLoad, type LoadedRam, type PreparedLoad } from "./prepared_load.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
 import { snapshotSource } from "./snapshot_source.ts";
@@ -169,21 +174,15 @@ export class Snapshot implements Disposable {
 
   /**
    * The device state: every byte of the stream behind RAM's last section. It is opaque; only a
-   * machine with the same devices can read it.
+   * machine with the same devices can read it. Blocks for as long as reading takes; event loops have
+   * `readDeviceState()`.
    *
    * @throws {LimitError} when it does not fit an array.
    */
   deviceState(): Uint8Array {
-    const { deviceStateOffset, fileBytes } = this.index;
-    const bytes = fileBytes - deviceStateOffset;
-    if (bytes > DEVICE_STATE_BYTES_MAX) {
-      throw new LimitError(
-        "ERR_MULTIFD_LIMIT_DEVICE_STATE",
-        `Cannot read device state of ${this.path}: ${bytes} bytes, at most ${DEVICE_STATE_BYTES_MAX}`,
-      );
-    }
+    const { offset, bytes } = deviceStateRange(this.index, this.path);
     const state = new Uint8Array(bytes);
-    this.readFile(deviceStateOffset, state);
+    this.readFile(offset, state);
     return state;
   }
 
@@ -220,8 +219,13 @@ export class Snapshot implements Disposable {
     return prepared;
   }
 
-  /** Everything of the guest that is not memory, for a file or migration with other memory. */
-  guestState(): GuestState {
+  /**
+   * Everything of the guest that is not memory, for a file or migration with other memory. Blocks for
+   * as long as reading takes; event loops have `readGuestState()`.
+   *
+   * @param devices Its device state, if it was read already.
+   */
+  guestState(devices = this.deviceState()): GuestState {
     const { configuration, early, ramSectionId, switchoverStart } = this.index;
     const { machine, pageBits, uuid } = configuration;
     return {
@@ -232,7 +236,7 @@ export class Snapshot implements Disposable {
       ramSectionId,
       early,
       switchoverStart,
-      devices: this.deviceState(),
+      devices,
     };
   }
 

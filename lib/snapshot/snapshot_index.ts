@@ -9,7 +9,7 @@
  */
 import { addressOf } from "../../ffi/arena.ts";
 import { LimitError } from "../errors.ts";
-import { EARLY_STATE_BYTES_MAX, MAPPED_RAM_BYTES_MAX } from "../limits.ts";
+import { DEVICE_STATE_BYTES_MAX, EARLY_STATE_BYTES_MAX, MAPPED_RAM_BYTES_MAX } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { AnnouncedBlock, SectionHeader, StreamConfiguration } from "../wire/main_stream.ts";
@@ -87,6 +87,23 @@ export function receiveIndex(shared: SharedSnapshotIndex): SnapshotIndex {
     present: new PageBitmap(block.pages, block.present),
   }));
   return { ...shared, blocks };
+}
+
+/**
+ * Where the device state lies in the file.
+ *
+ * @throws {LimitError} when it does not fit an array.
+ */
+export function deviceStateRange(
+  { deviceStateOffset: offset, fileBytes }: SnapshotIndex,
+  path: string,
+): { readonly offset: number; readonly bytes: number } {
+  const bytes = fileBytes - offset;
+  if (bytes <= DEVICE_STATE_BYTES_MAX) return { offset, bytes };
+  throw new LimitError(
+    "ERR_MULTIFD_LIMIT_DEVICE_STATE",
+    `Cannot read device state of ${path}: ${bytes} bytes, at most ${DEVICE_STATE_BYTES_MAX}`,
+  );
 }
 
 class IndexReader implements MainStreamHandler {

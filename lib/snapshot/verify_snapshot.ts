@@ -7,6 +7,7 @@
 import { isZero } from "../../ffi/libc.ts";
 import { findDescription } from "../wire/vm_description.ts";
 import { fileError } from "./mapped_ram_format.ts";
+import { readDeviceState } from "./guest_state.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { snapshotWindows, wholeBlock } from "./snapshot_windows.ts";
 
@@ -63,8 +64,9 @@ export async function verifySnapshot(
       }
     }
   }
+  const state = await readDeviceState(file, { signal });
   const sharedBlocks = file.index.sharedBlocks.map(({ idstr }) => idstr);
-  return { presentPages, presentZeroPages, sharedBlocks, devices: snapshotDevices(file) };
+  return { presentPages, presentZeroPages, sharedBlocks, devices: devicesOf(state) };
 }
 
 /**
@@ -74,7 +76,10 @@ export async function verifySnapshot(
  * @throws {StreamError} when the stream does not end properly.
  */
 export function snapshotDevices(file: Snapshot): string[] | undefined {
-  const state = file.deviceState();
+  return devicesOf(file.deviceState());
+}
+
+function devicesOf(state: Uint8Array): string[] | undefined {
   const description = findDescription(state);
   if (description === undefined) {
     if (state.at(-1) === END_MARK) return undefined;
