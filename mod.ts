@@ -172,6 +172,9 @@ export type { SyncMode } from "./lib/wire/sync_points.ts";
 export type { GuestState } from "./lib/wire/opaque_state.ts";
 export type { AnnouncedBlock, StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
+export type { AbstractUnixEndpoint } from "./lib/net/abstract_unix.ts";
+export type { TcpEndpoint } from "./lib/net/tcp.ts";
+export type { UnixEndpoint } from "./lib/net/unix.ts";
 export {
   DeviceClient,
   type DeviceClientHandle,

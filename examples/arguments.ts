@@ -138,7 +138,7 @@ export function endpoint(option: string, text: string | undefined): string {
   try {
     parseEndpoint(value);
   } catch {
-    throw invalid(option, value, "host:port, [v6]:port or unix:/path");
+    throw invalid(option, value, "host:port, [v6]:port, unix:/path or unix-abstract:name");
   }
   return value;
 }

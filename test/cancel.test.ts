@@ -1,6 +1,6 @@
 import { beforeAll, expect, test } from "bun:test";
 import { close } from "../ffi/libc.ts";
-import { listenSocket } from "../lib/net/socket.ts";
+import { listenAt } from "../lib/net/endpoint.ts";
 import { CancelledError, connect, formatEndpoint, listen, RamBlock } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
@@ -93,7 +93,7 @@ const cases: readonly [string, Session][] = [
     "a sender that waits to be let in",
     async (signal, ready) => {
       // Room for one connection, and nobody accepts it: the others wait for the kernel.
-      const listener = listenSocket({ kind: "tcp", host: "127.0.0.1", port: 0 }, 0);
+      const listener = listenAt({ kind: "tcp", host: "127.0.0.1", port: 0 }, 0);
       setTimeout(ready, 300);
       try {
         await connect({

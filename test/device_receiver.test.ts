@@ -1,16 +1,11 @@
 import { expect, test } from "bun:test";
 import * as fc from "fast-check";
-import { Arena, viewOfMemory } from "../ffi/arena.ts";
-import { copyMemory } from "../ffi/libc.ts";
 import { createDeviceQueue, DeviceQueue } from "../lib/engine/device_queue.ts";
 import type { DeviceTarget } from "../lib/engine/device_target.ts";
 import { ReceiveChannel } from "../lib/engine/receive_channel.ts";
 import { ReceiveState } from "../lib/engine/receive_state.ts";
 import { StatisticsTable } from "../lib/engine/statistics.ts";
-import { TIMEOUTS_DEFAULT } from "../lib/limits.ts";
 import { BlockTable } from "../lib/memory/block_table.ts";
-import { Connection } from "../lib/net/connection.ts";
-import type { IovecList } from "../lib/memory/iovec_list.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import {
   DEVICE_PACKET_BYTES,
@@ -22,55 +17,9 @@ import { RamPacketEncoder, ramPacketBytes } from "../lib/wire/packet.ts";
 import { MultifdError, RamBlock } from "../mod.ts";
 import { deviceBytes } from "./kit/device_content.ts";
 import { thrownBy } from "./kit/errors.ts";
+import { MemoryConnection } from "./kit/memory_connection.ts";
 
 const control = new SessionControl();
-
-/** A connection whose reads return no more at a time than a script says. */
-class ScriptedConnection extends Connection {
-  readonly #stream: Arena;
-  readonly #length: number;
-  readonly #steps: readonly number[];
-  #at = 0;
-  #step = 0;
-
-  constructor(stream: Uint8Array, steps: readonly number[]) {
-    super(-1, control, TIMEOUTS_DEFAULT);
-    this.#stream = new Arena(Math.max(1, stream.byteLength));
-    this.#stream.u8.set(stream);
-    this.#length = stream.byteLength;
-    this.#steps = steps;
-  }
-
-  override receiveSome(address: number, min: number, max: number, atBoundary: boolean): number {
-    let done = 0;
-    while (done < min) {
-      const got = this.#take(address + done, max - done);
-      if (got === 0 && atBoundary && done === 0) return 0;
-      if (got === 0) throw new Error("the stream ended in the middle");
-      done += got;
-    }
-    return done;
-  }
-
-  override receiveList(list: IovecList, bytesMin: number): void {
-    for (let done = 0; done < bytesMin;) {
-      const vectors = viewOfMemory(list.vectors(), 16);
-      const words = new BigUint64Array(vectors.slice().buffer);
-      const got = this.#take(Number(words[0]), Number(words[1]));
-      if (got === 0) throw new Error("the stream ended in the middle");
-      list.consume(got);
-      done += got;
-    }
-  }
-
-  #take(address: number, bytesMax: number): number {
-    const step = this.#steps[this.#step++ % this.#steps.length] ?? 1;
-    const bytes = Math.min(step, bytesMax, this.#length - this.#at);
-    if (bytes > 0) copyMemory(address, this.#stream.address + this.#at, bytes);
-    this.#at += bytes;
-    return bytes;
-  }
-}
 
 const PAGE = 4096;
 const IDSTRS = ["dev/a", "dev/b"] as const;
@@ -166,7 +115,7 @@ test("ReceiveChannel takes RAM and device state apart, wherever reads are cut", 
         stream.push(devicePacket(IDSTRS[piece.kind], idx[piece.kind]!++, content));
         wanted[piece.kind]!.push(content);
       }
-      channel.run(new ScriptedConnection(Buffer.concat(stream), cuts));
+      channel.run(new MemoryConnection(Buffer.concat(stream), cuts));
       for (const [number, piece] of list.entries()) {
         if (piece.kind !== "ram") continue;
         const page = block.view(number * PAGE, PAGE);
@@ -190,7 +139,7 @@ test("ReceiveChannel numbers the buffers of a raw device as they come", () => {
   const { queues, channel } = new Fixture("raw");
   const contents = [5, 1, 2000].map((bytes, seed) => deviceBytes(seed, 0, bytes));
   const stream = Buffer.concat(contents.map((content) => devicePacket("dev/b", 0, content, true)));
-  channel.run(new ScriptedConnection(stream, [1_000_000]));
+  channel.run(new MemoryConnection(stream, [1_000_000]));
   for (const content of contents) {
     expect(Buffer.compare(queues[1]!.take(0)!.bytes, content)).toBe(0);
     queues[1]!.release();
@@ -217,7 +166,7 @@ test("ReceiveChannel rejects a device-state packet before it reads the payload",
     [spoiled(272, 4_000_013), "LIMIT_DEVICE_BYTES"],
   ] as const) {
     const { channel } = new Fixture();
-    const connection = new ScriptedConnection(stream, [1_000_000]);
+    const connection = new MemoryConnection(stream, [1_000_000]);
     expect(thrownBy(() => channel.run(connection)).code).toBe(`ERR_MULTIFD_${code}`);
   }
 });
@@ -226,7 +175,7 @@ test("ReceiveChannel notices the end of a connection at every byte of a device-s
   const packet = devicePacket("dev/a", 0, deviceBytes(1, 0, 40));
   for (let length = 1; length < packet.byteLength; length++) {
     const { channel } = new Fixture();
-    const connection = new ScriptedConnection(packet.subarray(0, length), [7]);
+    const connection = new MemoryConnection(packet.subarray(0, length), [7]);
     expect(() => channel.run(connection)).toThrow("the stream ended in the middle");
   }
 });
@@ -248,7 +197,7 @@ test("ReceiveChannel survives every mutation of device state, and writes nowhere
       const stream = Buffer.concat(packets);
       for (const [at, value] of list) stream[at % stream.byteLength] = value;
       try {
-        channel.run(new ScriptedConnection(stream, cuts));
+        channel.run(new MemoryConnection(stream, cuts));
       } catch (error) {
         const ended = error instanceof Error && error.message.startsWith("the stream ended");
         if (!ended) expect(error).toBeInstanceOf(MultifdError);

@@ -1,7 +1,7 @@
 import { expect, test } from "bun:test";
 import { formatEndpoint, parseEndpoint } from "../mod.ts";
 
-test("parseEndpoint() reads the three forms, and formatEndpoint() writes them", () => {
+test("parseEndpoint() reads the four forms, and formatEndpoint() writes them", () => {
   for (const [text, endpoint] of [
     ["127.0.0.1:4444", { kind: "tcp", host: "127.0.0.1", port: 4444 }],
     ["localhost:0", { kind: "tcp", host: "localhost", port: 0 }],
@@ -9,6 +9,7 @@ test("parseEndpoint() reads the three forms, and formatEndpoint() writes them", 
     ["[::1]:4444", { kind: "tcp", host: "::1", port: 4444 }],
     ["[fe80::1]:1", { kind: "tcp", host: "fe80::1", port: 1 }],
     ["unix:/run/x:y.sock", { kind: "unix", path: "/run/x:y.sock" }],
+    ["unix-abstract:a/b:c", { kind: "unix-abstract", name: "a/b:c" }],
   ] as const) {
     expect(parseEndpoint(text)).toEqual(endpoint);
     expect(formatEndpoint(endpoint)).toBe(text);
@@ -36,6 +37,8 @@ test("parseEndpoint() rejects every other form", () => {
     "host:4444 ",
     "unix:",
     "unix:/a\0b",
+    "unix-abstract:",
+    "unix-abstract:a\0b",
   ]) {
     expect(() => parseEndpoint(text)).toThrow(TypeError);
   }
@@ -45,4 +48,6 @@ test("parseEndpoint() takes Unix socket paths up to the kernel's 107 bytes", () 
   expect(parseEndpoint(`unix:/${"x".repeat(106)}`).kind).toBe("unix");
   expect(() => parseEndpoint(`unix:/${"x".repeat(107)}`)).toThrow(TypeError);
   expect(() => parseEndpoint(`unix:/${"ä".repeat(54)}`)).toThrow(TypeError);
+  expect(parseEndpoint(`unix-abstract:${"x".repeat(107)}`).kind).toBe("unix-abstract");
+  expect(() => parseEndpoint(`unix-abstract:${"x".repeat(108)}`)).toThrow(TypeError);
 });

@@ -116,6 +116,23 @@ test("house rules: imports in lib go down the layers only, type imports included
   expect(wrong).toEqual([]);
 });
 
+test("house rules: only lib/net knows kinds of endpoints and makes connections", () => {
+  const wrong = libraryFiles
+    .filter((file) => !file.startsWith("lib/net/"))
+    .flatMap((file) =>
+      [
+        /\bendpoint\.kind\b/,
+        /\bnew \w*Connection\(/,
+        /net\/(?:socket|\w*transport|tcp|\w*unix)\.ts"/,
+      ]
+        .map((pattern) => pattern.exec(read(file))?.[0])
+        .filter((found) => found !== undefined)
+        .filter((found) => found !== 'net/transport.ts"')
+        .map((found) => `${file}: ${found}`),
+    );
+  expect(wrong).toEqual([]);
+});
+
 test("house rules: mod.ts has named re-exports only, and each has a doc comment", () => {
   if (!files.includes("mod.ts")) return;
   const text = read("mod.ts");

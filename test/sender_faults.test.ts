@@ -1,7 +1,7 @@
 import { beforeAll, expect, test } from "bun:test";
 import { createServer, type Socket } from "node:net";
 import { close } from "../ffi/libc.ts";
-import { listenSocket } from "../lib/net/socket.ts";
+import { listenAt } from "../lib/net/endpoint.ts";
 import {
   connect,
   formatEndpoint,
@@ -242,12 +242,12 @@ test("connect() rejects when nobody listens, with the reason and the address", a
 
 /** A listener that never accepts, with room for one connection, so that the next one has to wait. */
 function fullListener(endpoint: string): Disposable & { readonly endpoint: string } {
-  const listener = listenSocket(parseEndpoint(endpoint), 0);
+  const listener = listenAt(parseEndpoint(endpoint), 0);
   return {
     endpoint: formatEndpoint(listener.endpoint),
     [Symbol.dispose]: () => {
       close(listener.fd);
-      listener.removeFile();
+      listener.removeName();
     },
   };
 }

@@ -3,7 +3,7 @@ import { fstatSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
 import { socket } from "../ffi/libc.ts";
 import { AddressFamily, SocketType } from "../ffi/linux.ts";
-import { connectSocket } from "../lib/net/socket.ts";
+import { connectTo as connectEndpoint } from "../lib/net/endpoint.ts";
 import {
   CHANNEL_DESCRIPTOR,
   MAIN_DESCRIPTOR,
@@ -47,7 +47,7 @@ async function server(): Promise<AsyncDisposable & { port: number; ended: number
 }
 
 function connectTo(port: number, control: SessionControl): number {
-  return connectSocket({ kind: "tcp", host: "127.0.0.1", port }, 5000, control, () => {});
+  return connectEndpoint({ kind: "tcp", host: "127.0.0.1", port }, 5000, control, () => {});
 }
 
 test("SessionControl.fail() keeps the first error with its class and fields", () => {

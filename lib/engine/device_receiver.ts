@@ -10,7 +10,7 @@
 import type { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { DEVICE_PAYLOAD_BYTES_MAX } from "../limits.ts";
-import type { Connection } from "../net/connection.ts";
+import type { ReceivingConnection } from "../net/connection.ts";
 import { IovecList } from "../memory/iovec_list.ts";
 import {
   DEVICE_PACKET_BYTES,
@@ -60,7 +60,7 @@ export class DeviceReceiver {
    * @returns Bytes of the next packet that are in the header buffer now.
    * @throws {PacketError | DeviceError | LimitError} before payload is read that has no place.
    */
-  receive(connection: Connection, filled: number): number {
+  receive(connection: ReceivingConnection, filled: number): number {
     this.#filled = filled;
     if (this.#devices.length === 0) {
       throw packetError(
@@ -84,14 +84,19 @@ export class DeviceReceiver {
     return this.#filled;
   }
 
-  #reserve(connection: Connection, queue: DeviceQueue, bytes: number): number {
+  #reserve(connection: ReceivingConnection, queue: DeviceQueue, bytes: number): number {
     if (bytes >= 0) this.#fill(connection, DEVICE_PACKET_BYTES + VFIO_HEADER_BYTES);
     this.#vfio.decode(this.#packet.payloadBytes);
     return queue.reserve(this.#vfio.idx, this.#vfio.config, bytes);
   }
 
   /** Moves the state to its place: first what was read ahead, then the rest from the connection. */
-  #receiveState(connection: Connection, address: number, from: number, bytes: number): void {
+  #receiveState(
+    connection: ReceivingConnection,
+    address: number,
+    from: number,
+    bytes: number,
+  ): void {
     const header = this.#header;
     const ahead = Math.min(this.#filled - from, bytes);
     if (ahead > 0) copyMemory(address, header.address + from, ahead);
@@ -108,7 +113,7 @@ export class DeviceReceiver {
     this.#filled = this.#capacity - iovecs.bytes;
   }
 
-  #fill(connection: Connection, needed: number): void {
+  #fill(connection: ReceivingConnection, needed: number): void {
     if (this.#filled >= needed) return;
     this.#filled += connection.receiveSome(
       this.#header.address + this.#filled,

@@ -13,7 +13,7 @@ import { createDecoder, methodFlag, type ResolvedCompression } from "../codec/re
 import { ChannelError, type PacketError, TimeoutError } from "../errors.ts";
 import type { BlockTable } from "../memory/block_table.ts";
 import type { PageRuns } from "../memory/page_runs.ts";
-import type { Connection } from "../net/connection.ts";
+import type { ReceivingConnection } from "../net/connection.ts";
 import { IovecList } from "../memory/iovec_list.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { HANDSHAKE_BYTES } from "../wire/handshake.ts";
@@ -52,7 +52,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   #headerFilled = 0;
   /** Bytes of the payload in hand that have not been asked for. */
   #payloadLeft = 0;
-  #connection: Connection | undefined;
+  #connection: ReceivingConnection | undefined;
 
   /** @throws {MissingLibraryError} when the codec's library is not there. */
   constructor(parts: ReceiveChannelParts) {
@@ -71,7 +71,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   }
 
   /** Serves packets until the peer ends the connection at a packet boundary. */
-  run(connection: Connection): void {
+  run(connection: ReceivingConnection): void {
     const { state, channel } = this.#parts;
     try {
       this.#serve(connection);
@@ -83,7 +83,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     }
   }
 
-  #serve(connection: Connection): void {
+  #serve(connection: ReceivingConnection): void {
     const { blocks, channel, counters, state } = this.#parts;
     const { packet, headerBytes, runs } = this.#placer;
     this.#connection = connection;
@@ -93,7 +93,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       if ((decodeFlags(this.#placer.headerView) & PacketFlag.DEVICE_STATE) !== 0) {
         if (state.closing) throw this.#late();
         this.#headerFilled = this.#deviceReceiver.receive(connection, this.#headerFilled);
-        state.noteUnderWay(channel, this.#headerFilled > 0);
+        state.noteUnderWay(channel, this.#headerFilled > 0 || connection.holdsBytes);
         continue;
       }
       this.#readHeader(connection, headerBytes);
@@ -112,7 +112,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
         counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
         this.#placer.delivered();
       }
-      state.noteUnderWay(channel, this.#headerFilled > 0);
+      state.noteUnderWay(channel, this.#headerFilled > 0 || connection.holdsBytes);
       if (!sync) continue;
       // A sync point may come with pages (before QEMU 9.0), whose packet has been counted.
       counters.addSync(hasPages ? 0 : headerBytes);
@@ -140,14 +140,14 @@ export class ReceiveChannel implements Disposable, PayloadSource {
    * Reads the bytes that tell what kind of packet comes; false when the connection ended before any.
    * One that has begun is told at once: its sender may leave it at that.
    */
-  #beginPacket(connection: Connection): boolean {
+  #beginPacket(connection: ReceivingConnection): boolean {
     if (!this.#readHeader(connection, 1)) return false;
     this.#parts.state.noteUnderWay(this.#parts.channel, true);
     return this.#readHeader(connection, COMMON_HEADER_BYTES);
   }
 
   /** Reads the first `needed` bytes of a header; false when the connection ended before any. */
-  #readHeader(connection: Connection, needed: number): boolean {
+  #readHeader(connection: ReceivingConnection, needed: number): boolean {
     const { header, headerBytes } = this.#placer;
     const filled = this.#headerFilled;
     if (filled >= needed) return true;

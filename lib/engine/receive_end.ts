@@ -5,19 +5,18 @@
  *
  * @module
  */
-import { shutdown } from "../../ffi/libc.ts";
-import { Shutdown } from "../../ffi/linux.ts";
 import { ChannelError, PacketError, TimeoutError } from "../errors.ts";
-import { peek } from "../net/socket.ts";
-import { CHANNEL_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
+import type { Link, Transport } from "../net/transport.ts";
+import type { SessionControl } from "../sync/session_control.ts";
 import type { ReceiveState } from "./receive_state.ts";
 
 /** The channels of a receive side, as its end is checked. */
 export interface EndingChannels {
   readonly state: ReceiveState;
   readonly control: SessionControl;
-  /** Their number. */
-  readonly channels: number;
+  readonly transport: Transport;
+  /** Their connections, which other threads read. */
+  readonly links: readonly Link[];
   /** Sync points that the main stream has had. */
   readonly syncPoints: number;
 }
@@ -29,13 +28,10 @@ export interface EndingChannels {
  * @throws {PacketError} when anything is left over or uncovered.
  */
 export function endChannels(ending: EndingChannels, limitMs: number): void {
-  const { state, control, channels, syncPoints } = ending;
+  const { state, control, transport, links, syncPoints } = ending;
+  const channels = links.length;
   state.close(channels, syncPoints);
-  // Towards a reader that waits this is the end of the connection; what has come stays readable, and
-  // the peer hears nothing of it.
-  for (let channel = 0; channel < channels; channel++) {
-    shutdown(control.descriptorAt(CHANNEL_DESCRIPTOR + channel), Shutdown.READ);
-  }
+  for (const link of links) transport.endReceiving(link);
   for (let ended = 0; ended < channels; ended++) {
     const result = state.ends.take(limitMs);
     control.throwIfFailed();
@@ -59,8 +55,8 @@ export function endChannels(ending: EndingChannels, limitMs: number): void {
  * @throws {PacketError} when anything is left over or uncovered.
  */
 export function requireQuietChannels(ending: EndingChannels): void {
-  const { state, control, channels, syncPoints } = ending;
-  for (let channel = 0; channel < channels; channel++) {
+  const { state, transport, links, syncPoints } = ending;
+  for (const [channel, link] of links.entries()) {
     if (state.syncs(channel) !== syncPoints) {
       throw leftOver(
         channel,
@@ -68,7 +64,7 @@ export function requireQuietChannels(ending: EndingChannels): void {
       );
     }
     if (state.isUnderWay(channel)) throw leftOver(channel, "it is in the middle of a packet");
-    if (peek(control.descriptorAt(CHANNEL_DESCRIPTOR + channel)) === "byte") {
+    if (transport.hasArrived(link)) {
       throw leftOver(channel, "there is more behind its last sync point");
     }
   }
@@ -76,8 +72,8 @@ export function requireQuietChannels(ending: EndingChannels): void {
 }
 
 /** Pages that no sync point covers may be of any round, or the first of many that are missing. */
-function requireSynced({ state, channels }: EndingChannels): void {
-  for (let channel = 0; channel < channels; channel++) {
+function requireSynced({ state, links }: EndingChannels): void {
+  for (const channel of links.keys()) {
     if (!state.hasUnsyncedPages(channel)) continue;
     throw leftOver(channel, "it has pages behind its last sync point, none may follow that");
   }

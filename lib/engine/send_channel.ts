@@ -10,7 +10,7 @@ import type { PageEncoder } from "../codec/codec.ts";
 import { createEncoder, methodFlag, type ResolvedCompression } from "../codec/registry.ts";
 import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { BlockTable } from "../memory/block_table.ts";
-import type { Connection } from "../net/connection.ts";
+import type { SendingConnection } from "../net/connection.ts";
 import { IovecList } from "../memory/iovec_list.ts";
 import { BandwidthShare } from "../sync/bandwidth_limit.ts";
 import type { SessionControl } from "../sync/session_control.ts";
@@ -68,7 +68,7 @@ export class SendChannel implements Disposable {
   }
 
   /** Writes the handshake; the first bytes on the connection. */
-  sendHandshake(connection: Connection): void {
+  sendHandshake(connection: SendingConnection): void {
     const arena = new Arena(HANDSHAKE_BYTES);
     encodeHandshake(arena.view, this.#parts.uuid, this.#parts.channel);
     this.#bandwidth?.pace(HANDSHAKE_BYTES, this.#parts.control);
@@ -77,7 +77,7 @@ export class SendChannel implements Disposable {
   }
 
   /** Serves jobs and syncs until the session stops. */
-  run(connection: Connection): void {
+  run(connection: SendingConnection): void {
     const { state, control, counters } = this.#parts;
     state.channelsReady.post();
     let syncDeferred = false;
@@ -103,7 +103,7 @@ export class SendChannel implements Disposable {
   }
 
   /** Carries out the job in a slot. */
-  serve(connection: Connection, slot: Slot): void {
+  serve(connection: SendingConnection, slot: Slot): void {
     if (slot.type === Payload.DEVICE_STATE) this.#sendDeviceState(connection, slot);
     else if (slot.type === Payload.STAGED) this.#sendStaged(connection, slot);
     else this.#sendPages(connection, slot);
@@ -115,7 +115,7 @@ export class SendChannel implements Disposable {
     this.#encoder[Symbol.dispose]();
   }
 
-  #sendPages(connection: Connection, slot: Slot): void {
+  #sendPages(connection: SendingConnection, slot: Slot): void {
     const { blocks, state, counters } = this.#parts;
     const builder = this.#builder;
     const block = blocks.blocks[slot.blockIndex];
@@ -139,7 +139,7 @@ export class SendChannel implements Disposable {
   }
 
   /** A packet that a relay has received; it goes on with the same pages. */
-  #sendStaged(connection: Connection, slot: Slot): void {
+  #sendStaged(connection: SendingConnection, slot: Slot): void {
     const { blocks, state, counters } = this.#parts;
     const start = performance.now();
     // The relay learns its blocks when this thread is already running.
@@ -160,7 +160,7 @@ export class SendChannel implements Disposable {
   }
 
   /** The producer has encoded the packet: header and state lie ready in its slot's memory. */
-  #sendDeviceState(connection: Connection, slot: Slot): void {
+  #sendDeviceState(connection: SendingConnection, slot: Slot): void {
     const { counters, control } = this.#parts;
     const iovecs = this.#deviceState;
     const { deviceHeaderBytes, deviceState, deviceStateBytes } = slot;
@@ -183,7 +183,7 @@ export class SendChannel implements Disposable {
     counters.addTransfer(performance.now() - start);
   }
 
-  #sendPacket(connection: Connection): void {
+  #sendPacket(connection: SendingConnection): void {
     const { counters, control } = this.#parts;
     const { iovecs, normalPages, zeroPages } = this.#builder;
     const { bytes } = iovecs;
@@ -196,7 +196,7 @@ export class SendChannel implements Disposable {
     yieldProcessor();
   }
 
-  #sendSync(connection: Connection): void {
+  #sendSync(connection: SendingConnection): void {
     this.#builder.buildSync(this.#parts.state.takePacketNumber());
     const { bytes } = this.#builder.iovecs;
     this.#bandwidth?.pace(bytes, this.#parts.control);

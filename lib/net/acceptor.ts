@@ -10,8 +10,8 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { close, Errno, poll, recv } from "../../ffi/libc.ts";
-import { MessageFlag, PollEvent } from "../../ffi/linux.ts";
+import { close, Errno, poll } from "../../ffi/libc.ts";
+import { PollEvent } from "../../ffi/linux.ts";
 import { HandshakeError, SystemError, TimeoutError } from "../errors.ts";
 import { PENDING_CONNECTIONS_MAX, SENDERS_SETTLE_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
@@ -23,7 +23,8 @@ import {
 } from "../wire/handshake.ts";
 import { STREAM_MAGIC } from "../wire/main_stream.ts";
 import { MigrationConnections } from "./migration_connections.ts";
-import { acceptSocket, configureSocket, type Accepted, type Listener } from "./socket.ts";
+import type { Accepted, Listener } from "./endpoint_kind.ts";
+import type { Link, Opening, Transport } from "./transport.ts";
 
 /** What to accept. */
 interface AcceptOptions {
@@ -41,7 +42,7 @@ interface AcceptOptions {
 
 /** The main connection and the number of channels. */
 export interface AcceptedConnections {
-  readonly mainFd: number;
+  readonly main: Link;
   readonly peer: string;
   readonly channels: number;
   /** The uuid that all channels named. */
@@ -50,8 +51,8 @@ export interface AcceptedConnections {
 
 /** Who is told of connections. */
 interface AcceptHooks {
-  /** Takes over each channel's descriptor, blocking and configured, once all are there. */
-  onChannel(channel: number, fd: number, peer: string): void;
+  /** Takes over each channel's connection, blocking and configured, once all are there. */
+  onChannel(channel: number, link: Link, peer: string): void;
   /** A connection was dropped that belongs to nobody who is received. */
   onStranger(): void;
 }
@@ -59,6 +60,7 @@ interface AcceptHooks {
 interface Pending {
   readonly fd: number;
   readonly peer: string;
+  readonly opening: Opening;
   /** Where its handshake is collected in the arena. */
   readonly at: number;
   /** Its number among all that were accepted. */
@@ -71,10 +73,12 @@ interface Pending {
 }
 
 const POLLFD_BYTES = 8;
+const MAGIC_BYTES = 4;
 
 /** See the module comment. Used once; owns connections until it hands them over. */
 export class Acceptor implements Disposable {
   readonly #listener: Listener;
+  readonly #transport: Transport;
   readonly #options: AcceptOptions;
   readonly #session: Stoppable;
   readonly #hooks: AcceptHooks;
@@ -89,8 +93,15 @@ export class Acceptor implements Disposable {
   #strangers = 0;
   #uuid: Uint8Array | undefined;
 
-  constructor(listener: Listener, options: AcceptOptions, session: Stoppable, hooks: AcceptHooks) {
+  constructor(
+    listener: Listener,
+    transport: Transport,
+    options: AcceptOptions,
+    session: Stoppable,
+    hooks: AcceptHooks,
+  ) {
     this.#listener = listener;
+    this.#transport = transport;
     this.#options = options;
     this.#uuid = options.uuid;
     this.#session = session;
@@ -115,31 +126,32 @@ export class Acceptor implements Disposable {
       if (this.#isComplete(accepted)) {
         const channels = this.#connections.channels;
         const { fd, peer } = this.#connections.handOver((channel, candidate) =>
-          this.#hooks.onChannel(channel, candidate.fd, candidate.peer),
+          this.#hooks.onChannel(channel, { fd: candidate.fd }, candidate.peer),
         );
-        return { mainFd: fd, peer, channels, uuid: this.#uuid! };
+        return { main: { fd }, peer, channels, uuid: this.#uuid! };
       }
       this.#checkTime(acceptDeadline);
     }
   }
 
   /** The main connection of whoever came, as far as that can be told by now; it stays with this object. */
-  findMain(): number | undefined {
+  findMain(): Link | undefined {
     const { main } = this.#connections;
-    if (main !== undefined) return main.fd;
-    for (const { fd, at, isChannel } of this.#pending) {
+    if (main !== undefined) return { fd: main.fd };
+    for (const { fd, at, isChannel, opening } of this.#pending) {
       const address = this.#handshakes.address + at;
-      if (isChannel || recv(fd, address, 4, MessageFlag.PEEK | MessageFlag.DONTWAIT) < 4) continue;
+      if (isChannel || !opening.advance()) continue;
+      if (opening.peek(address, MAGIC_BYTES) < MAGIC_BYTES) continue;
       if (this.#handshakes.view.getUint32(at) !== STREAM_MAGIC) continue;
-      configureSocket(fd, this.#listener.endpoint.kind === "tcp");
-      return fd;
+      this.#listener.configure(fd);
+      return { fd };
     }
     return undefined;
   }
 
   /** Closes what was not handed over. Nobody else is let in, so the listener loses its name. */
   [Symbol.dispose](): void {
-    this.#listener.removeFile();
+    this.#listener.removeName();
     for (const { fd } of this.#pending) close(fd);
     this.#pending = [];
     this.#connections[Symbol.dispose]();
@@ -212,6 +224,7 @@ export class Acceptor implements Disposable {
       const at = this.#freeHandshakes.pop() ?? this.#makeRoom();
       this.#pending.push({
         ...connection,
+        opening: this.#transport.open(connection.fd),
         at,
         sequence: this.#sequence++,
         acceptedMs: performance.now(),
@@ -227,7 +240,7 @@ export class Acceptor implements Disposable {
   #acceptOne(): Accepted | undefined {
     for (;;) {
       try {
-        return acceptSocket(this.#listener);
+        return this.#listener.accept();
       } catch (error) {
         if (!(error instanceof SystemError) || this.#pending.length === 0) throw error;
         this.#freeHandshakes.push(this.#makeRoom());
@@ -243,13 +256,14 @@ export class Acceptor implements Disposable {
 
   /** Reads what has arrived; true when the connection needs no more attention here. */
   #identify(pending: Pending): boolean {
+    if (!pending.opening.advance()) return false;
     if (!pending.isChannel) {
       const address = this.#handshakes.address + pending.at;
-      const got = recv(pending.fd, address, 4, MessageFlag.PEEK | MessageFlag.DONTWAIT);
+      const got = pending.opening.peek(address, MAGIC_BYTES);
       if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
       if (got <= 0) return this.#forget(pending);
-      pending.short = got < 4;
-      if (got < 4) return false;
+      pending.short = got < MAGIC_BYTES;
+      if (pending.short) return false;
       const magic = this.#handshakes.view.getUint32(pending.at);
       if (magic === STREAM_MAGIC) return this.#takeMain(pending);
       if (magic !== MULTIFD_MAGIC) return this.#forget(pending);
@@ -259,11 +273,9 @@ export class Acceptor implements Disposable {
   }
 
   #readHandshake(pending: Pending): boolean {
-    const got = recv(
-      pending.fd,
+    const got = pending.opening.read(
       this.#handshakes.address + pending.at + pending.filled,
       HANDSHAKE_BYTES - pending.filled,
-      MessageFlag.DONTWAIT,
     );
     if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
     if (got <= 0) return this.#forget(pending);
@@ -278,7 +290,7 @@ export class Acceptor implements Disposable {
     const channel = this.#decode(view, pending, channels ?? channelsMax);
     if (!this.#connections.takeChannel(channel, pending)) return this.#forget(pending);
     this.#freeHandshakes.push(pending.at);
-    configureSocket(pending.fd, this.#listener.endpoint.kind === "tcp");
+    this.#listener.configure(pending.fd);
     return true;
   }
 
@@ -305,7 +317,7 @@ export class Acceptor implements Disposable {
 
   #takeMain(pending: Pending): boolean {
     this.#freeHandshakes.push(pending.at);
-    configureSocket(pending.fd, this.#listener.endpoint.kind === "tcp");
+    this.#listener.configure(pending.fd);
     const second = this.#connections.takeMain(pending);
     if (second === undefined) return true;
     close(second.fd);

@@ -1,17 +1,25 @@
 /**
- * Where a migration listens or connects: `host:port`, `[v6]:port` or `unix:/path`.
+ * Where a migration listens or connects, of any kind: `host:port`, `[v6]:port`, `unix:/path` or
+ * `unix-abstract:name`.
  *
  * @module
  */
-import { isIP } from "node:net";
+import type { Stoppable } from "../sync/semaphore.ts";
+import { abstractUnix, type AbstractUnixEndpoint } from "./abstract_unix.ts";
+import type { EndpointKind, Listener } from "./endpoint_kind.ts";
+import { tcp, type TcpEndpoint } from "./tcp.ts";
+import type { Transport } from "./transport.ts";
+import { unix, type UnixEndpoint } from "./unix.ts";
 
-/** A TCP endpoint by name or number, or a Unix socket. */
-export type Endpoint =
-  | { readonly kind: "tcp"; readonly host: string; readonly port: number }
-  | { readonly kind: "unix"; readonly path: string };
+/** A TCP endpoint by name or number, or a Unix socket by its path or abstract name. */
+export type Endpoint = TcpEndpoint | UnixEndpoint | AbstractUnixEndpoint;
 
-/** Bytes of a Unix socket path that fit the kernel's address, with its NUL. */
-const UNIX_PATH_BYTES_MAX = 107;
+/** All kinds; TCP comes last, since it has no word that tells it from others. */
+const KINDS: Readonly<Record<Endpoint["kind"], EndpointKind<Endpoint>>> = {
+  unix,
+  "unix-abstract": abstractUnix,
+  tcp,
+};
 
 /**
  * Parses an endpoint.
@@ -23,30 +31,42 @@ const UNIX_PATH_BYTES_MAX = 107;
  * @throws {TypeError} for any other form.
  */
 export function parseEndpoint(text: string): Endpoint {
-  if (text.startsWith("unix:")) {
-    const path = text.slice("unix:".length);
-    const bytes = new TextEncoder().encode(path).byteLength;
-    if (bytes < 1 || bytes > UNIX_PATH_BYTES_MAX || path.includes("\0")) {
-      throw new TypeError(
-        `Cannot parse endpoint ${text}: the path has ${bytes} bytes, must be 1 to ${UNIX_PATH_BYTES_MAX}`,
-      );
-    }
-    return { kind: "unix", path };
+  for (const kind of Object.values(KINDS)) {
+    const endpoint = kind.parse(text);
+    if (endpoint !== undefined) return endpoint;
   }
-  const match = /^(?:\[([^\]]+)\]|([^:[\]]+)):(\d{1,5})$/.exec(text);
-  const host = match?.[1] ?? match?.[2];
-  const port = Number(match?.[3]);
-  if (host === undefined || port > 65_535 || (match?.[1] !== undefined && isIP(host) !== 6)) {
-    throw new TypeError(
-      `Cannot parse endpoint ${JSON.stringify(text)}: must be host:port, [v6]:port or unix:/path`,
-    );
-  }
-  return { kind: "tcp", host, port };
+  const forms = Object.values(KINDS).flatMap((kind) => kind.forms);
+  throw new TypeError(
+    `Cannot parse endpoint ${JSON.stringify(text)}: must be ${forms.slice(0, -1).join(", ")} or ${forms.at(-1)}`,
+  );
 }
 
 /** The text form that `parseEndpoint()` reads. */
 export function formatEndpoint(endpoint: Endpoint): string {
-  if (endpoint.kind === "unix") return `unix:${endpoint.path}`;
-  const { host, port } = endpoint;
-  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+  return KINDS[endpoint.kind].format(endpoint);
+}
+
+/** Replaces the names in an endpoint by numbers, see {@linkcode EndpointKind}. */
+export function resolveNames(endpoint: Endpoint, limitMs: number): Promise<Endpoint> {
+  return KINDS[endpoint.kind].resolve(endpoint, limitMs);
+}
+
+/** Listens at an endpoint without names, see {@linkcode EndpointKind}. */
+export function listenAt(endpoint: Endpoint, backlog: number): Listener<Endpoint> {
+  return KINDS[endpoint.kind].listen(endpoint, backlog);
+}
+
+/** Connects to an endpoint without names, see {@linkcode EndpointKind}. */
+export function connectTo(
+  endpoint: Endpoint,
+  limitMs: number,
+  session: Stoppable,
+  onSocket: (fd: number) => void,
+): number {
+  return KINDS[endpoint.kind].connect(endpoint, limitMs, session, onSocket);
+}
+
+/** How bytes travel over connections of an endpoint. */
+export function transportOf(endpoint: Endpoint): Transport {
+  return KINDS[endpoint.kind].transport;
 }

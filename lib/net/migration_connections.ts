@@ -10,11 +10,10 @@
  *
  * @module
  */
-import { Arena } from "../../ffi/arena.ts";
-import { close, poll } from "../../ffi/libc.ts";
-import { PollEvent } from "../../ffi/linux.ts";
+import { close } from "../../ffi/libc.ts";
 import { HandshakeError } from "../errors.ts";
 import { CANDIDATE_CONNECTIONS_MAX, SENDERS_SETTLE_MS } from "../limits.ts";
+import { EndSign, isEndedByPeer } from "./socket.ts";
 
 /** A connection that has said what it is. */
 interface Candidate {
@@ -22,12 +21,8 @@ interface Candidate {
   readonly peer: string;
 }
 
-const POLLFD_BYTES = 8;
-const ENDED = PollEvent.RDHUP | PollEvent.HUP | PollEvent.ERR;
-
 /** See the module comment. Owns the connections that it has taken until they are handed over. */
 export class MigrationConnections implements Disposable {
-  readonly #pollfd = new Arena(POLLFD_BYTES);
   readonly #channels = new Map<number, Candidate[]>();
   #main: Candidate | undefined;
   #count = 0;
@@ -61,7 +56,7 @@ export class MigrationConnections implements Disposable {
     const before = this.#main;
     if (before !== undefined) {
       this.#mixedAt = performance.now();
-      if (!this.#hasEnded(before.fd)) return candidate;
+      if (!isEndedByPeer(before.fd, 0)) return candidate;
     }
     this.#main = candidate;
     return before;
@@ -90,15 +85,15 @@ export class MigrationConnections implements Disposable {
    * @returns How many were closed.
    */
   dropEnded(): number {
-    const signs = this.#mixedAt === undefined ? PollEvent.ERR : ENDED;
+    const signs = this.#mixedAt === undefined ? EndSign.RESET : EndSign.ENDED;
     let dropped = 0;
-    if (this.#main !== undefined && this.#hasEnded(this.#main.fd, signs)) {
+    if (this.#main !== undefined && isEndedByPeer(this.#main.fd, 0, signs)) {
       close(this.#main.fd);
       this.#main = undefined;
       dropped++;
     }
     for (const [id, candidates] of this.#channels) {
-      const alive = candidates.filter(({ fd }) => !this.#hasEnded(fd, signs));
+      const alive = candidates.filter(({ fd }) => !isEndedByPeer(fd, 0, signs));
       if (alive.length === candidates.length) continue;
       for (const candidate of candidates) if (!alive.includes(candidate)) close(candidate.fd);
       dropped += candidates.length - alive.length;
@@ -154,14 +149,5 @@ export class MigrationConnections implements Disposable {
   #duplicate(): number | undefined {
     for (const [id, candidates] of this.#channels) if (candidates.length > 1) return id;
     return undefined;
-  }
-
-  /** Whether the other side has ended the connection, whatever is still to be read from it. */
-  #hasEnded(fd: number, signs: number = ENDED): boolean {
-    const { view, address } = this.#pollfd;
-    view.setInt32(0, fd, true);
-    view.setInt16(4, PollEvent.RDHUP, true);
-    view.setInt16(6, 0, true);
-    return poll(address, 1, 0) > 0 && (view.getInt16(6, true) & signs) !== 0;
   }
 }

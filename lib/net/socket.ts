@@ -26,14 +26,8 @@ import { FileControl, MessageFlag, PollEvent, SocketOption, SocketType } from ".
 import { ChannelError, SystemError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
-import { formatEndpoint, type Endpoint } from "./endpoint.ts";
-import { removeAbandonedSocket, socketFileRemover } from "./socket_file.ts";
-import {
-  addressFamily,
-  readSocketAddress,
-  SOCKET_ADDRESS_BYTES,
-  writeSocketAddress,
-} from "./socket_address.ts";
+import type { Accepted } from "./endpoint_kind.ts";
+import { SOCKET_ADDRESS_BYTES, type SocketAddress } from "./socket_address.ts";
 
 /** Scratch structs of one thread's socket calls. */
 class SocketScratch {
@@ -55,31 +49,24 @@ const structs = (): SocketScratch => (scratch ??= new SocketScratch());
  * decision.
  *
  * @param onSocket Called with the descriptor before any wait, so that a stop can shut it down.
- * @returns The connected, blocking descriptor.
+ * @returns The connected descriptor, not yet configured.
  * @throws {SystemError} when the kernel refuses, {TimeoutError} after the limit.
  */
 export function connectSocket(
-  endpoint: Endpoint,
+  address: SocketAddress,
   limitMs: number,
   session: Stoppable,
   onSocket: (fd: number) => void,
 ): number {
-  const peer = formatEndpoint(endpoint);
+  const peer = address.name;
   const action = `Cannot connect to ${peer}`;
-  const { arena, address } = structs();
-  const fd = unwrap(
-    action,
-    socket(
-      addressFamily(endpoint),
-      SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC,
-      0,
-    ),
-  );
+  const fd = makeSocket(action, address);
   onSocket(fd);
-  const bytes = writeSocketAddress(arena, address, endpoint);
+  const { arena, address: at } = structs();
+  arena.u8.set(address.bytes, at);
   const deadline = performance.now() + limitMs;
   for (;;) {
-    const status = connect(fd, arena.address + address, bytes);
+    const status = connect(fd, arena.address + at, address.bytes.byteLength);
     if (status >= 0) break;
     if (status === -Errno.EINTR) continue;
     if (status === -Errno.EAGAIN) {
@@ -93,62 +80,54 @@ export function connectSocket(
     if (error !== 0) unwrap(action, -error, { peer });
     break;
   }
-  configureSocket(fd, endpoint.kind === "tcp");
   return fd;
 }
 
-/** A bound, listening, non-blocking socket and where it really listens. */
-export interface Listener {
-  readonly fd: number;
-  readonly endpoint: Endpoint;
-  /** Removes a Unix socket's file, so that the next one may listen under its name. */
-  readonly removeFile: () => void;
+/** How to listen. */
+interface ListenSettings {
+  /** Whether the address may be that of connections which have just ended. */
+  readonly reuseAddress?: boolean;
+  /** Called when the address is in use: true when it has been made free. */
+  readonly makeFree?: () => boolean;
 }
 
 /**
- * Listens at `endpoint`; port 0 takes a free one.
+ * A bound, listening, non-blocking socket.
  *
+ * @returns Its descriptor, and the address that it has.
  * @throws {SystemError} when the address is in use or not ours.
  */
-export function listenSocket(endpoint: Endpoint, backlog: number): Listener {
-  const action = `Cannot listen on ${formatEndpoint(endpoint)}`;
-  const { arena, address, integer } = structs();
-  const fd = unwrap(
-    action,
-    socket(
-      addressFamily(endpoint),
-      SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC,
-      0,
-    ),
-  );
+export function listenSocket(
+  address: SocketAddress,
+  backlog: number,
+  { reuseAddress = false, makeFree = () => false }: ListenSettings = {},
+): { readonly fd: number; readonly bound: Uint8Array } {
+  const action = `Cannot listen on ${address.name}`;
+  const fd = makeSocket(action, address);
   try {
-    if (endpoint.kind === "tcp") {
-      setInteger(fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
-    }
-    const bytes = writeSocketAddress(arena, address, endpoint);
-    const bindOnce = (): number => bind(fd, arena.address + address, bytes);
-    let removeFile = (): void => {};
-    let bound = bindOnce();
-    if (endpoint.kind === "unix") {
-      const { path } = endpoint;
-      if (bound === -Errno.EADDRINUSE && removeAbandonedSocket(path)) bound = bindOnce();
-      if (bound >= 0) removeFile = socketFileRemover(path);
-    }
-    unwrap(action, bound);
+    if (reuseAddress) setInteger(fd, SocketOption.SOL_SOCKET, SocketOption.SO_REUSEADDR, 1);
+    const bindOnce = (): number => {
+      const { arena, address: at } = structs();
+      arena.u8.set(address.bytes, at);
+      return bind(fd, arena.address + at, address.bytes.byteLength);
+    };
+    let status = bindOnce();
+    if (status === -Errno.EADDRINUSE && makeFree()) status = bindOnce();
+    unwrap(action, status);
     unwrap(action, listen(fd, backlog));
+    const { arena, address: at, integer } = structs();
     arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
-    unwrap(action, getsockname(fd, arena.address + address, arena.address + integer));
-    return { fd, endpoint: readSocketAddress(arena, address) ?? endpoint, removeFile };
+    unwrap(action, getsockname(fd, arena.address + at, arena.address + integer));
+    return { fd, bound: arena.u8.slice(at, at + SOCKET_ADDRESS_BYTES) };
   } catch (error) {
     close(fd);
     throw error;
   }
 }
 
-/** An accepted connection, non-blocking, and its other end as text. */
-export interface Accepted {
-  readonly fd: number;
-  readonly peer: string;
+function makeSocket(action: string, { family }: SocketAddress): number {
+  const type = SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC;
+  return unwrap(action, socket(family, type, 0));
 }
 
 /** Failures to accept after which the connection still waits, and would be tried without an end. */
@@ -162,30 +141,29 @@ const OUT_OF_RESOURCES: ReadonlySet<number> = new Set([
 /**
  * Accepts one waiting connection, or none.
  *
+ * @param nameOf The text of the other end's address.
  * @throws {SystemError} when the process or the machine has no room for one more.
  */
-export function acceptSocket(listener: Listener): Accepted | undefined {
+export function acceptSocket(
+  listener: number,
+  nameOf: (address: Uint8Array) => string,
+): Accepted | undefined {
   const { arena, address, integer } = structs();
   arena.view.setUint32(integer, SOCKET_ADDRESS_BYTES, true);
-  arena.u8.fill(0, address, address + SOCKET_ADDRESS_BYTES);
-  const fd = accept(
-    listener.fd,
-    arena.address + address,
-    arena.address + integer,
-    SocketType.NONBLOCK | SocketType.CLOEXEC,
-  );
+  const at = arena.address + address;
+  const flags = SocketType.NONBLOCK | SocketType.CLOEXEC;
+  const fd = accept(listener, at, arena.address + integer, flags);
   if (OUT_OF_RESOURCES.has(-fd)) unwrap("Cannot accept connection", fd);
   // A connection that was reset while it waited is no failure of the listener.
   if (fd < 0) return undefined;
-  const endpoint = readSocketAddress(arena, address) ?? listener.endpoint;
-  return { fd, peer: formatEndpoint(endpoint) };
+  return { fd, peer: nameOf(arena.u8.slice(address, address + SOCKET_ADDRESS_BYTES)) };
 }
 
 /**
- * Makes a connected socket what the engine expects: blocking, but for at most one tick, so that
- * every thread inside a call comes back to look at the stop word; no delay of small packets.
+ * Makes a connected socket what a connection expects: blocking, but for at most one tick, so that
+ * every thread inside a call comes back to look at the stop word.
  */
-export function configureSocket(fd: number, tcp: boolean): void {
+export function configureSocket(fd: number): void {
   const flags = unwrap("Cannot read socket flags", fcntl(fd, FileControl.GETFL, 0));
   unwrap("Cannot make socket blocking", fcntl(fd, FileControl.SETFL, flags & ~SocketType.NONBLOCK));
   const { arena, integer } = structs();
@@ -197,7 +175,11 @@ export function configureSocket(fd: number, tcp: boolean): void {
       setsockopt(fd, SocketOption.SOL_SOCKET, option, arena.address + integer, 16),
     );
   }
-  if (tcp) setInteger(fd, SocketOption.IPPROTO_TCP, SocketOption.TCP_NODELAY, 1);
+}
+
+/** Has small packets of TCP sent without delay. */
+export function setNoDelay(fd: number): void {
+  setInteger(fd, SocketOption.IPPROTO_TCP, SocketOption.TCP_NODELAY, 1);
 }
 
 /**
@@ -263,6 +245,22 @@ export function isReadable(fd: number, waitMs: number): boolean {
   arena.view.setInt16(pollfd + 4, PollEvent.IN, true);
   arena.view.setInt16(pollfd + 6, 0, true);
   return poll(arena.address + pollfd, 1, Math.ceil(waitMs)) > 0;
+}
+
+/** Signs that a connection is over: the other side has ended it, or it was reset. */
+export const EndSign = {
+  ENDED: PollEvent.RDHUP | PollEvent.HUP | PollEvent.ERR,
+  RESET: PollEvent.ERR,
+} as const;
+
+/** Whether the other side ends the connection within `waitMs`, whatever is still to be read from it. */
+export function isEndedByPeer(fd: number, waitMs: number, signs: number = EndSign.ENDED): boolean {
+  const { arena, pollfd } = structs();
+  arena.view.setInt32(pollfd, fd, true);
+  arena.view.setInt16(pollfd + 4, PollEvent.RDHUP, true);
+  arena.view.setInt16(pollfd + 6, 0, true);
+  if (poll(arena.address + pollfd, 1, Math.ceil(waitMs)) <= 0) return false;
+  return (arena.view.getInt16(pollfd + 6, true) & signs) !== 0;
 }
 
 function pause(session: Stoppable, deadline: number, action: string, peer: string): void {

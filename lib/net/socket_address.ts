@@ -1,13 +1,21 @@
 /**
- * `sockaddr` structs to and from endpoints. Hosts must be numeric here: names are resolved before,
- * on the event loop, since the C resolver would block without a limit.
+ * `sockaddr` structs as bytes. Hosts must be numeric here: names are resolved before, on the event
+ * loop, since the C resolver would block without a limit.
  *
  * @module
  */
 import { isIP } from "node:net";
-import type { Arena } from "../../ffi/arena.ts";
 import { AddressFamily } from "../../ffi/linux.ts";
-import type { Endpoint } from "./endpoint.ts";
+
+/** Where a socket is bound or connects to. */
+export interface SocketAddress {
+  /** `socket()` domain. */
+  readonly family: number;
+  /** The struct. */
+  readonly bytes: Uint8Array;
+  /** As text, for messages. */
+  readonly name: string;
+}
 
 /*
  * sockaddr_in:  0 u16 family, 2 u16 port (BE), 4 u8[4] address, 16 bytes in all
@@ -25,61 +33,60 @@ const UNIX_PATH_AT = 2;
 export const SOCKET_ADDRESS_BYTES = 128;
 
 /**
- * Writes the address of `endpoint` at `at` and returns its length in bytes.
+ * The address of a host and port.
  *
  * @throws {TypeError} when the host is not numeric.
  */
-export function writeSocketAddress(arena: Arena, at: number, endpoint: Endpoint): number {
-  const { view, u8 } = arena;
-  u8.fill(0, at, at + SOCKET_ADDRESS_BYTES);
-  view.setUint16(at, addressFamily(endpoint), true);
-  if (endpoint.kind === "unix") {
-    const path = new TextEncoder().encode(endpoint.path);
-    u8.set(path, at + UNIX_PATH_AT);
-    return UNIX_PATH_AT + path.byteLength + 1;
-  }
-  view.setUint16(at + PORT_AT, endpoint.port);
-  if (isIP(endpoint.host) === 4) {
-    u8.set(endpoint.host.split(".").map(Number), at + INET_ADDRESS_AT);
-    return INET_BYTES;
-  }
-  ipv6Groups(endpoint.host).forEach((group, index) =>
-    view.setUint16(at + INET6_ADDRESS_AT + index * 2, group),
-  );
-  return INET6_BYTES;
-}
-
-/** The endpoint whose address is at `at`; undefined for unnamed Unix sockets. */
-export function readSocketAddress(arena: Arena, at: number): Endpoint | undefined {
-  const { view, u8 } = arena;
-  const family = view.getUint16(at, true);
-  const port = view.getUint16(at + PORT_AT);
-  if (family === AddressFamily.INET) {
-    const address = u8.subarray(at + INET_ADDRESS_AT, at + INET_ADDRESS_AT + 4);
-    return { kind: "tcp", host: address.join("."), port };
-  }
-  if (family === AddressFamily.INET6) {
-    const groups = Array.from({ length: 8 }, (_, index) =>
-      view.getUint16(at + INET6_ADDRESS_AT + index * 2).toString(16),
-    );
-    // The URL parser knows the shortest spelling of an address.
-    return {
-      kind: "tcp",
-      host: new URL(`http://[${groups.join(":")}]`).hostname.slice(1, -1),
-      port,
-    };
-  }
-  return undefined;
-}
-
-/** `socket()` domain of an endpoint. */
-export function addressFamily(endpoint: Endpoint): number {
-  if (endpoint.kind === "unix") return AddressFamily.UNIX;
-  const version = isIP(endpoint.host);
+export function inetAddress(host: string, port: number, name: string): SocketAddress {
+  const version = isIP(host);
   if (version === 0) {
-    throw new TypeError(`Cannot use host ${endpoint.host}: must be a numeric address here`);
+    throw new TypeError(`Cannot use host ${host}: must be a numeric address here`);
   }
-  return version === 4 ? AddressFamily.INET : AddressFamily.INET6;
+  const family = version === 4 ? AddressFamily.INET : AddressFamily.INET6;
+  const { bytes, view } = struct(version === 4 ? INET_BYTES : INET6_BYTES, family);
+  view.setUint16(PORT_AT, port);
+  if (version === 4) {
+    bytes.set(host.split(".").map(Number), INET_ADDRESS_AT);
+  } else {
+    ipv6Groups(host).forEach((group, index) => view.setUint16(INET6_ADDRESS_AT + index * 2, group));
+  }
+  return { family, bytes, name };
+}
+
+/** The host and port of an address that is no other. */
+export function readInetAddress(bytes: Uint8Array): { host: string; port: number } {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const port = view.getUint16(PORT_AT);
+  if (view.getUint16(0, true) === AddressFamily.INET) {
+    const host = bytes.subarray(INET_ADDRESS_AT, INET_ADDRESS_AT + 4).join(".");
+    return { host, port };
+  }
+  const groups = Array.from({ length: 8 }, (_, index) =>
+    view.getUint16(INET6_ADDRESS_AT + index * 2).toString(16),
+  );
+  // The URL parser knows the shortest spelling of an address.
+  return { host: new URL(`http://[${groups.join(":")}]`).hostname.slice(1, -1), port };
+}
+
+/** The address of a Unix socket's file. */
+export function unixAddress(path: Uint8Array, name: string): SocketAddress {
+  const { bytes } = struct(UNIX_PATH_AT + path.byteLength + 1, AddressFamily.UNIX);
+  bytes.set(path, UNIX_PATH_AT);
+  return { family: AddressFamily.UNIX, bytes, name };
+}
+
+/** The address of a Unix socket without a file: a NUL stands in front, and the length counts. */
+export function abstractUnixAddress(path: Uint8Array, name: string): SocketAddress {
+  const { bytes } = struct(UNIX_PATH_AT + 1 + path.byteLength, AddressFamily.UNIX);
+  bytes.set(path, UNIX_PATH_AT + 1);
+  return { family: AddressFamily.UNIX, bytes, name };
+}
+
+function struct(length: number, family: number): { bytes: Uint8Array; view: DataView } {
+  const bytes = new Uint8Array(length);
+  const view = new DataView(bytes.buffer);
+  view.setUint16(0, family, true);
+  return { bytes, view };
 }
 
 function ipv6Groups(host: string): number[] {

@@ -10,10 +10,10 @@ import { basename } from "node:path";
 import { Arena } from "../../ffi/arena.ts";
 import { close, connect, Errno, socket } from "../../ffi/libc.ts";
 import { AddressFamily, SocketType } from "../../ffi/linux.ts";
-import { SOCKET_ADDRESS_BYTES, writeSocketAddress } from "./socket_address.ts";
+import type { SocketAddress } from "./socket_address.ts";
 
 /**
- * Removes the file at `path` if it is a socket that nobody listens on.
+ * Removes the file at `path` (which `address` means) if it is a socket that nobody listens on.
  *
  * The kernel's list is looked at first: that disturbs nobody, and knows sockets that do not listen
  * yet. It has those of this network namespace only, and the names that were given to `bind()`, hence
@@ -22,13 +22,13 @@ import { SOCKET_ADDRESS_BYTES, writeSocketAddress } from "./socket_address.ts";
  *
  * @returns Whether it was removed.
  */
-export function removeAbandonedSocket(path: string): boolean {
+export function removeAbandonedSocket(path: string, address: SocketAddress): boolean {
   try {
     if (!lstatSync(path).isSocket()) return false;
     const name = basename(path);
     const open = readFileSync("/proc/net/unix", "utf8").split("\n");
     if (open.some((line) => line.endsWith(`/${name}`) || line.endsWith(` ${name}`))) return false;
-    if (!isRefused(path)) return false;
+    if (!isRefused(address)) return false;
     unlinkSync(path);
     return true;
   } catch {
@@ -37,14 +37,14 @@ export function removeAbandonedSocket(path: string): boolean {
 }
 
 /** Whether a connection is refused, and not only kept waiting by a listener that is busy. */
-function isRefused(path: string): boolean {
-  const address = new Arena(SOCKET_ADDRESS_BYTES);
-  const bytes = writeSocketAddress(address, 0, { kind: "unix", path });
+function isRefused({ bytes }: SocketAddress): boolean {
+  const arena = new Arena(bytes.byteLength);
+  arena.u8.set(bytes);
   const flags = SocketType.STREAM | SocketType.NONBLOCK | SocketType.CLOEXEC;
   const fd = socket(AddressFamily.UNIX, flags, 0);
   if (fd < 0) return false;
   try {
-    return connect(fd, address.address, bytes) === -Errno.ECONNREFUSED;
+    return connect(fd, arena.address, bytes.byteLength) === -Errno.ECONNREFUSED;
   } finally {
     close(fd);
   }

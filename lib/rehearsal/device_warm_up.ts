@@ -5,8 +5,6 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { shutdown } from "../../ffi/libc.ts";
-import { Shutdown } from "../../ffi/linux.ts";
 import type { SocketPair } from "../net/socket_pair.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -85,7 +83,7 @@ export function warmUpDeviceReceiving(
       encodeVfioHeader(header, idx, false);
       pair.near.send(arena.address, HEADER_BYTES + STATE_BYTES);
     }
-    shutdown(pair.near.fd, Shutdown.WRITE);
+    pair.near.endSending();
     channel.run(pair.far);
     for (let idx = first; idx < first + BUFFERS_IN_FLIGHT; idx++) {
       queue.take(0);

@@ -9,8 +9,7 @@
 import { collectGarbage } from "../../ffi/runtime/runtime.ts";
 import { randomBytes } from "node:crypto";
 import { Arena } from "../../ffi/arena.ts";
-import { copyMemory, shutdown } from "../../ffi/libc.ts";
-import { Shutdown } from "../../ffi/linux.ts";
+import { copyMemory } from "../../ffi/libc.ts";
 import { RawEncoder } from "../codec/none.ts";
 import type { ResolvedCompression } from "../codec/registry.ts";
 import { PACKETS_PER_JOB_MIN, TIMEOUTS_DEFAULT } from "../limits.ts";
@@ -146,7 +145,7 @@ function rehearseReceiving(plan: ChannelPlan, session: Stoppable): void {
     for (let index = 0; index < packetsInFlight; index++) {
       pair.near.send(scratch.address, bytes);
     }
-    shutdown(pair.near.fd, Shutdown.WRITE);
+    pair.near.endSending();
     channel.run(pair.far);
   }
   warmUpDecoder(compression, block, session);

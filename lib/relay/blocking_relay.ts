@@ -16,7 +16,8 @@ import { StreamError } from "../errors.ts";
 import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
-import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { formatEndpoint, transportOf, type Endpoint } from "../net/endpoint.ts";
+import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
 import { refuseSource, tellFailure } from "../session/last_words.ts";
 import { ReceiveSide } from "../session/receive_side.ts";
 import { SendSide } from "../session/send_side.ts";
@@ -58,6 +59,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
   readonly #confirmation = new Confirmation();
   #sendSide: SendSide | undefined;
   #out: ByteWriter | undefined;
+  #toSource: SendingHalf | undefined;
+  #fromDestination: ReceivingHalf | undefined;
   #uuid: Uint8Array;
   #answers = false;
 
@@ -113,11 +116,15 @@ export class BlockingRelay implements RelayTarget, Disposable {
   #run(): void {
     const connection = this.#guarded("destination", () => {
       this.#control.phase = "connect";
-      const accepted = this.#receiveSide.accept((refused, error) =>
+      const { main, uuid } = this.#receiveSide.accept((refused, error) =>
         refuseSource(refused, error, "connect"),
       );
-      if (this.#config.keepUuid) this.#uuid = accepted.uuid;
-      return accepted.connection;
+      if (this.#config.keepUuid) this.#uuid = uuid;
+      const { endpoint, timeouts } = this.#config.incoming;
+      const { sending, both } = main.split(); // answers are written by another thread
+      this.#toSource = sending;
+      // A source writes its main stream when a buffer is full, which may be in the middle of a record.
+      return transportOf(endpoint).attachShared(both, this.#control, timeouts, "with-session");
     });
     const reader = new ByteReader(connection);
     // The source has sent its first bytes and goes on; only now is the destination bothered.
@@ -186,6 +193,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#returnWorker.start({
       role: "relay-return",
       timeouts: this.#config.outgoing.timeouts,
+      source: { endpoint: this.#config.incoming.endpoint, half: this.#toSource! },
+      destination: { endpoint: this.#config.outgoing.endpoint, half: this.#fromDestination! },
       confirmation: this.#confirmation.buffer,
       tail: this.tail.buffer,
       control: this.#control.buffer,
@@ -249,7 +258,14 @@ export class BlockingRelay implements RelayTarget, Disposable {
       devices: false,
       descriptors: SECOND_SIDE_DESCRIPTORS,
     });
-    const sink = this.#sendSide.mainSink(this.#sendSide.connect());
+    const { sending, receiving } = this.#sendSide.connect().split();
+    this.#fromDestination = receiving;
+    const connection = transportOf(outgoing.endpoint).attachSending(
+      sending,
+      this.#control,
+      outgoing.timeouts,
+    );
+    const sink = this.#sendSide.mainSink(connection);
     // The steps that write here work for the incoming side, and an error must name the right one.
     this.#out = new ByteWriter({
       send: (address, bytes) => this.#guarded("source", () => sink.send(address, bytes)),

@@ -21,7 +21,7 @@ import { planMemory } from "../session/memory_budget.ts";
 
 /** One end of a relay. */
 export interface RelayEnd {
-  /** `host:port`, `[v6]:port` or `unix:/path`. */
+  /** `host:port`, `[v6]:port`, `unix:/path` or `unix-abstract:name`. */
   readonly endpoint: string;
   /**
    * Number of multifd channels, 1 to 255, equal to that of the QEMU at this end. `"auto"` takes what

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Endpoint } from "../net/endpoint.ts";
+import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
 import type { Timeouts } from "../session/options.ts";
 import type { SessionWarning } from "../session/session_warning.ts";
 import type { ServiceJob } from "../thread/service.ts";
@@ -15,6 +16,12 @@ export interface RelayJob extends ServiceJob {
   readonly config: RelayConfig;
   readonly incoming: SharedArrayBuffer;
   readonly outgoing: SharedArrayBuffer;
+}
+
+/** One direction of a main connection, and the endpoint that says how bytes travel on it. */
+interface RelayEndpoint<Half> {
+  readonly endpoint: Endpoint;
+  readonly half: Half;
 }
 
 /** The steps of a relay. */
@@ -34,6 +41,10 @@ export interface RelayReports {
 export interface RelayReturnJob {
   readonly role: "relay-return";
   readonly timeouts: Timeouts;
+  /** The source's main connection, for answers. */
+  readonly source: RelayEndpoint<SendingHalf>;
+  /** The destination's main connection, where they come from. */
+  readonly destination: RelayEndpoint<ReceivingHalf>;
   readonly confirmation: SharedArrayBuffer;
   /** The end of what has gone through. */
   readonly tail: SharedArrayBuffer;

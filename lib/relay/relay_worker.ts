@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { transportOf } from "../net/endpoint.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { BlockingRelay } from "./blocking_relay.ts";
 import { Confirmation, relayReturnPath } from "./return_path_relay.ts";
@@ -33,8 +34,18 @@ export async function runRelay({ config, service, incoming, outgoing }: RelayJob
 export function runRelayReturn(job: RelayReturnJob): void {
   const control = new SessionControl(job.control);
   try {
+    const { source, destination, timeouts } = job;
+    const ways = {
+      source: transportOf(source.endpoint).attachSending(source.half, control, timeouts),
+      destination: transportOf(destination.endpoint).attachReceiving(
+        destination.half,
+        control,
+        timeouts,
+      ),
+      stallMs: timeouts.stallMs,
+    };
     const confirmation = new Confirmation(job.confirmation);
-    relayReturnPath(control, job.timeouts, confirmation, new StreamTail(job.tail), job.peer);
+    relayReturnPath(control, ways, confirmation, new StreamTail(job.tail), job.peer);
   } catch (error) {
     control.fail(error, { side: "source", peer: job.peer });
   }

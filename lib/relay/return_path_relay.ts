@@ -5,16 +5,13 @@
  * @module
  */
 import { wallMs } from "../engine/statistics.ts";
-import { Connection, type ConnectionLimits } from "../net/connection.ts";
-import {
-  MAIN_DESCRIPTOR,
-  SECOND_SIDE_DESCRIPTORS,
-  type SessionControl,
-} from "../sync/session_control.ts";
+import type { ReceivingConnection, SendingConnection } from "../net/connection.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
+import type { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { explainLoss } from "../session/lost_destination.ts";
-import { hasEndedWithin, staysForCheckpoints } from "../session/source_end.ts";
+import { staysForCheckpoints } from "../session/source_end.ts";
 import {
   endedByPeer,
   failedPeer,
@@ -80,6 +77,14 @@ export class Confirmation {
   }
 }
 
+/** The two connections that answers travel on, of which other threads have the other directions. */
+interface ReturnWays {
+  readonly source: SendingConnection;
+  readonly destination: ReceivingConnection;
+  /** How long the source may keep its connection when all is said. */
+  readonly stallMs: number;
+}
+
 /**
  * Forwards messages until the destination ends the migration; the reason of a failure to a source that
  * understands it.
@@ -92,17 +97,14 @@ export class Confirmation {
  */
 export function relayReturnPath(
   control: SessionControl,
-  limits: ConnectionLimits,
+  ways: ReturnWays,
   confirmation: Confirmation,
   tail: StreamTail,
   peer: string,
 ): void {
-  const connection = (place: number): Connection =>
-    new Connection(control.descriptorAt(place), control, limits);
-  const reader = new ByteReader(connection(SECOND_SIDE_DESCRIPTORS + MAIN_DESCRIPTOR));
-  const source = connection(MAIN_DESCRIPTOR);
+  const reader = new ByteReader(ways.destination);
   try {
-    forward({ control, confirmation, tail, peer }, reader, source, limits.stallMs);
+    forward({ control, confirmation, tail, peer }, reader, ways.source, ways.stallMs);
   } catch (error) {
     // A channel to the destination may have broken first, while the reason was on its way here.
     const first = control.error;
@@ -126,7 +128,7 @@ interface Forwarding {
 function forward(
   { control, confirmation, tail, peer }: Forwarding,
   reader: ByteReader,
-  source: Connection,
+  source: SendingConnection,
   stallMs: number,
 ): void {
   const out = new ByteWriter(source);
@@ -155,7 +157,10 @@ function forward(
     confirmation.tellSource();
     if (failed) throw endedByPeer("Cannot complete", message.content);
     // Its guest is somewhere else now, so this source gets no word on which its own would go on.
-    if (hasEndedWithin(source, stallMs) || control.stopping) return;
+    const deadline = performance.now() + stallMs;
+    while (performance.now() < deadline) {
+      if (source.isEndedByPeer(WAIT_TICK_MS) || control.stopping) return;
+    }
     throw staysForCheckpoints("Cannot end the relay");
   }
 }

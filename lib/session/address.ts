@@ -3,39 +3,16 @@
  *
  * @module
  */
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
-import { SystemError, TimeoutError } from "../errors.ts";
-import { formatEndpoint, parseEndpoint } from "../net/endpoint.ts";
+import { formatEndpoint, parseEndpoint, resolveNames } from "../net/endpoint.ts";
 import { resolveTimeouts, type SessionOptions } from "./options.ts";
 
 /**
- * Replaces a host name by its address, on the event loop and within `limitMs`.
+ * Replaces the names in an endpoint by addresses, on the event loop and within `limitMs`.
  *
- * @throws {SystemError} when the name is not known.
+ * @throws {SystemError} when a name is not known.
  */
 export async function resolveEndpoint(text: string, limitMs: number): Promise<string> {
-  const endpoint = parseEndpoint(text);
-  if (endpoint.kind === "unix" || isIP(endpoint.host) !== 0) return text;
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(() => {
-    reject(
-      new TimeoutError(
-        "ERR_MULTIFD_TIMEOUT",
-        `Cannot resolve ${endpoint.host}: no answer within ${limitMs} ms`,
-      ),
-    );
-  }, limitMs);
-  try {
-    const { address } = await Promise.race([lookup(endpoint.host), late]);
-    return formatEndpoint({ ...endpoint, host: address });
-  } catch (error) {
-    if (error instanceof TimeoutError) throw error;
-    const errno = (error as NodeJS.ErrnoException).code ?? "unknown host";
-    throw new SystemError(`Cannot resolve ${endpoint.host}: ${errno}`, { errno, cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
+  return formatEndpoint(await resolveNames(parseEndpoint(text), limitMs));
 }
 
 /** Options whose endpoint is numeric or a Unix socket; see {@linkcode resolveEndpoint}. */

@@ -36,6 +36,8 @@ export interface SendChannelJob {
 export interface ReceiveChannelJob {
   readonly role: "receive-channel";
   readonly channel: number;
+  /** Where it was listened, which says how bytes travel. */
+  readonly endpoint: Endpoint;
   readonly pageSize: number;
   readonly compression: ResolvedCompression;
   readonly timeouts: Timeouts;

@@ -16,9 +16,7 @@ import { StatisticsTable } from "../engine/statistics.ts";
 import { warmUpReceiver, warmUpSender } from "../rehearsal/warm_up.ts";
 import { REHEARSED_CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
-import { Connection } from "../net/connection.ts";
-import { formatEndpoint } from "../net/endpoint.ts";
-import { connectSocket } from "../net/socket.ts";
+import { connectTo, formatEndpoint, transportOf } from "../net/endpoint.ts";
 import { CHANNEL_DESCRIPTOR, SessionControl } from "../sync/session_control.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./channel_messages.ts";
 
@@ -48,10 +46,10 @@ export function runSendChannel(job: SendChannelJob): void {
       state.waitConnectGate(WAIT_TICK_MS);
     }
     const place = job.descriptors + CHANNEL_DESCRIPTOR + channel;
-    const fd = connectSocket(endpoint, timeouts.connectMs, control, (socket) =>
+    const fd = connectTo(endpoint, timeouts.connectMs, control, (socket) =>
       control.registerDescriptor(place, socket),
     );
-    const connection = new Connection(fd, control, timeouts);
+    const connection = transportOf(endpoint).attach({ fd }, control, timeouts);
     sender.sendHandshake(connection);
     state.channelsCreated.post();
     sender.run(connection);
@@ -83,8 +81,8 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       warmUpReceiver({ pageSize, compression, devices: job.devices.length > 0 }, control);
     }
     if (state.connected(channel).take(Infinity) !== "taken") return;
-    const fd = control.descriptorAt(CHANNEL_DESCRIPTOR + channel);
-    receiver.run(new Connection(fd, control, timeouts));
+    const link = { fd: control.descriptorAt(CHANNEL_DESCRIPTOR + channel) };
+    receiver.run(transportOf(job.endpoint).attach(link, control, timeouts));
     if (!control.stopping) state.noteEnded(channel);
   } catch (error) {
     control.fail(error, { side: "destination", channel });

@@ -47,7 +47,7 @@ export interface Timeouts {
 
 /** Options that both sides have. */
 export interface SessionOptions {
-  /** `host:port`, `[v6]:port` or `unix:/path`. */
+  /** `host:port`, `[v6]:port`, `unix:/path` or `unix-abstract:name`. */
   readonly endpoint: string;
   /**
    * Number of multifd channels, 1 to 255, equal on both sides. `"auto"` takes twice the processors

@@ -20,9 +20,11 @@ import {
 import { CHANNELS_MAX, REFUSAL_DELAY_MS, SYNC_LAG_BYTES } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
-import { Connection } from "../net/connection.ts";
-import type { Endpoint } from "../net/endpoint.ts";
-import { listenSocket, type Listener } from "../net/socket.ts";
+import type { Connection } from "../net/connection.ts";
+import { listenAt, transportOf, type Endpoint } from "../net/endpoint.ts";
+import type { Listener } from "../net/endpoint_kind.ts";
+import { OpenLink } from "../net/open_link.ts";
+import type { Link } from "../net/transport.ts";
 import { pause } from "../sync/semaphore.ts";
 import {
   CHANNEL_DESCRIPTOR,
@@ -49,9 +51,10 @@ interface ReceiveSideParts {
   readonly relay?: RelayHandle | undefined;
 }
 
-/** The main connection of a source that is there with all its channels. */
+/** A source that is there with all its channels. */
 interface AcceptedSource {
-  readonly connection: Connection;
+  /** The main connection. */
+  readonly main: OpenLink;
   /** The uuid that its channels named. */
   readonly uuid: Uint8Array;
 }
@@ -61,7 +64,8 @@ export class ReceiveSide {
   readonly #parts: ReceiveSideParts;
   readonly #state: ReceiveState;
   readonly #workers: WorkerGroup;
-  #listener: Listener | undefined;
+  readonly #links: Link[] = [];
+  #listener: Listener<Endpoint> | undefined;
   #channels: number;
   #peer: string | undefined;
   #syncPoints = 0;
@@ -88,7 +92,7 @@ export class ReceiveSide {
   /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
   listen(): Endpoint {
     const { control, config } = this.#parts;
-    this.#listener = listenSocket(config.endpoint, CHANNELS_MAX + 1);
+    this.#listener = listenAt(config.endpoint, CHANNELS_MAX + 1);
     control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
     return this.#listener.endpoint;
   }
@@ -107,10 +111,11 @@ export class ReceiveSide {
     {
       using acceptor = new Acceptor(
         this.#listener!,
+        transportOf(config.endpoint),
         { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
         control,
         {
-          onChannel: (channel, fd, peer) => this.#takeChannel(channel, fd, peer),
+          onChannel: (channel, link, peer) => this.#takeChannel(channel, link, peer),
           onStranger: () => counters.addStranger(),
         },
       );
@@ -119,7 +124,9 @@ export class ReceiveSide {
       } catch (error) {
         if (error instanceof HandshakeError) this.delayRefusal(error);
         const main = acceptor.findMain();
-        if (main !== undefined) refuse(new Connection(main, control, config.timeouts), error);
+        if (main !== undefined) {
+          refuse(transportOf(config.endpoint).attach(main, control, config.timeouts), error);
+        }
         throw error;
       }
     }
@@ -131,14 +138,15 @@ export class ReceiveSide {
     }
     this.#peer = accepted.peer;
     // Before anything can fail: from here on the session closes it.
-    control.registerDescriptor(MAIN_DESCRIPTOR, accepted.mainFd);
+    control.registerDescriptor(MAIN_DESCRIPTOR, accepted.main.fd);
     this.#checkChannelIds(accepted.channels);
     this.#channels = accepted.channels;
     // One migration per receiver: whoever comes later is refused at once.
     control.closeDescriptor(LISTENER_DESCRIPTOR);
-    // A source writes its main stream when a buffer is full, which may be in the middle of a record.
-    const connection = new Connection(accepted.mainFd, control, config.timeouts, true);
-    return { connection, uuid: accepted.uuid };
+    return {
+      main: new OpenLink(transportOf(config.endpoint), accepted.main),
+      uuid: accepted.uuid,
+    };
   }
 
   /**
@@ -222,7 +230,8 @@ export class ReceiveSide {
     return {
       state: this.#state,
       control: this.#parts.control,
-      channels: this.#channels,
+      transport: transportOf(this.#parts.config.endpoint),
+      links: this.#links,
       syncPoints: this.#syncPoints,
     };
   }
@@ -232,10 +241,11 @@ export class ReceiveSide {
     return statistics.snapshot(this.#channels, config.pageSize).multifdBytes;
   }
 
-  #takeChannel(channel: number, fd: number, peer: string): void {
+  #takeChannel(channel: number, link: Link, peer: string): void {
     const { control, channels } = this.#parts;
     this.#peer = peer;
-    control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, fd);
+    control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, link.fd);
+    this.#links[channel] = link;
     if (channels === undefined) this.#startChannel(channel);
     this.#state.connected(channel).post();
   }
@@ -243,7 +253,7 @@ export class ReceiveSide {
   /** An open number of channels still means ids from 0 without gaps. */
   #checkChannelIds(channels: number): void {
     for (let channel = 0; channel < channels; channel++) {
-      if (this.#parts.control.descriptorAt(CHANNEL_DESCRIPTOR + channel) < 0) {
+      if (!(channel in this.#links)) {
         throw new LimitError(
           "ERR_MULTIFD_LIMIT_CHANNELS",
           `Cannot accept connections: ${channels} channels connected and none has id ${channel}`,
@@ -254,10 +264,11 @@ export class ReceiveSide {
 
   #startChannel(channel: number): void {
     const { config, control, statistics, blocks, devices, relay } = this.#parts;
-    const { pageSize, compression, timeouts } = config;
+    const { endpoint, pageSize, compression, timeouts } = config;
     this.#workers.start({
       role: "receive-channel",
       channel,
+      endpoint,
       pageSize,
       compression,
       timeouts,

@@ -133,9 +133,11 @@ export class ReceiverSession implements Disposable {
   complete(): Statistics {
     return this.#guarded(() => {
       this.#control.phase = "connect";
-      const { connection, uuid } = this.#side.accept((refused, error) =>
+      const { main, uuid } = this.#side.accept((refused, error) =>
         refuseSource(refused, error, "connect"),
       );
+      // A source writes its main stream when a buffer is full, which may be in the middle of a record.
+      const connection = main.attach(this.#control, this.#config.timeouts, "with-session");
       this.#uuid = uuid;
       const handler = new ReceiverStream(this.#target(), connection);
       this.#control.phase = "setup";

@@ -8,8 +8,8 @@ import type { SendState } from "../engine/send_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import { WORKER_START_LIMIT_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
-import { Connection } from "../net/connection.ts";
-import { connectSocket } from "../net/socket.ts";
+import { connectTo, transportOf } from "../net/endpoint.ts";
+import { OpenLink } from "../net/open_link.ts";
 import { BandwidthShare } from "../sync/bandwidth_limit.ts";
 import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
@@ -49,10 +49,10 @@ export class SendSide {
   }
 
   /** Connects the main connection, then all channels; returns when these have sent their handshakes. */
-  connect(): Connection {
+  connect(): OpenLink {
     const { config, channels, control, state, descriptors } = this.#parts;
     const { endpoint, timeouts } = config;
-    const fd = connectSocket(endpoint, timeouts.connectMs, control, (socket) =>
+    const fd = connectTo(endpoint, timeouts.connectMs, control, (socket) =>
       control.registerDescriptor(descriptors + MAIN_DESCRIPTOR, socket),
     );
     state.openConnectGate();
@@ -60,7 +60,7 @@ export class SendSide {
     for (let channel = 0; channel < channels; channel++) {
       requireTaken("connect channels", state.channelsCreated.take(limitMs), control, limitMs);
     }
-    return new Connection(fd, control, timeouts);
+    return new OpenLink(transportOf(endpoint), { fd });
   }
 
   /** Where the main stream goes: to the main connection, within the limit on bandwidth if any. */

@@ -5,8 +5,6 @@
  *
  * @module
  */
-import { shutdown } from "../../ffi/libc.ts";
-import { Shutdown } from "../../ffi/linux.ts";
 import { ZeroPageFinder } from "../engine/page_stage.ts";
 import { RamClient } from "../engine/send_client.ts";
 import { SendState } from "../engine/send_state.ts";
@@ -18,8 +16,9 @@ import { BlockTable, checkPages } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
+import type { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
-import { MAIN_DESCRIPTOR, SessionControl, type Phase } from "../sync/session_control.ts";
+import { SessionControl, type Phase } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
@@ -49,6 +48,7 @@ export class SenderSession implements Disposable {
   readonly #zeroPages: ZeroPageFinder;
   readonly #side: SendSide;
   readonly #devices: SenderDevices;
+  #connection: Connection | undefined;
   #out: ByteWriter | undefined;
   #writer: MainStreamWriter | undefined;
   #replies: ByteReader | undefined;
@@ -104,7 +104,8 @@ export class SenderSession implements Disposable {
   /** Connects the main connection, then all channels, and sends the block list. */
   connect(): void {
     this.#during("connect", () => {
-      const connection = this.#side.connect();
+      const connection = this.#side.connect().attach(this.#control, this.#config.timeouts);
+      this.#connection = connection;
       this.#out = new ByteWriter(this.#side.mainSink(connection));
       this.#writer = new MainStreamWriter(this.#out, this.#config.state?.ramSectionId);
       this.#replies = new ByteReader(connection);
@@ -216,7 +217,7 @@ export class SenderSession implements Disposable {
     if (this.#config.returnPath) {
       this.#during("complete", () => this.#returnPath!.requireEnd());
       // What the confirmation is answered with, as QEMU does at once.
-      shutdown(this.#control.descriptorAt(MAIN_DESCRIPTOR), Shutdown.WRITE);
+      this.#connection!.endSending();
     }
     this.#control.noteCompleted();
     this.#counters.end();

@@ -7,7 +7,7 @@
  */
 import { StreamError } from "../errors.ts";
 import { SOURCE_END_MS, WAIT_TICK_MS } from "../limits.ts";
-import type { Connection } from "../net/connection.ts";
+import type { ReceivingConnection } from "../net/connection.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
 import { ColoMessage, sendColoMessage } from "../wire/colo_message.ts";
 
@@ -21,7 +21,7 @@ import { ColoMessage, sendColoMessage } from "../wire/colo_message.ts";
  * @throws {StreamError} when it does not end the connection.
  */
 export function requireSourceEnd(
-  connection: Connection,
+  connection: ReceivingConnection,
   replies: ByteWriter,
   limitMs: number,
 ): void {
@@ -45,7 +45,7 @@ export function staysForCheckpoints(action: string): StreamError {
 }
 
 /** False as well when the source says something more, or the limit has passed. */
-export function hasEndedWithin(connection: Connection, limitMs: number): boolean {
+function hasEndedWithin(connection: ReceivingConnection, limitMs: number): boolean {
   const deadline = performance.now() + limitMs;
   while (performance.now() < deadline) {
     if (connection.isReadable(WAIT_TICK_MS)) return connection.hasEnded();

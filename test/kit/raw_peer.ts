@@ -114,9 +114,12 @@ export class RawSource implements Disposable {
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     const endpoint = parseEndpoint(this.#endpoint);
     const socket =
-      endpoint.kind === "unix"
-        ? createConnection({ path: endpoint.path }, resolve)
-        : createConnection({ host: endpoint.host, port: endpoint.port }, resolve);
+      endpoint.kind === "tcp"
+        ? createConnection({ host: endpoint.host, port: endpoint.port }, resolve)
+        : createConnection(
+            { path: "path" in endpoint ? endpoint.path : `\0${endpoint.name}` },
+            resolve,
+          );
     this.#sockets.push(socket);
     this.answers.push(Buffer.of());
     socket.on("data", (chunk: Buffer) => {
