@@ -7,23 +7,15 @@
  *
  * @module
  */
-import { addressOf, allocateShared, viewOfMemory } from "../../ffi/arena.ts";
-import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
-import { MemoryAdvice, MemoryMap, OpenFlag } from "../../ffi/linux.ts";
+import { viewOfMemory } from "../../ffi/arena.ts";
+import { OpenFlag } from "../../ffi/linux.ts";
+import { BlockMemory, type Segment } from "./block_memory.ts";
 import { ImageReader, saveImage } from "../storage/image_file.ts";
 import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
-import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES, SEGMENT_BYTES } from "../limits.ts";
+import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES } from "../limits.ts";
 
-/** A contiguous piece of a block's memory. */
-export interface Segment {
-  /** Address of the first byte, valid while the block lives. */
-  readonly address: number;
-  /** Length in bytes, a multiple of the page size. */
-  readonly bytes: number;
-  /** The memory itself, absent when it is mapped and not a JavaScript buffer. */
-  readonly buffer: SharedArrayBuffer | undefined;
-}
+export type { Segment } from "./block_memory.ts";
 
 /** How a block is made. */
 export interface RamBlockOptions {
@@ -61,8 +53,8 @@ type FileOptions = MapOptions & { readonly readBySender?: boolean };
 let mapFile: (idstr: string, file: OpenedFile, options: FileOptions) => RamBlock; // the class's own
 
 /**
- * Maps a file that is open; see {@linkcode RamBlock.map}. The file stays the caller's, and open: a
- * sender reads it and not the mapping, since a file that becomes shorter is an error then.
+ * Maps a file that is open; see {@linkcode RamBlock.map}. The file stays the caller's: a sender
+ * reads it, by a descriptor of the block's own, since a file that becomes shorter is an error then.
  */
 export function mapRamBlock(idstr: string, file: OpenedFile, options: MapOptions): RamBlock {
   return mapFile(idstr, file, { ...options, readBySender: true });
@@ -86,35 +78,23 @@ export class RamBlock implements Disposable {
   readonly pageSize: number;
   /** Length in pages. */
   readonly pages: number;
-  /** The memory, in ascending order; all but the last have the same length. */
-  readonly segments: readonly Segment[];
-  /** Whether the memory can be written to, and so be received into. */
-  readonly writable: boolean;
-  /** Where a sender reads the block; undefined when it reads the segments. */
-  readonly file: FilePlace | undefined;
-  #zeroed: boolean;
-  #unmap: (() => void) | undefined;
+  readonly #memory: BlockMemory;
 
-  private constructor(shared: SharedRamBlock, unmap?: () => void, writable = true) {
-    const { idstr, pageSize, segments, zeroed } = shared;
+  private constructor(idstr: string, pageSize: number, memory: BlockMemory) {
     const fault = blockIdFault(idstr);
     if (fault !== undefined) throw new RangeError(`Cannot make RAM block: its id ${fault}`);
     checkPageSize(pageSize);
-    this.bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
+    this.bytes = memory.bytes;
     this.pages = this.bytes / pageSize;
     if (!Number.isInteger(this.pages) || this.pages < 1 || this.pages > BLOCK_PAGES_MAX) {
       throw new RangeError(
         `Cannot make RAM block ${idstr}: ${this.bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
       );
     }
-    checkSegments(idstr, segments, pageSize);
+    checkSegments(idstr, memory.segments, pageSize);
     this.idstr = idstr;
     this.pageSize = pageSize;
-    this.segments = segments;
-    this.file = shared.file;
-    this.#zeroed = zeroed;
-    this.writable = writable;
-    this.#unmap = unmap;
+    this.#memory = memory;
   }
 
   /**
@@ -124,14 +104,10 @@ export class RamBlock implements Disposable {
    * @throws {SystemError} with errno `ENOMEM` when there is not so much memory.
    */
   static allocate(idstr: string, bytes: number, options: RamBlockOptions = {}): RamBlock {
-    const pageSize = options.pageSize ?? 4096;
+    const { pageSize = 4096, hugePages = true } = options;
     checkLength(idstr, bytes, pageSize);
-    const segments: Segment[] = [];
-    for (let left = bytes; left > 0; left -= SEGMENT_BYTES) {
-      const buffer = allocateShared(Math.min(left, SEGMENT_BYTES), `RAM block ${idstr}`);
-      segments.push(segmentOf(buffer));
-    }
-    return prepared(new RamBlock({ idstr, pageSize, segments, zeroed: true }), options);
+    const memory = BlockMemory.allocate(bytes, `RAM block ${idstr}`);
+    return prepared(new RamBlock(idstr, pageSize, memory), memory, { ...options, hugePages });
   }
 
   /**
@@ -146,13 +122,8 @@ export class RamBlock implements Disposable {
     options: RamBlockOptions = {},
   ): RamBlock {
     const list = buffers instanceof SharedArrayBuffer ? [buffers] : buffers;
-    const block = new RamBlock({
-      idstr,
-      pageSize: options.pageSize ?? 4096,
-      segments: list.map(segmentOf),
-      zeroed: options.zeroed ?? false,
-    });
-    return prepared(block, { hugePages: false, ...options });
+    const memory = BlockMemory.of(list, options.zeroed ?? false);
+    return prepared(new RamBlock(idstr, options.pageSize ?? 4096, memory), memory, options);
   }
 
   /**
@@ -183,17 +154,15 @@ export class RamBlock implements Disposable {
         `${action}: ${bytes} bytes at ${offset}, must be whole pages of its ${fileBytes} bytes`,
       );
     }
-    const prot = MemoryMap.PROT_READ | (writable ? MemoryMap.PROT_WRITE : 0);
-    const address = unwrap(action, mmap(bytes, prot, MemoryMap.SHARED, file.fd, offset));
-    const segments = [{ address, bytes, buffer: undefined }];
+    const { readBySender = false } = options;
+    const range = { offset, bytes, writable, zeroed, readBySender };
+    const memory = BlockMemory.map(file, range, action);
     try {
-      const place = options.readBySender ? { fd: file.fd, offset } : undefined;
-      const shared: SharedRamBlock = { idstr, pageSize, segments, zeroed, file: place };
-      const block = new RamBlock(shared, () => munmap(address, bytes), writable);
+      const block = new RamBlock(idstr, pageSize, memory);
       if (options.prefault) block.prefault(writable);
       return block;
     } catch (error) {
-      munmap(address, bytes);
+      memory.release();
       throw error;
     }
   }
@@ -221,7 +190,23 @@ export class RamBlock implements Disposable {
 
   /** Makes a block object over one that another thread owns and keeps alive. */
   static attach(shared: SharedRamBlock): RamBlock {
-    return new RamBlock(shared);
+    const { idstr, pageSize, segments, zeroed, file } = shared;
+    return new RamBlock(idstr, pageSize, BlockMemory.attach(segments, zeroed, file));
+  }
+
+  /** The memory, in ascending order; all but the last have the same length. */
+  get segments(): readonly Segment[] {
+    return this.#memory.segments;
+  }
+
+  /** Where a sender reads the block; undefined when it reads the segments. */
+  get file(): FilePlace | undefined {
+    return this.#memory.file;
+  }
+
+  /** Whether the memory can be written to, and so be received into. */
+  get writable(): boolean {
+    return this.#memory.writable;
   }
 
   /** The form to post to another thread; this object must outlive its use there. */
@@ -241,12 +226,12 @@ export class RamBlock implements Disposable {
    * `segments` calls {@linkcode markWritten}.
    */
   get zeroed(): boolean {
-    return this.#zeroed;
+    return this.#memory.zeroed;
   }
 
   /** Notes that the memory may hold anything from now on. */
   markWritten(): void {
-    this.#zeroed = false;
+    this.#memory.zeroed = false;
   }
 
   /** Length of every segment but the last, in bytes. */
@@ -261,7 +246,7 @@ export class RamBlock implements Disposable {
    */
   addressAt(offset: number): number {
     this.#checkRange(offset, 1);
-    this.#zeroed = false;
+    this.#memory.zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     return this.segments[index].address + (offset - index * this.segmentBytes);
   }
@@ -274,7 +259,7 @@ export class RamBlock implements Disposable {
    */
   view(offset: number, bytes: number): Uint8Array {
     this.#checkRange(offset, bytes);
-    this.#zeroed = false;
+    this.#memory.zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     const segment = this.segments[index];
     const within = offset - index * this.segmentBytes;
@@ -311,16 +296,9 @@ export class RamBlock implements Disposable {
 
   /** Touches all memory, for writing or only for reading, so that later use finds it in place. */
   prefault(forWriting = true): void {
-    const advice = forWriting ? MemoryAdvice.POPULATE_WRITE : MemoryAdvice.POPULATE_READ;
-    for (const { address, bytes } of this.segments) {
-      const start = Math.ceil(address / 4096) * 4096;
-      const whole = Math.floor((address + bytes - start) / 4096) * 4096;
-      if (whole <= 0) continue;
-      const status = madvise(start, whole, advice);
-      if (status < 0) {
-        throw new RangeError(`Cannot prefault RAM block ${this.idstr}: ${errnoName(-status)}`);
-      }
-    }
+    const errno = this.#memory.prefault(forWriting);
+    if (errno === undefined) return;
+    throw new RangeError(`Cannot prefault RAM block ${this.idstr}: ${errno}`);
   }
 
   static {
@@ -329,8 +307,7 @@ export class RamBlock implements Disposable {
 
   /** Unmaps mapped memory; other memory is freed when nobody refers to it. Safe to call twice. */
   [Symbol.dispose](): void {
-    this.#unmap?.();
-    this.#unmap = undefined;
+    this.#memory.release();
   }
 
   #checkRange(offset: number, bytes: number): void {
@@ -384,17 +361,8 @@ function checkSegments(idstr: string, segments: readonly Segment[], pageSize: nu
   }
 }
 
-function segmentOf(buffer: SharedArrayBuffer): Segment {
-  return { address: addressOf(buffer), bytes: buffer.byteLength, buffer };
-}
-
-function prepared(block: RamBlock, options: RamBlockOptions): RamBlock {
-  if (options.hugePages ?? true) {
-    for (const { address, bytes } of block.segments) {
-      // Advice only: small or unaligned memory and kernels without huge pages are no failure.
-      if (address % 4096 === 0) madvise(address, bytes, MemoryAdvice.HUGEPAGE);
-    }
-  }
+function prepared(block: RamBlock, memory: BlockMemory, options: RamBlockOptions): RamBlock {
+  if (options.hugePages) memory.adviseHugePages();
   if (options.prefault) block.prefault();
   return block;
 }
