@@ -53,10 +53,10 @@ export {
   RamBlock,
   type MapOptions,
   type RamBlockOptions,
-  type Segment,
   type SharedRamBlock,
 } from "./lib/memory/ram_block.ts";
 export type { FilePlace } from "./lib/storage/opened_file.ts";
+export type { Segment } from "./lib/memory/block_memory.ts";
 export {
   ColoPrimary,
   connectPrimary,

@@ -128,6 +128,11 @@ export function fromErrorRecord(record: ErrorRecord, cause?: unknown): MultifdEr
   return new ErrorClass(code, message, context);
 }
 
+/** The error of a call on something that has been disposed. */
+export function disposedError(what: string): MultifdError {
+  return new MultifdError("ERR_MULTIFD_DISPOSED", `Cannot use ${what}: it has been disposed`);
+}
+
 /**
  * One line that says what failed and where: side, phase, channel, peer, errno. Parts that the
  * message already names are not repeated.

@@ -30,6 +30,7 @@ const SLOW = [
   "device_example",
   "device_receiver",
   "device_state",
+  "disposed_blocks",
   "documents",
   "examples",
   "failure_reason",

@@ -9,7 +9,7 @@
  */
 import { addressOf, Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
-import { MultifdError } from "../errors.ts";
+import { disposedError } from "../errors.ts";
 import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageLayout } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
@@ -118,7 +118,7 @@ export class PageStreamEncoder implements Disposable {
    * @param pages Page numbers, in the order in which the decoder is to be given them.
    * @returns The payload, valid until the next call.
    * @throws {RangeError} for no pages, too many, or one outside the memory.
-   * @throws {MultifdError} after it was disposed.
+   * @throws {MultifdError} with code `ERR_MULTIFD_DISPOSED` after it was disposed.
    */
   encode(pages: Uint32Array): Uint8Array {
     requireOpen(this.#disposed);
@@ -186,7 +186,7 @@ export class PageStreamDecoder implements Disposable {
    *
    * @throws {CodecError} when the payload does not decode to exactly these pages.
    * @throws {RangeError} for no pages, too many, or one outside the memory.
-   * @throws {MultifdError} after it was disposed.
+   * @throws {MultifdError} with code `ERR_MULTIFD_DISPOSED` after it was disposed.
    */
   decode(payload: Uint8Array, pages: Uint32Array): void {
     requireOpen(this.#disposed);
@@ -211,8 +211,7 @@ export class PageStreamDecoder implements Disposable {
 
 /** @throws {MultifdError} for a stream that is used after it was disposed. */
 function requireOpen(disposed: boolean): void {
-  if (!disposed) return;
-  throw new MultifdError("ERR_MULTIFD_STOPPED", "Cannot use page stream: it has been disposed");
+  if (disposed) throw disposedError("page stream");
 }
 
 /** A payload that is in memory already. One in shared memory is read where it lies. */

@@ -6,6 +6,7 @@
  */
 import { MissingLibraryError } from "../errors.ts";
 import type { PageDecoder, PageEncoder } from "./codec.ts";
+import { GuardedDecoder, GuardedEncoder } from "./disposal_guard.ts";
 import type { EngineName } from "./engine.ts";
 import { engineFailure, ENGINES } from "./engines.ts";
 import { ZSTD_WINDOW_BITS_MAX } from "../limits.ts";
@@ -81,7 +82,8 @@ export function resolveCompression(
 }
 
 /**
- * Makes the encoder of one channel.
+ * Makes the encoder of one channel. Use after it was disposed is a `MultifdError` with code
+ * `ERR_MULTIFD_DISPOSED`.
  *
  * @param pageSize In bytes.
  * @throws {MissingLibraryError} when the engine's library is not there.
@@ -89,12 +91,16 @@ export function resolveCompression(
 export function createEncoder(compression: ResolvedCompression, pageSize: number): PageEncoder {
   const { method, engine, level } = compression;
   const { coding } = METHODS[method];
-  if (coding === undefined || engine === undefined) return new RawEncoder();
-  return coding.encoder(ENGINES[engine], level, pageSize);
+  const encoder =
+    coding === undefined || engine === undefined
+      ? new RawEncoder()
+      : coding.encoder(ENGINES[engine], level, pageSize);
+  return new GuardedEncoder(method, encoder);
 }
 
 /**
- * Makes the decoder of one channel.
+ * Makes the decoder of one channel. Use after it was disposed is a `MultifdError` with code
+ * `ERR_MULTIFD_DISPOSED`.
  *
  * @param pageSize In bytes.
  * @throws {MissingLibraryError} when the engine's library is not there.
@@ -102,8 +108,11 @@ export function createEncoder(compression: ResolvedCompression, pageSize: number
 export function createDecoder(compression: ResolvedCompression, pageSize: number): PageDecoder {
   const { method, engine, windowBits = ZSTD_WINDOW_BITS_MAX } = compression;
   const { coding } = METHODS[method];
-  if (coding === undefined || engine === undefined) return new RawDecoder();
-  return coding.decoder(ENGINES[engine], pageSize, windowBits);
+  const decoder =
+    coding === undefined || engine === undefined
+      ? new RawDecoder()
+      : coding.decoder(ENGINES[engine], pageSize, windowBits);
+  return new GuardedDecoder(method, decoder);
 }
 
 /** Value of the method field in a packet's flags. */

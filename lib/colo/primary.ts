@@ -8,7 +8,7 @@ import { saveConfig } from "../device/device.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
-import type { RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { withAddress } from "../session/address.ts";
 import { senderConfig, type ConnectOptions } from "../session/options.ts";
 import { sendRounds, type SendOptions } from "../session/sender.ts";
@@ -86,6 +86,7 @@ export class ColoPrimary implements AsyncDisposable {
     const buffers = { progress: this.#progress.buffer, statistics: this.#table.buffer };
     const job = { role: "colo-primary", config, ...buffers } satisfies Unstarted<ColoPrimaryJob>;
     this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
+    this.#thread.keep(holdBlocks(options.blocks));
   }
 
   /** Connects; see {@linkcode connectPrimary}. */

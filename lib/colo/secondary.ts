@@ -7,7 +7,7 @@
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { crewThreads } from "../memory/page_crew.ts";
-import { RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import type { RecordingContent } from "../recording/recording.ts";
 import { withAddress } from "../session/address.ts";
@@ -144,6 +144,7 @@ export class ColoSecondary implements AsyncDisposable {
         return this.#tell("loaded", record);
       },
     });
+    this.#thread.keep(holdBlocks(options.blocks ?? []));
     this.#listening = this.#thread.post("listen");
     this.#followed = this.#thread.post("run");
   }

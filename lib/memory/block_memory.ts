@@ -7,7 +7,7 @@
 import { addressOf, allocateShared } from "../../ffi/arena.ts";
 import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap } from "../../ffi/linux.ts";
-import { SEGMENT_BYTES } from "../limits.ts";
+import { BUFFER_BYTES_MAX, SEGMENT_BYTES } from "../limits.ts";
 import type { FilePlace, OpenedFile } from "../storage/opened_file.ts";
 
 /** A contiguous piece of a block's memory. */
@@ -33,6 +33,7 @@ export class BlockMemory {
   /** Where a sender reads it; undefined when it reads the pieces. */
   readonly file: FilePlace | undefined;
   #unmap: (() => void) | undefined;
+  #owners = 1;
 
   private constructor(
     segments: readonly Segment[],
@@ -125,10 +126,17 @@ export class BlockMemory {
     return undefined;
   }
 
-  /** Unmaps mapped memory; other memory is freed when nobody refers to it. Safe to call twice. */
+  /** Adds an owner, who calls {@linkcode release} once. */
+  retain(): void {
+    this.#owners++;
+  }
+
+  /**
+   * An owner lets go. The last one unmaps mapped memory; other memory is freed when nobody refers to
+   * it.
+   */
   release(): void {
-    this.#unmap?.();
-    this.#unmap = undefined;
+    if (--this.#owners === 0) this.#unmap?.();
   }
 }
 
@@ -139,6 +147,26 @@ interface MappedRange {
   readonly writable: boolean;
   readonly zeroed: boolean;
   readonly readBySender: boolean;
+}
+
+/** @throws {RangeError} unless every page of `pageSize` bytes lies in one piece. */
+export function checkSegments(idstr: string, segments: readonly Segment[], pageSize: number): void {
+  const first = segments[0].bytes;
+  // Else a page would lie in two pieces, and only the address of the first is ever asked for.
+  if (segments.some(({ bytes }) => bytes % pageSize !== 0)) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: every buffer must be a multiple of the page size ${pageSize}`,
+    );
+  }
+  if (segments.length === 1) return;
+  const uniform = segments.every(({ bytes }, index) =>
+    index < segments.length - 1 ? bytes === first : bytes <= first,
+  );
+  if (!uniform || !Number.isInteger(Math.log2(first)) || first > BUFFER_BYTES_MAX) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: all buffers but the last must have the same power-of-two length`,
+    );
+  }
 }
 
 function segmentOf(buffer: SharedArrayBuffer): Segment {

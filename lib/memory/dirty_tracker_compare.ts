@@ -17,18 +17,18 @@ import { RamBlock } from "./ram_block.ts";
 export class CompareTracker implements DirtyTracker {
   readonly method = "compare";
   readonly reason: string | undefined;
-  readonly #block: RamBlock; // kept alive for the threads, as the copy is
+  readonly #pages: number;
   readonly #copy: RamBlock;
   readonly #found: PageBitmap;
   readonly #crew: PageCrew;
 
   private constructor(block: RamBlock, threads: number, reason: string | undefined) {
     this.reason = reason;
-    this.#block = block;
+    this.#pages = block.pages;
     this.#copy = RamBlock.allocate(block.idstr, block.bytes, { pageSize: block.pageSize });
     const table = new BlockTable(2 * block.bytes);
     this.#found = table.add(block, this.#copy).twin!.dirty;
-    this.#crew = new PageCrew(table, threads);
+    this.#crew = new PageCrew(table, threads, [block, this.#copy]);
   }
 
   /** Copies the block as it is now; pages that change meanwhile differ at the first fetch. */
@@ -46,13 +46,13 @@ export class CompareTracker implements DirtyTracker {
   }
 
   async fetch(dirty: PageBitmap): Promise<void> {
-    checkBitmap(dirty, this.#block.pages);
+    checkBitmap(dirty, this.#pages);
     await this.#crew.run(PageOperation.COMPARE);
     this.#found.drainInto(dirty);
   }
 
   fetchBlocking(dirty: PageBitmap): void {
-    checkBitmap(dirty, this.#block.pages);
+    checkBitmap(dirty, this.#pages);
     this.#crew.runBlocking(PageOperation.COMPARE);
     this.#found.drainInto(dirty);
   }

@@ -19,11 +19,11 @@ import type { RamBlock } from "./ram_block.ts";
 export class WriteProtectTracker implements DirtyTracker {
   readonly method = "write-protect";
   readonly reason = undefined;
-  readonly #block: RamBlock; // kept alive, since the kernel tracks addresses
+  readonly #block: RamBlock; // held, since the kernel tracks addresses
   readonly #writes: WriteTracker;
 
   private constructor(block: RamBlock, writes: WriteTracker) {
-    this.#block = block;
+    this.#block = block.hold();
     this.#writes = writes;
   }
 
@@ -82,5 +82,6 @@ export class WriteProtectTracker implements DirtyTracker {
 
   [Symbol.dispose](): void {
     this.#writes[Symbol.dispose]();
+    this.#block[Symbol.dispose]();
   }
 }

@@ -9,13 +9,12 @@
  */
 import { viewOfMemory } from "../../ffi/arena.ts";
 import { OpenFlag } from "../../ffi/linux.ts";
-import { BlockMemory, type Segment } from "./block_memory.ts";
+import { BlockMemory, checkSegments, type Segment } from "./block_memory.ts";
 import { ImageReader, saveImage } from "../storage/image_file.ts";
+import { disposedError } from "../errors.ts";
 import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
-import { BLOCK_PAGES_MAX, BUFFER_BYTES_MAX, PAGE_SIZES } from "../limits.ts";
-
-export type { Segment } from "./block_memory.ts";
+import { BLOCK_PAGES_MAX, PAGE_SIZES } from "../limits.ts";
 
 /** How a block is made. */
 export interface RamBlockOptions {
@@ -60,6 +59,11 @@ export function mapRamBlock(idstr: string, file: OpenedFile, options: MapOptions
   return mapFile(idstr, file, { ...options, readBySender: true });
 }
 
+/** Blocks that somebody holds; dispose them to let go. */
+interface HeldBlocks extends Disposable {
+  readonly blocks: readonly RamBlock[];
+}
+
 /**
  * See the module comment.
  *
@@ -79,6 +83,7 @@ export class RamBlock implements Disposable {
   /** Length in pages. */
   readonly pages: number;
   readonly #memory: BlockMemory;
+  #disposed = false;
 
   private constructor(idstr: string, pageSize: number, memory: BlockMemory) {
     const fault = blockIdFault(idstr);
@@ -196,12 +201,12 @@ export class RamBlock implements Disposable {
 
   /** The memory, in ascending order; all but the last have the same length. */
   get segments(): readonly Segment[] {
-    return this.#memory.segments;
+    return this.#open().segments;
   }
 
   /** Where a sender reads the block; undefined when it reads the segments. */
   get file(): FilePlace | undefined {
-    return this.#memory.file;
+    return this.#open().file;
   }
 
   /** Whether the memory can be written to, and so be received into. */
@@ -246,20 +251,20 @@ export class RamBlock implements Disposable {
    */
   addressAt(offset: number): number {
     this.#checkRange(offset, 1);
-    this.#memory.zeroed = false;
+    this.#open().zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     return this.segments[index].address + (offset - index * this.segmentBytes);
   }
 
   /**
-   * A view of `bytes` bytes from `offset`, without a copy. A mapped block must not be disposed while
-   * the view is in use.
+   * A view of `bytes` bytes from `offset`, without a copy. A view holds nothing: that of a mapped
+   * block must not be used once the block is disposed.
    *
    * @throws {RangeError} outside the block or across a segment border (`segmentBytes`).
    */
   view(offset: number, bytes: number): Uint8Array {
     this.#checkRange(offset, bytes);
-    this.#memory.zeroed = false;
+    this.#open().zeroed = false;
     const index = Math.floor(offset / this.segmentBytes);
     const segment = this.segments[index];
     const within = offset - index * this.segmentBytes;
@@ -291,12 +296,13 @@ export class RamBlock implements Disposable {
    * @throws {CancelledError} when `signal` is aborted.
    */
   async toFile(path: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
-    await saveImage(this, path, options.signal);
+    using held = this.hold();
+    await saveImage(held, path, options.signal);
   }
 
   /** Touches all memory, for writing or only for reading, so that later use finds it in place. */
   prefault(forWriting = true): void {
-    const errno = this.#memory.prefault(forWriting);
+    const errno = this.#open().prefault(forWriting);
     if (errno === undefined) return;
     throw new RangeError(`Cannot prefault RAM block ${this.idstr}: ${errno}`);
   }
@@ -305,9 +311,36 @@ export class RamBlock implements Disposable {
     mapFile = (idstr, file, options) => RamBlock.#mapFile(idstr, file, options);
   }
 
-  /** Unmaps mapped memory; other memory is freed when nobody refers to it. Safe to call twice. */
+  /**
+   * Another block object over the same memory, for whoever works with it for a while: mapped memory
+   * stays until the last object over it has been disposed. Everything in this library that works on
+   * blocks, such as a session, a tracker or a writer of files, holds them until it has ended. So a
+   * block can be disposed at any moment: work that has begun goes on, and the mapping goes with it.
+   *
+   * @returns An object to be disposed, in the thread that made it.
+   * @throws {MultifdError} with code `ERR_MULTIFD_DISPOSED` when this object was disposed.
+   */
+  hold(): RamBlock {
+    const memory = this.#open();
+    const held = new RamBlock(this.idstr, this.pageSize, memory);
+    memory.retain();
+    return held;
+  }
+
+  /**
+   * Ends the use of this object: every further access is a `MultifdError` with code
+   * `ERR_MULTIFD_DISPOSED`. Mapped memory is unmapped unless somebody still holds it
+   * ({@linkcode hold}); other memory is freed when nobody refers to it. Safe to call twice.
+   */
   [Symbol.dispose](): void {
+    if (this.#disposed) return;
+    this.#disposed = true;
     this.#memory.release();
+  }
+
+  #open(): BlockMemory {
+    if (this.#disposed) throw disposedError(`RAM block ${this.idstr}`);
+    return this.#memory;
   }
 
   #checkRange(offset: number, bytes: number): void {
@@ -342,27 +375,16 @@ function checkLength(idstr: string, bytes: number, pageSize: number): void {
   }
 }
 
-function checkSegments(idstr: string, segments: readonly Segment[], pageSize: number): void {
-  const first = segments[0].bytes;
-  // Else a page would lie in two pieces, and only the address of the first is ever asked for.
-  if (segments.some(({ bytes }) => bytes % pageSize !== 0)) {
-    throw new RangeError(
-      `Cannot make RAM block ${idstr}: every buffer must be a multiple of the page size ${pageSize}`,
-    );
-  }
-  if (segments.length === 1) return;
-  const uniform = segments.every(({ bytes }, index) =>
-    index < segments.length - 1 ? bytes === first : bytes <= first,
-  );
-  if (!uniform || !Number.isInteger(Math.log2(first)) || first > BUFFER_BYTES_MAX) {
-    throw new RangeError(
-      `Cannot make RAM block ${idstr}: all buffers but the last must have the same power-of-two length`,
-    );
-  }
-}
-
 function prepared(block: RamBlock, memory: BlockMemory, options: RamBlockOptions): RamBlock {
   if (options.hugePages) memory.adviseHugePages();
   if (options.prefault) block.prefault();
   return block;
+}
+
+/** Holds all of `blocks`, or none when one of them has been disposed; see {@linkcode RamBlock.hold}. */
+export function holdBlocks(blocks: readonly RamBlock[]): HeldBlocks {
+  using stack = new DisposableStack();
+  const held = blocks.map((block) => stack.use(block.hold()));
+  const all = stack.move();
+  return { blocks: held, [Symbol.dispose]: () => all.dispose() };
 }

@@ -7,7 +7,7 @@ import type { Statistics } from "../engine/statistics.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
-import { checkPageSize, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
+import { checkPageSize, holdBlocks, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -48,15 +48,16 @@ export async function writeRecording(
 ): Promise<RecordingMetadata> {
   const action = `Cannot write recording ${path}`;
   const metadata = planRecording(content);
+  using held = holdBlocks(content.blocks);
   await replaceFile(path, action, signal, async (file) => {
     const text = new TextEncoder().encode(JSON.stringify(metadata));
-    const { blocks, state } = content;
+    const { state } = content;
     const offset = metadata.devices.offset + metadata.devices.bytes;
     const range = { offset, bytes: text.byteLength, crc32: checksum(text) };
     const header = (complete: boolean): Promise<void> =>
       file.write(encodeRecordingHeader({ complete, metadata: range }), 0);
     await header(false);
-    for (const [index, block] of blocks.entries()) {
+    for (const [index, block] of held.blocks.entries()) {
       await writeMemory(block, file, metadata.blocks[index].offset, action, signal);
     }
     await file.write(state.early, metadata.early.offset);
@@ -69,7 +70,7 @@ export async function writeRecording(
   return metadata;
 }
 
-/** A recording opened for reading. Its blocks are mapped: dispose it when nothing uses them. */
+/** A recording opened for reading. Its blocks are mapped: dispose it to let go of them. */
 export class Recording implements Disposable {
   readonly metadata: RecordingMetadata;
   /** The guest's RAM as it is in the file, read-only; reading a page reads the file. */
@@ -128,7 +129,10 @@ export class Recording implements Disposable {
     }
   }
 
-  /** Unmaps the blocks and closes the file. Safe to call twice. */
+  /**
+   * Disposes the blocks and closes the file; what still holds the blocks, such as a sender, keeps
+   * their memory until it has ended. Safe to call twice.
+   */
   [Symbol.dispose](): void {
     this.#file[Symbol.dispose]();
     for (const block of this.blocks) block[Symbol.dispose]();

@@ -8,7 +8,8 @@ import type { DeviceClientHandle } from "../engine/device_client.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { indexOfBlock } from "../memory/block_table.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
-import type { RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
+import { SessionControl } from "../sync/session_control.ts";
 import { senderConfig, type ConnectOptions } from "./options.ts";
 import { SenderSession } from "./sender_session.ts";
 
@@ -18,11 +19,14 @@ import { SenderSession } from "./sender_session.ts";
  */
 export class BlockingSender implements Disposable {
   readonly #blocks: readonly RamBlock[];
+  readonly #control = new SessionControl();
   readonly #session: SenderSession;
+  readonly #memory: Disposable;
 
   private constructor(options: ConnectOptions) {
     this.#blocks = options.blocks;
-    this.#session = new SenderSession(senderConfig(options));
+    this.#session = new SenderSession(senderConfig(options), this.#control);
+    this.#memory = holdBlocks(options.blocks);
   }
 
   /** See {@linkcode connectBlocking}. */
@@ -124,6 +128,7 @@ export class BlockingSender implements Disposable {
   /** Stops everything, joins the channels and closes all descriptors. Safe to call twice. */
   [Symbol.dispose](): void {
     this.#session[Symbol.dispose]();
+    if (!this.#control.threadsLeft) this.#memory[Symbol.dispose]();
   }
 }
 

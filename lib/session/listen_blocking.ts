@@ -4,7 +4,7 @@
  * @module
  */
 import type { Statistics } from "../engine/statistics.ts";
-import type { RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { receiverConfig, type ListenOptions } from "./options.ts";
 import { ReceiverSession } from "./receiver_session.ts";
@@ -29,6 +29,7 @@ export class BlockingReceiver implements Disposable {
       onWarning: options.onWarning,
       finalize: (blocks, state) => void options.finalize?.(blocks, state),
     });
+    session.keep(holdBlocks(options.blocks ?? []));
     try {
       return new BlockingReceiver(session, formatEndpoint(session.listen()));
     } catch (error) {

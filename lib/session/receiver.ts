@@ -8,7 +8,7 @@ import type { DeviceProgress } from "../device/device.ts";
 import { DeviceQueue } from "../engine/device_queue.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
-import { RamBlock, type SharedRamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, RamBlock, type SharedRamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
@@ -52,6 +52,7 @@ export class Receiver implements AsyncDisposable {
         await options.finalize?.(this.#blocks, state);
       },
     });
+    this.#thread.keep(holdBlocks(options.blocks ?? []));
     const { control } = this.#thread;
     this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, control));
     // Both at once: whoever connects in the same moment does not wait for our event loop.

@@ -79,6 +79,7 @@ export class ReceiverSession implements Disposable {
   /** What the source may still make this side hold. */
   readonly #budget: MemoryBudget;
   #blocks: readonly RamBlock[] = [];
+  #kept: Disposable | undefined;
   #uuid: Uint8Array;
 
   /** Starts the channels' threads if their number is known; `listen()` opens the socket. */
@@ -119,6 +120,11 @@ export class ReceiverSession implements Disposable {
         ...(hooks.stateQueue === undefined ? [] : [hooks.stateQueue]),
       ],
     });
+  }
+
+  /** Disposes `resource`, which the threads use, when they have ended; see `ServiceThread.keep()`. */
+  keep(resource: Disposable): void {
+    this.#kept = resource;
   }
 
   /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
@@ -196,6 +202,7 @@ export class ReceiverSession implements Disposable {
     this.#devices[Symbol.dispose]();
     this.#side.join();
     this.#control.closeDescriptors();
+    if (!this.#control.threadsLeft) this.#kept?.[Symbol.dispose]();
   }
 
   /** Waits until every channel stands at the same sync point, then lets all of them go on. */

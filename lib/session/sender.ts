@@ -15,7 +15,7 @@ import { DeviceTable } from "../engine/device_table.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { checkPages, indexOfBlock } from "../memory/block_table.ts";
-import type { RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import type { NameOf, NoReports, ResultOf, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import { withAddress } from "./address.ts";
@@ -71,6 +71,7 @@ export class Sender implements AsyncDisposable {
     const statistics = this.#table.buffer;
     const job = { role: "sender", config, statistics } satisfies Unstarted<SenderJob>;
     this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
+    this.#thread.keep(holdBlocks(options.blocks));
   }
 
   /** Connects; see {@linkcode connect}. */

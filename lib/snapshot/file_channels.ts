@@ -10,6 +10,7 @@ import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
+import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
@@ -41,15 +42,18 @@ interface FileChannelWork {
   readonly seekTable: SharedSeekTable | undefined;
   readonly detectZeroPages: boolean;
   readonly blocks: readonly SharedFileBlock[];
+  /** Their memory; held until the threads have ended. */
+  readonly memory: readonly RamBlock[];
   readonly pageSize: number;
   readonly ramBytes: number;
 }
 
-/** See the module comment. The caller keeps the memory of the blocks alive until the end. */
+/** See the module comment. */
 export class FileChannels implements AsyncDisposable {
   readonly #work: FileChannelWork;
   /** Of their own: threads may start when the caller has closed its descriptor. */
   readonly #file: OpenedFile;
+  readonly #memory: Disposable;
   readonly #options: FileChannelOptions;
   readonly #channels: number;
   readonly #windows: number;
@@ -77,6 +81,7 @@ export class FileChannels implements AsyncDisposable {
     checkChannels(channels);
     if (signal?.aborted) throw cancelled(signal);
     this.#file = work.file.duplicate();
+    this.#memory = holdBlocks(work.memory);
     this.#work = work;
     this.#options = options;
     this.#channels = channels;
@@ -234,7 +239,10 @@ export class FileChannels implements AsyncDisposable {
       worker.unref();
     }
     // Not before: a thread that has only been started would open whatever has the number then.
-    void exited.then(() => this.#file[Symbol.dispose]());
+    void exited.finally(() => {
+      this.#file[Symbol.dispose]();
+      this.#memory[Symbol.dispose]();
+    });
   }
 
   #failure(): MultifdError {

@@ -11,7 +11,8 @@
 import { FILE_JOB_BYTES } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { FilePlace } from "../storage/opened_file.ts";
-import type { Segment, SharedRamBlock } from "../memory/ram_block.ts";
+import type { Segment } from "../memory/block_memory.ts";
+import type { SharedRamBlock } from "../memory/ram_block.ts";
 
 /** A block of RAM with its place in a file, in the form that can be posted to a channel. */
 export interface SharedFileBlock {

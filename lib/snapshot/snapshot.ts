@@ -269,6 +269,7 @@ export class Snapshot implements Disposable {
         seekTable: this.#source.seekTable,
         detectZeroPages: false,
         blocks: targets.map(({ shared }) => shared),
+        memory: targets.map(({ ram }) => ram),
         pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
         ramBytes: targets.reduce((sum, { ram }) => sum + ram.bytes, 0),
       },

@@ -40,7 +40,7 @@ export interface CreateSnapshotOptions extends FileChannelOptions {
    * that is open already can be named as `/proc/self/fd/N`, and is written in place.
    */
   readonly path: string;
-  /** The RAM blocks, in the order they shall have; the caller keeps them alive. */
+  /** The RAM blocks, in the order they shall have; held until the writer has ended. */
   readonly blocks: readonly RamBlock[];
   /**
    * Where the stream starts, as in `file:PATH,offset=N`: bytes in front of it stay as they are, what
@@ -111,6 +111,7 @@ export class SnapshotWriter implements AsyncDisposable {
           seekTable: undefined,
           detectZeroPages: options.zeroPageDetection !== "none",
           blocks: writer.#blocks.map(sharedForWriting),
+          memory: options.blocks,
           pageSize: options.blocks[0].pageSize,
           ramBytes: options.blocks.reduce((sum, { bytes }) => sum + bytes, 0),
         },

@@ -27,6 +27,7 @@ const RECORD_BYTES = 2; // length of the error record; written before OUTCOME be
 const PHASE = 3; // index into PHASES; written by the thread that runs the session
 const COMPLETED = 4; // 1 = the session has done what it is for
 const SPEAKING = 5; // 1 = the thread of the main connections uses them; written by that thread
+const THREADS_LEFT = 6; // 1 = a thread did not end in time and may still be at work
 const ACTIVITY = 16; // counts moves of bytes, on a cache line of its own; some may get lost
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
 const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
@@ -139,6 +140,16 @@ export class SessionControl implements ActiveSession {
   /** Says so; what happens afterwards only winds it down. False takes it back. */
   noteCompleted(completed = true): void {
     Atomics.store(this.#words, COMPLETED, completed ? 1 : 0);
+  }
+
+  /** Whether a thread did not end in time: what it works on must stay where it is. */
+  get threadsLeft(): boolean {
+    return Atomics.load(this.#words, THREADS_LEFT) !== 0;
+  }
+
+  /** Says so, for good. */
+  noteThreadsLeft(): void {
+    Atomics.store(this.#words, THREADS_LEFT, 1);
   }
 
   /**

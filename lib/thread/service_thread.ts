@@ -63,6 +63,16 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
     if (owner.signal?.aborted) this.#cancel();
   }
 
+  /**
+   * Disposes `resource`, which the session's threads use, when the last of them has ended. Memory
+   * that a thread may still be at work on is kept for good: better a leak than a crash.
+   */
+  keep(resource: Disposable): void {
+    this.#worker.once("exit", () => {
+      if (!this.control.threadsLeft) resource[Symbol.dispose]();
+    });
+  }
+
   /** Has the thread do something after all that came before, and waits for the result. */
   call<Name extends NameOf<Calls>>(
     name: Name,
@@ -132,7 +142,10 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
     const timer = setTimeout(() => resolve("late"), 2 * JOIN_LIMIT_MS);
     const outcome = await Promise.race([this.#exited.promise, late]);
     clearTimeout(timer);
-    if (outcome === "late") void this.#worker.terminate();
+    if (outcome === "late") {
+      this.control.noteThreadsLeft();
+      void this.#worker.terminate();
+    }
     this.#worker.unref();
     this.control.closeDescriptors();
   }

@@ -83,6 +83,7 @@ export class WorkerGroup {
       }
       if (Atomics.load(state, 0) === WorkerState.ENDED) continue;
       clean = false;
+      this.#control.noteThreadsLeft();
       void worker.terminate();
     }
     this.#members.length = 0;

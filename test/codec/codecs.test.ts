@@ -13,6 +13,7 @@ import { CodecError, COMPRESSION_METHODS, RamBlock, type CompressionMethod } fro
 import { waysHere, type Way } from "./codec_pages.ts";
 import { decodeRuns, encodeRuns } from "./codec_pipe.ts";
 import type { PageDecoder, PageEncoder } from "../../lib/codec/codec.ts";
+import { IovecList } from "../../lib/memory/iovec_list.ts";
 import { thrownBy } from "../kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "../kit/page_content.ts";
 import { runsOf, tableOf } from "../kit/table_blocks.ts";
@@ -317,3 +318,25 @@ test("native streams refuse to work after dispose, and dispose twice", () => {
     }).toThrow();
   }
 });
+
+for (const way of WAYS) {
+  test(`codec/${nameOf(way)}: an encoder and a decoder that were disposed refuse to go on`, () => {
+    const { from, to } = setUp();
+    const [encoder, decoder] = [encoderOf(way), decoderOf(way)];
+    const pieces = new IovecList();
+    for (const codec of [encoder, decoder, encoder, decoder]) codec[Symbol.dispose]();
+    const { method } = way;
+    const encoding = thrownBy(() => encoder.encode(runsOf(from, [1]), pieces));
+    expect(encoding.code).toBe("ERR_MULTIFD_DISPOSED");
+    expect(encoding.message).toBe(`Cannot use ${method} encoder: it has been disposed`);
+    if (encoder.setLevel !== undefined) {
+      expect(thrownBy(() => encoder.setLevel?.(1)).code).toBe("ERR_MULTIFD_DISPOSED");
+    }
+    const nothing = {
+      receive: () => expect.unreachable(),
+      receiveRuns: () => expect.unreachable(),
+    };
+    const decoding = thrownBy(() => decoder.decode(runsOf(to, [1]), 4096, nothing));
+    expect(decoding.message).toBe(`Cannot use ${method} decoder: it has been disposed`);
+  });
+}

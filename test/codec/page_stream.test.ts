@@ -4,6 +4,7 @@ import { Worker } from "node:worker_threads";
 
 import { CodecError, PageStreamDecoder, PageStreamEncoder } from "../../mod.ts";
 import { samplePages, waysHere } from "./codec_pages.ts";
+import { thrownBy } from "../kit/errors.ts";
 
 const pageSize = 4096;
 const memory = new SharedArrayBuffer(200 * pageSize);
@@ -65,6 +66,8 @@ test("PageStreamEncoder and PageStreamDecoder refuse to go on after they were di
     const decoder = new PageStreamDecoder({ memory, compression });
     const payload = encoder.encode(Uint32Array.of(1)).slice();
     for (const stream of [encoder, decoder, encoder, decoder]) stream[Symbol.dispose]();
+    const { code } = thrownBy(() => encoder.encode(Uint32Array.of(1)));
+    expect(code).toBe("ERR_MULTIFD_DISPOSED");
     expect(() => encoder.encode(Uint32Array.of(1))).toThrow(stopped);
     expect(() => encoder.setLevel(1)).toThrow(stopped);
     expect(() => decoder.decode(payload, Uint32Array.of(1))).toThrow(stopped);
