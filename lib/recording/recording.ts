@@ -94,8 +94,9 @@ export class Recording implements Disposable {
   }
 
   /**
-   * Opens a recording. The file must not be shortened while it is open: senders report it, since
-   * they read the file, but whoever looks at the blocks' memory is ended by the kernel.
+   * Opens a recording. The file must not be shortened while it is open: the library
+   * reports it, since it reads the file, but a program that looks at the blocks' views is ended by the
+   * kernel.
    *
    * @throws {SystemError} when it cannot be read.
    * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when it is none, damaged or incomplete.

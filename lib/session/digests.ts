@@ -8,6 +8,7 @@ import { sha256 } from "../../ffi/runtime/runtime.ts";
 import { DigestError, StreamError } from "../errors.ts";
 import { BLOCKS_MAX, DIGEST_BYTES_MAX } from "../limits.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
+import { memoryContent } from "../storage/image_file.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { ownHeader, type OwnSection } from "../wire/own_sections.ts";
 
@@ -19,7 +20,7 @@ const ALGORITHM = "sha256";
 
 /** Digest of a whole block. */
 function digestOf(block: RamBlock): Uint8Array {
-  return sha256(block.views());
+  return sha256(memoryContent(block, `Cannot digest RAM block ${block.idstr}`));
 }
 
 /** The section's data for `blocks`, as they are now. */

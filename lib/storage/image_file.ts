@@ -10,12 +10,13 @@
  */
 import { constants } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
+import { Arena } from "../../ffi/arena.ts";
 import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
 import type { MultifdError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
 import { replaceFile, throwIfAborted } from "./file_replacement.ts";
-import { imageError } from "./opened_file.ts";
+import { imageError, readDescriptor, type FilePlace } from "./opened_file.ts";
 import type { OutputFile } from "./output_file.ts";
 import { system } from "./system_failure.ts";
 
@@ -29,6 +30,8 @@ interface ImageMemory {
   readonly segmentBytes: number;
   /** The memory from `offset`, inside one piece. */
   view(offset: number, bytes: number): Uint8Array;
+  /** Where the memory is read instead, since it is a mapping that may become shorter. */
+  readonly file?: FilePlace | undefined;
 }
 
 /** A range of a file, in bytes. */
@@ -169,11 +172,39 @@ export async function writeMemory(
   file.truncate(base + memory.bytes);
   const whole = chunksOf(memory, { start: 0, end: memory.bytes });
   await inParallel(whole, action, signal, async ({ start, end }) => {
-    for (const data of nonZeroRuns(memory.view(start, end - start), memory.pageSize)) {
-      const view = memory.view(start + data.start, data.end - data.start);
-      await file.write(view, base + start + data.start);
+    const content = readMemory(memory, start, end - start, action);
+    for (const data of nonZeroRuns(content, memory.pageSize)) {
+      await file.write(content.subarray(data.start, data.end), base + start + data.start);
     }
   });
+}
+
+/**
+ * All of `memory` in order, piece by piece.
+ *
+ * @param action What the caller does, for messages.
+ * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` when its file has become shorter.
+ */
+export function* memoryContent(memory: ImageMemory, action: string): Generator<Uint8Array> {
+  for (const { start, end } of chunksOf(memory, { start: 0, end: memory.bytes })) {
+    yield readMemory(memory, start, end - start, action);
+  }
+}
+
+function readMemory(
+  memory: ImageMemory,
+  offset: number,
+  bytes: number,
+  action: string,
+): Uint8Array {
+  const { file } = memory;
+  if (file === undefined) return memory.view(offset, bytes);
+  const copy = new Arena(bytes);
+  const got = readDescriptor("memory", file.fd, copy.address, bytes, file.offset + offset);
+  if (got === bytes) return copy.u8.subarray(0, bytes);
+  throw imageError(
+    `${action}: the file of its memory ends at byte ${file.offset + offset + got} now, must keep its length`,
+  );
 }
 
 /** Runs of pages that are not all zero, as ranges of `view`. */

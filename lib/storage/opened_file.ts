@@ -47,14 +47,7 @@ export class OpenedFile implements Disposable {
    * @throws {SystemError} when the kernel refuses.
    */
   read(address: number, bytes: number, offset: number): number {
-    let done = 0;
-    while (done < bytes) {
-      const got = pread(this.fd, address + done, bytes - done, offset + done);
-      if (got === -Errno.EINTR) continue;
-      if (unwrap(`Cannot read ${this.path} at ${offset + done}`, got) === 0) break;
-      done += got;
-    }
-    return done;
+    return readDescriptor(this.path, this.fd, address, bytes, offset);
   }
 
   /** What the file is, as of now. */
@@ -76,6 +69,30 @@ export class OpenedFile implements Disposable {
     if (this.#open) close(this.#fd);
     this.#open = false;
   }
+}
+
+/**
+ * Reads `bytes` bytes from `offset` on to `address`, on this thread.
+ *
+ * @param name What is read, for messages.
+ * @returns The bytes read; fewer only when the file ends before.
+ * @throws {SystemError} when the kernel refuses.
+ */
+export function readDescriptor(
+  name: string,
+  fd: number,
+  address: number,
+  bytes: number,
+  offset: number,
+): number {
+  let done = 0;
+  while (done < bytes) {
+    const got = pread(fd, address + done, bytes - done, offset + done);
+    if (got === -Errno.EINTR) continue;
+    if (unwrap(`Cannot read ${name} at ${offset + done}`, got) === 0) break;
+    done += got;
+  }
+  return done;
 }
 
 /**
