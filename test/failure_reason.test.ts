@@ -227,6 +227,25 @@ test("a receiver that is cancelled says so", async () => {
   expect(sent.message).toContain("the host goes down");
 });
 
+test("a sender hears of a failure while it waits for its next round", async () => {
+  const cancel = new AbortController();
+  await using receiving = await listen({
+    endpoint: "127.0.0.1:0",
+    timeouts: testTimeouts,
+    signal: cancel.signal,
+  });
+  const received = rejectionOf(receiving.complete());
+  await using sending = await connect({
+    endpoint: receiving.endpoint,
+    timeouts: testTimeouts,
+    blocks: [small],
+  });
+  const sent = rejectionOf(sending.send({ rounds: 2, roundDelayMs: 1_000_000 }));
+  await until("the first round has arrived", () => receiving.statistics().rounds === 1);
+  cancel.abort(new Error("enough"));
+  expect(((await sent) as PeerError).reason?.message).toBe((await received).message);
+});
+
 /** What a sender of this library ends with whose destination does `step` with its first bytes. */
 async function toldBy(step: (main: Socket) => void): Promise<MultifdError> {
   let main: Socket | undefined;
@@ -337,5 +356,37 @@ test("a relay passes the reason of a receiver on, and tells its own", async () =
     expect(sent).toBeInstanceOf(PeerError);
     expect(sent.message).toMatch(says);
     await received;
+  }
+});
+
+test("a sender of a guest's state says nothing that a QEMU would not", async () => {
+  const state = {
+    machine: "pc-q35-10.0",
+    uuid: new Uint8Array(16),
+    validateUuid: false,
+    ramSectionId: 2,
+    early: new Uint8Array(0),
+    switchoverStart: true,
+    devices: Uint8Array.of(0),
+  };
+  for (const [options, number] of [
+    [{}, "6d756c74"],
+    [{ machine: "pc-q35-10.0" }, "6d756c74"],
+    [{ state }, "00000001"],
+  ] as const) {
+    const pieces: Buffer[] = [];
+    await using peer = await RawDestination.listen({
+      onData: (kind, _bytes, _socket, piece) => void (kind === "main" && pieces.push(piece)),
+    });
+    await using sending = await connect({
+      endpoint: peer.endpoint,
+      timeouts: testTimeouts,
+      blocks: [small],
+      ...options,
+    });
+    await sending.send();
+    const stream = Buffer.concat(pieces).toString("hex");
+    expect(stream).toContain(`0800020004${number}`); // the command PING
+    expect(stream).not.toContain(Buffer.from("multifd/").toString("hex"));
   }
 });

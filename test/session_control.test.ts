@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
 import { fstatSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
-import { socket } from "../ffi/libc.ts";
-import { AddressFamily, SocketType } from "../ffi/linux.ts";
+import { Arena } from "../ffi/arena.ts";
+import { send, socket } from "../ffi/libc.ts";
+import { AddressFamily, MessageFlag, SocketType } from "../ffi/linux.ts";
 import { connectTo as connectEndpoint } from "../lib/net/endpoint.ts";
 import {
   CHANNEL_DESCRIPTOR,
@@ -165,6 +166,27 @@ test("SessionControl.registerDescriptor() shuts a socket down that comes after t
   await until("the connection has ended", () => peer.ended > 0);
   control.closeDescriptors();
   expect(peer.ended).toBe(1);
+});
+
+test("SessionControl.fail() leaves main connections open while their thread uses them, finish() none", async () => {
+  for (const ends of ["fail", "finish"] as const) {
+    await using peer = await server();
+    const control = new SessionControl();
+    control.registerDescriptor(MAIN_DESCRIPTOR, connectTo(peer.port, control));
+    control.registerDescriptor(CHANNEL_DESCRIPTOR, connectTo(peer.port, control));
+    const byte = new Arena(1);
+    const sent = control.speaking(() => {
+      if (ends === "finish") control.finish();
+      else control.fail(new ChannelError("ERR_MULTIFD_CHANNEL", "Cannot send: EPIPE"));
+      const main = control.descriptorAt(MAIN_DESCRIPTOR);
+      return [main, control.descriptorAt(CHANNEL_DESCRIPTOR)].map(
+        (fd) => send(fd, byte.address, 1, MessageFlag.NOSIGNAL) > 0,
+      );
+    });
+    expect(sent).toEqual([ends === "fail", false]);
+    await until("both connections have ended", () => peer.ended === 2);
+    control.closeDescriptors();
+  }
 });
 
 test("SessionControl.closeDescriptor() closes one descriptor, once", () => {

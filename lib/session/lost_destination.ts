@@ -4,12 +4,20 @@
  *
  * @module
  */
-import { ChannelError, MultifdError, PeerError, TimeoutError } from "../errors.ts";
+import {
+  fromErrorRecord,
+  MultifdError,
+  PeerError,
+  SystemError,
+  TimeoutError,
+  toErrorRecord,
+} from "../errors.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { USUAL_CAUSES, type ReturnPathReader } from "../wire/return_path.ts";
 
 /** Codes of errors that say of a connection only that it has broken, on either side. */
 const BROKEN = /^ERR_MULTIFD_CHANNEL(_ENDED)?$/;
+const CHANNELS = "both sides must use the same number of channels";
 
 /**
  * Looks for a better error than `error`, waiting for the destination's last words if there may be any.
@@ -25,6 +33,7 @@ export function explainLoss(
   migrating: boolean,
   goesOn?: () => boolean,
 ): MultifdError | undefined {
+  if (isLoneChannel(error)) return withHint(error, "the main connection is there: " + CHANNELS);
   const broken = error instanceof MultifdError && BROKEN.test(error.code);
   if (!broken && !(error instanceof TimeoutError)) return undefined;
   const said = returnPath?.awaitReason(goesOn);
@@ -33,7 +42,9 @@ export function explainLoss(
     return BROKEN.test(said.reason.code) ? undefined : said;
   }
   if (!broken) return undefined;
-  return said ?? (migrating ? withCauses(error) : undefined);
+  return (
+    said ?? (migrating ? withHint(error, `the destination is gone: ${USUAL_CAUSES}`) : undefined)
+  );
 }
 
 /**
@@ -65,15 +76,14 @@ export function failExplained(
   control.fail(error, context);
 }
 
+/** Whether a channel was not let in where the main connection was. */
+function isLoneChannel(error: unknown): error is MultifdError {
+  const refused = error instanceof SystemError || error instanceof TimeoutError;
+  return refused && error.phase === "connect" && error.channel !== undefined;
+}
+
 /** The same error, with where to look for the reason. */
-function withCauses(error: MultifdError): MultifdError {
-  const { code, message, side, channel, phase, errno, peer, cause } = error;
-  return new ChannelError(code, `${message}; the destination is gone: ${USUAL_CAUSES}`, {
-    side,
-    channel,
-    phase,
-    errno,
-    peer,
-    cause,
-  });
+function withHint(error: MultifdError, hint: string): MultifdError {
+  const record = toErrorRecord(error);
+  return fromErrorRecord({ ...record, message: `${record.message}; ${hint}` }, error.cause);
 }

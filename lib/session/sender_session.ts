@@ -23,7 +23,6 @@ import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
 import { ReturnPathReader } from "../wire/return_path.ts";
-import { pause } from "../sync/semaphore.ts";
 import { writeOwnSection } from "../wire/own_sections.ts";
 import { digestSection } from "./digests.ts";
 import type { SenderConfig } from "./options.ts";
@@ -31,7 +30,7 @@ import { deviceSummarySection } from "./device_summary.ts";
 import { failExplained } from "./lost_destination.ts";
 import { SendSide } from "./send_side.ts";
 import { SenderDevices } from "./sender_devices.ts";
-import { awaitAnswer, endedError, writeStreamStart } from "./sender_setup.ts";
+import { awaitAnswer, awaitRound, writeStreamStart } from "./sender_setup.ts";
 
 const RAM_CLIENT = 0;
 
@@ -136,7 +135,7 @@ export class SenderSession implements Disposable {
     this.send();
     for (let round = 1; round < rounds; round++) {
       this.#during("transfer", () => {
-        if (!pause(roundDelayMs, this.#control)) throw endedError("pause between rounds");
+        awaitRound(roundDelayMs, this.#control, () => this.#requireDestination());
         this.#counters.addRound();
         tracked.forEach((tracker, index) => {
           const changed = new PageBitmap(this.#blocks[index].pages);

@@ -6,7 +6,7 @@
  */
 import { StreamError, TimeoutError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
-import type { WaitResult } from "../sync/semaphore.ts";
+import { pause, type WaitResult } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { PEER_PING_VALUE, PING_VALUE } from "../wire/main_stream.ts";
 import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
@@ -56,6 +56,19 @@ export function awaitAnswer(
 }
 
 /**
+ * Waits between two rounds.
+ *
+ * @param hear Called once a tick: hears what the destination says meanwhile.
+ */
+export function awaitRound(delayMs: number, control: SessionControl, hear: () => void): void {
+  const deadline = performance.now() + delayMs;
+  for (let left = delayMs; left > 0; left = deadline - performance.now()) {
+    if (!pause(Math.min(left, WAIT_TICK_MS), control)) throw endedError("pause between rounds");
+    hear();
+  }
+}
+
+/**
  * Checks how a wait on the channels has ended.
  *
  * @throws The session's first error, {StreamError} when it has ended, {TimeoutError} after the limit.
@@ -73,6 +86,6 @@ export function requireTaken(
 }
 
 /** An error about a session that has ended while `action` was under way. */
-export function endedError(action: string): StreamError {
+function endedError(action: string): StreamError {
   return new StreamError("ERR_MULTIFD_STREAM_ENDED", `Cannot ${action}: the session has ended`);
 }

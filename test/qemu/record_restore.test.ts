@@ -237,6 +237,8 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
     expect(error).toBeInstanceOf(MultifdError);
     expect((error as MultifdError).side).toBe("source");
     expect((error as MultifdError).code).toStartWith(code);
+    // QEMU says nothing of the reason, so the error says where to look for it.
+    expect((error as MultifdError).message).toMatch(/the usual causes are|number of channels$/);
   }
   await using target = await guest.startTarget(side);
   const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
