@@ -18,7 +18,9 @@ interface Program {
 }
 
 const documents = ["README.md", "mod.ts"];
-for (const file of new Bun.Glob("docs/*.md").scanSync(repositoryRoot)) documents.push(file);
+for (const pattern of ["docs/*.md", "lib/subpaths/*.ts"]) {
+  documents.push(...new Bun.Glob(pattern).scanSync(repositoryRoot));
+}
 const programs = documents.toSorted().flatMap(programsOf);
 
 /** The programs in a document, or in the doc comment that a module begins with. */

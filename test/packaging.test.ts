@@ -13,16 +13,26 @@ import { bun, repositoryRoot } from "./setup/command.ts";
 /** Sender and receiver with all kinds of workers, on one event loop. */
 const PROGRAM = `
 import { connect, listen, RamBlock } from "multifd";
+import { memoryDevice } from "multifd/device";
 
+const state = new SharedArrayBuffer(8192);
 const block = RamBlock.allocate("pc.ram", 4 << 20);
 for (const [index, view] of [...block.views(4096)].entries()) if (index % 3) view.fill(index);
 for (const compression of ["none", "zlib", "zstd"] as const) {
-  await using receiver = await listen({ endpoint: "127.0.0.1:0", channels: 3, compression });
+  const common = { channels: 3, compression, deviceStateCompressed: true };
+  const copy = new SharedArrayBuffer(state.byteLength);
+  new Uint8Array(state).fill(compression.length);
+  const device = (buffer: SharedArrayBuffer) => memoryDevice({ idstr: "cache", buffer });
+  await using receiver = await listen({ endpoint: "127.0.0.1:0", devices: [device(copy)], ...common });
   const endpoint = receiver.endpoint;
-  await using sender = await connect({ endpoint, channels: 3, compression, blocks: [block], verify: true });
+  await using sender = await connect({ endpoint, blocks: [block], verify: true, ...common });
+  await sender.registerDevice(device(state));
   await sender.send({ rounds: 2 });
   await Promise.all([sender.complete(), receiver.complete()]);
-  const equal = Buffer.compare(receiver.blocks[0]!.view(0, block.bytes), block.view(0, block.bytes)) === 0;
+  const same = (left: Uint8Array, right: Uint8Array) => Buffer.compare(left, right) === 0;
+  const equal =
+    same(receiver.blocks[0]!.view(0, block.bytes), block.view(0, block.bytes)) &&
+    same(new Uint8Array(copy), new Uint8Array(state));
   console.log(compression, equal ? "equal" : "DIFFERENT");
 }
 `;
@@ -73,10 +83,16 @@ test("multifd/package holds what it needs and no more", async () => {
   ).json()) as {
     dependencies?: object;
     main?: string;
-    exports?: Record<string, string>;
+    exports?: Record<string, { types: string; default: string }>;
   };
   expect([dependencies, main]).toEqual([undefined, undefined]);
-  expect(Object.keys(exports ?? {})).toEqual(["."]);
+  const topics = [...new Bun.Glob("*.ts").scanSync(join(repositoryRoot, "lib", "subpaths"))];
+  const subpaths = topics.toSorted().map((file) => `./${file.replace(/\.ts$/, "")}`);
+  expect(Object.keys(exports ?? {})).toEqual([".", ...subpaths]);
+  for (const { types, default: code } of Object.values(exports ?? {})) {
+    for (const file of [types, code])
+      expect(await Bun.file(join(installed, file)).exists()).toBe(true);
+  }
 });
 
 test(

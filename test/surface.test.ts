@@ -16,6 +16,10 @@ test("surface: docs/surface.txt is what mod.ts exports; `bun run surface` writes
   expect(readFileSync(join(repositoryRoot, SURFACE_FILE), "utf8")).toBe(surface.text);
 });
 
+test("surface: what a topic exports is what mod.ts exports by that name", () => {
+  expect(surface.strays).toEqual([]);
+});
+
 test("surface: every type that an exported declaration mentions is exported", () => {
   expect(surface.unnamed).toEqual([]);
 });

@@ -12,13 +12,26 @@ import { TemporaryFolder } from "./temporary_folder.ts";
 export const SURFACE_FILE = "docs/surface.txt";
 const MODULE = "mod.ts";
 
+/** Files with a topic of the library each, for `multifd/TOPIC`. */
+const SUBPATHS = "lib/subpaths";
+
 /** What the library exports, and what its declarations mention and it does not export. */
 export interface Surface {
-  /** A paragraph for each name, in the order of the names. */
+  /** The names of each topic, other names for one thing, and a paragraph for each name, in order. */
   readonly text: string;
   readonly names: readonly string[];
   /** `NAME mentions OTHER` for each type that a user meets and cannot name. */
   readonly unnamed: readonly string[];
+  /** What a topic has and the whole has not. */
+  readonly strays: readonly string[];
+}
+
+interface Exported {
+  /** As users write it. */
+  readonly name: string;
+  /** As the file declares it. */
+  readonly declared: string;
+  readonly file: string;
 }
 
 interface Declared {
@@ -37,15 +50,26 @@ export async function readSurface(): Promise<Surface> {
 }
 
 function surfaceOf(folder: string): Surface {
-  const exported = exportsOf(folder, MODULE).toSorted(([left], [right]) => (left < right ? -1 : 1));
-  const names = new Set(exported.map(([name]) => name));
-  const paragraphs: string[] = [];
+  const exported = exportsOf(folder, MODULE);
+  const names = new Set(exported.map(({ name }) => name));
+  const strays: string[] = [];
+  const topics = [...new Bun.Glob("*.ts").scanSync(join(repositoryRoot, SUBPATHS))].toSorted();
+  const paragraphs = topics.map((topic) => {
+    const within = exportsOf(folder, `${SUBPATHS}/${topic}`);
+    strays.push(...within.filter((one) => !isAmong(exported, one)).map(({ name }) => name));
+    const list = within.map(({ name }) => `    ${name}`).join("\n");
+    return `multifd/${topic.replace(/\.ts$/, "")}\n${list}`;
+  });
   const unnamed = new Set<string>();
-  for (const [name, file] of exported) {
+  for (const { name, declared, file } of exported) {
+    if (name !== declared) {
+      paragraphs.push(`${name} = ${declared}`);
+      continue;
+    }
     const code = codeOf(folder, file);
-    const declared = declarationsOf(code);
-    const known = new Set([...importsOf(code), ...declared.map((other) => other.name)]);
-    for (const { text } of declared.filter((candidate) => candidate.name === name)) {
+    const declarations = declarationsOf(code);
+    const known = new Set([...importsOf(code), ...declarations.map((other) => other.name)]);
+    for (const { text } of declarations.filter((candidate) => candidate.name === name)) {
       paragraphs.push(text);
       // Names of members are followed by a colon or a bracket, those of types never are.
       for (const [, word = ""] of text.matchAll(/(?<![\w.$"])(\w+)\b(?!\??\s*[:(])/g)) {
@@ -53,25 +77,30 @@ function surfaceOf(folder: string): Surface {
       }
     }
   }
-  return { text: `${paragraphs.join("\n\n")}\n`, names: [...names], unnamed: [...unnamed] };
+  const text = `${paragraphs.join("\n\n")}\n`;
+  return { text, names: [...names], unnamed: [...unnamed], strays };
 }
 
-/** Names that a module of re-exports has, each with the file it is declared in. */
-function exportsOf(folder: string, module: string): [name: string, file: string][] {
+function isAmong(exported: readonly Exported[], one: Exported): boolean {
+  return exported.some(({ name, file }) => name === one.name && file === one.file);
+}
+
+/** What a module of re-exports has, in the order of the names. */
+function exportsOf(folder: string, module: string): Exported[] {
   const statements = /^export (?:type )?\{([^}]*)\} from "([^"]+)"/gm;
-  return [...codeOf(folder, module).matchAll(statements)].flatMap(([, list = "", from = ""]) =>
-    namesIn(list).map((name): [string, string] => [name, posix.join(dirname(module), from)]),
-  );
+  return [...codeOf(folder, module).matchAll(statements)]
+    .flatMap(([, list = "", from = ""]) => {
+      const file = posix.join(dirname(module), from);
+      const items = list.matchAll(/(?:^|,)\s*(?:type )?(\w+)(?: as (\w+))?/g);
+      return [...items].map(([, declared = "", name = declared]) => ({ name, declared, file }));
+    })
+    .toSorted((left, right) => (left.name < right.name ? -1 : 1));
 }
 
 function importsOf(code: string): string[] {
   return [...code.matchAll(/^import (?:type )?\{([^}]*)\} from/gm)].flatMap(([, list = ""]) =>
-    namesIn(list),
+    [...list.matchAll(/(?:^|,)\s*(?:type )?(\w+)/g)].map(([, name = ""]) => name),
   );
-}
-
-function namesIn(list: string): string[] {
-  return [...list.matchAll(/(?:^|,)\s*(?:type )?(\w+)/g)].map(([, name = ""]) => name);
 }
 
 /** A declaration file without its comments. */

@@ -1,0 +1,59 @@
+/**
+ * Snapshots: mapped-ram files, in which every page has a fixed place.
+ *
+ * @example
+ * ```ts
+ * import { RamBlock } from "multifd";
+ * import { createSnapshot, openSnapshot } from "multifd/snapshot";
+ *
+ * const heap = RamBlock.allocate("heap", 1024 * 1024);
+ * heap.view(3 * heap.pageSize, 1)[0] = 7;
+ * await using writer = await createSnapshot({ path: "heap.snap", blocks: [heap] });
+ * await writer.write();
+ * await writer.complete();
+ * using snapshot = await openSnapshot("heap.snap");
+ * console.log(snapshot.readPage("heap", 3)[0]); // 7
+ * ```
+ *
+ * @module
+ */
+export {
+  openSnapshot,
+  Snapshot,
+  type LoadOptions,
+  type OpenSnapshotOptions,
+} from "../snapshot/snapshot.ts";
+export type { LoadedRam, PreparedLoad } from "../snapshot/prepared_load.ts";
+export {
+  createSnapshot,
+  SnapshotWriter,
+  type CreateSnapshotOptions,
+} from "../snapshot/snapshot_writer.ts";
+export {
+  compressSnapshot,
+  type CompressedSnapshot,
+  type CompressSnapshotOptions,
+} from "../snapshot/compress_snapshot.ts";
+export {
+  copySnapshot,
+  type CopiedSnapshot,
+  type CopySnapshotOptions,
+  type PageChanges,
+} from "../snapshot/copy_snapshot.ts";
+export {
+  diffSnapshots,
+  type BlockPageRun,
+  type DiffOptions,
+  type PageReader,
+} from "../snapshot/diff_snapshots.ts";
+export { extractBlock, type ExtractOptions } from "../snapshot/extract_block.ts";
+export {
+  snapshotDevices,
+  verifySnapshot,
+  type VerifiedSnapshot,
+  type VerifyOptions,
+} from "../snapshot/verify_snapshot.ts";
+export { parseFileUri, type FileUri } from "../snapshot/file_uri.ts";
+export type { FileChannelOptions } from "../snapshot/file_channels.ts";
+export type { SnapshotBlock, SnapshotIndex } from "../snapshot/snapshot_index.ts";
+export type { SnapshotRegion } from "../snapshot/mapped_ram_format.ts";
