@@ -8,7 +8,6 @@
  * @module
  */
 import { NativeType, readNative } from "./runtime/runtime.ts";
-import { constants } from "node:os";
 import { Arena } from "./arena.ts";
 import { SystemError, type ErrorContext } from "./errors.ts";
 import { LinkAt } from "./linux.ts";
@@ -93,7 +92,7 @@ function result(value: number | bigint): number {
   return value === -1 ? -readNative.i32(errnoAddress, 0) : (value as number);
 }
 
-const ERRNO_NAMES = new Map(Object.entries(constants.errno).map(([name, code]) => [code, name]));
+let errnoNames: ReadonlyMap<number, string> | undefined;
 
 /** Linux numbers of the errors that callers decide on. */
 export const Errno = {
@@ -115,7 +114,14 @@ export const Errno = {
 
 /** Name of an errno number, for example `ECONNRESET` for 104. */
 export function errnoName(errno: number): string {
-  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+  // Loaded with the first error: a thread that sees none starts without the module.
+  errnoNames ??= new Map(
+    Object.entries(process.getBuiltinModule("node:os").constants.errno).map(([name, code]) => [
+      code,
+      name,
+    ]),
+  );
+  return errnoNames.get(errno) ?? `errno ${errno}`;
 }
 
 /**

@@ -10,7 +10,6 @@ import {
   type NativeFunction,
   type NativeSymbols,
 } from "./runtime/runtime.ts";
-import { readFileSync, realpathSync } from "node:fs";
 import { MissingLibraryError, SystemError } from "./errors.ts";
 
 /** How a library is found and what to install when it is not. */
@@ -101,6 +100,8 @@ function isMemoryShort(source: LibrarySource): boolean {
  */
 export function mappedFile(source: LibrarySource): string | undefined {
   const override = process.env[source.override];
+  // Not imported: threads that only open libraries start without the module.
+  const { readFileSync, realpathSync } = process.getBuiltinModule("node:fs");
   try {
     if (override?.includes("/") === true) return realpathSync(override);
     const names = (override === undefined ? source.sonames : [override]).map(stem);

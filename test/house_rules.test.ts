@@ -100,7 +100,7 @@ const layers = [
   ["session"],
   ["recording", "snapshot"],
   ["colo", "relay", "qemu"],
-  ["capabilities.ts", "entry.ts"],
+  ["capabilities.ts", "entry.ts", "channel_entry.ts"],
   ["subpaths"],
 ];
 

@@ -76,8 +76,10 @@ test("multifd/package holds what it needs and no more", async () => {
   const names = (await readdir(installed)).filter((name) => !name.startsWith(".")).toSorted();
   const expected = ["CHANGELOG.md", "LICENSE", "README.md", "docs", "ffi", "lib", "mod.ts"];
   expect(names).toEqual([...expected, "package.json", "types"]);
-  const bundle = Bun.file(join(installed, "lib", "entry.bundle.txt"));
-  expect(bundle.size).toBeGreaterThan(10_000);
+  for (const program of ["entry", "channel_entry"]) {
+    const bundle = Bun.file(join(installed, "lib", `${program}.bundle.txt`));
+    expect(bundle.size).toBeGreaterThan(10_000);
+  }
   const { dependencies, main, exports } = (await Bun.file(
     join(installed, "package.json"),
   ).json()) as {

@@ -116,7 +116,7 @@ test("a send channel writes the job first when job and sync are pending at once"
   table.add(block);
   const statistics = new StatisticsTable(1);
   const workers = new WorkerGroup(control);
-  workers.start({
+  const job = {
     role: "send-channel",
     channel: 0,
     endpoint: parseEndpoint(peer.endpoint),
@@ -131,7 +131,8 @@ test("a send channel writes the job first when job and sync are pending at once"
     blocks: table.handle,
     devices: false,
     descriptors: MAIN_DESCRIPTOR,
-  });
+  };
+  workers.start(job, "channel_entry");
   // The gate is closed, so both are pending before the channel looks for the first time.
   const slot = state.slots[state.clientSlot(0)]!;
   slot.type = Payload.RAM;

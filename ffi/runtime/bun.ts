@@ -3,11 +3,10 @@
  *
  * @module
  */
-import { CryptoHasher, gc, hash, zstdCompress } from "bun";
+import { CryptoHasher, gc, hash, stripANSI, zstdCompress } from "bun";
 import { dlopen, type FFIFunction, type Library } from "bun:ffi";
 import { fsync, write } from "node:fs";
 import { promisify } from "node:util";
-import { Worker, type WorkerOptions } from "node:worker_threads";
 
 /**
  * `ptr` is the address of a view's first byte, `toArrayBuffer` memory at an address without a copy,
@@ -72,19 +71,75 @@ export async function writeDescriptor(
 }
 
 /** Waits until a file's data is on its device, on a thread of the runtime's own. */
-export const syncDescriptor: (fd: number) => Promise<void> = promisify(fsync);
+export function syncDescriptor(fd: number): Promise<void> {
+  return promisify(fsync)(fd);
+}
 
 /** Frees at once what nobody reaches any more. */
 export function collectGarbage(): void {
   gc(true);
 }
 
+/** What a thread's maker hears of it on its event loop; one that is blocked hears nothing. */
+export interface ThreadEvents {
+  message(message: unknown): void;
+  /** The program did not load, or it threw where nobody caught it; the thread ends. */
+  failed(error: Error): void;
+  ended(): void;
+}
+
+/** A thread, as its maker has it. */
+export interface NativeThread {
+  postMessage(message: unknown, transfer: readonly ArrayBuffer[]): void;
+  /** Whether the thread keeps the process alive; a new one does. */
+  ref(): void;
+  unref(): void;
+  /** Ends the thread, unless it is inside a system call. */
+  terminate(): void;
+}
+
 /**
- * Starts a thread whose `workerData` is `data`.
+ * Starts a thread, which is a web worker: `node:worker_threads` takes five times as long. A web
+ * worker drops errors that nobody listens to and ends without saying so, hence the events.
  *
- * @param entry URL of its program, or the program's text.
+ * @param program URL of its program, see {@linkcode programOf}.
  * @throws {Error} when there is no memory or number for one more.
  */
-export function startThread(entry: URL | string, data: WorkerOptions["workerData"]): Worker {
-  return new Worker(entry, { eval: typeof entry === "string", workerData: data as unknown });
+export function startThread(program: string, events: ThreadEvents): NativeThread {
+  const worker = new Worker(program);
+  worker.addEventListener("message", ({ data }: MessageEvent) => events.message(data));
+  worker.addEventListener("error", (event) => {
+    event.preventDefault();
+    events.failed(new Error(errorMessage(event.message)));
+  });
+  worker.addEventListener("close", () => events.ended());
+  return {
+    postMessage: (message, transfer) => worker.postMessage(message, [...transfer]),
+    ref: () => worker.ref(),
+    unref: () => worker.unref(),
+    terminate: () => worker.terminate(),
+  };
+}
+
+/** The message in what the runtime makes of an error: source lines, the error, and where it was. */
+function errorMessage(report: string): string {
+  const text = stripANSI(report).trim();
+  return /^(?:[\w$]*Error|error): (.+)$/m.exec(text)?.[1] ?? text;
+}
+
+/** URL of a program that is there as text; valid in all threads until the process ends. */
+export function programOf(text: string): string {
+  return URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
+}
+
+/**
+ * In a thread: takes messages of its maker, from the first one on.
+ *
+ * @returns Posts one to the maker.
+ */
+export function serveMessages(
+  take: (message: unknown) => void,
+): (message: unknown, transfer: readonly ArrayBuffer[]) => void {
+  globalThis.addEventListener("message", (event) => take(event.data));
+  return (message, transfer) => postMessage(message, [...transfer]);
 }

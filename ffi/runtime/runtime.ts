@@ -10,7 +10,9 @@ export {
   crc32,
   NativeType,
   openSymbols,
+  programOf,
   readNative,
+  serveMessages,
   sha256,
   startThread,
   syncDescriptor,
@@ -20,4 +22,6 @@ export {
   zstdFrame,
   type NativeFunction,
   type NativeSymbols,
+  type NativeThread,
+  type ThreadEvents,
 } from "./bun.ts";

@@ -42,13 +42,13 @@ export class PageCrew implements Disposable {
   constructor(table: BlockTable, threads: number, blocks: readonly RamBlock[] = []) {
     this.#task = new PageTask(table);
     for (let thread = 0; thread < threads; thread++) {
-      const worker = this.#workers.start({
+      const job = {
         role: "page-worker",
         control: this.#control.buffer,
         blocks: table.handle,
         task: this.#task.buffer,
-      } satisfies PageWorkerJob);
-      worker.on("message", () => this.#finished?.());
+      } satisfies PageWorkerJob;
+      this.#workers.start(job, "channel_entry").onMessage(() => this.#finished?.());
     }
     this.#memory = holdBlocks(blocks);
   }

@@ -3,10 +3,10 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
 import { BlockTable, type BlockTableHandle } from "./block_table.ts";
 import { PageTask } from "./page_task.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import { threadPort } from "../thread/thread_port.ts";
 
 /** A thread of a page crew. */
 export interface PageWorkerJob {
@@ -19,5 +19,6 @@ export interface PageWorkerJob {
 /** Works on tasks until the crew is disposed. */
 export function runPageWorker(job: PageWorkerJob): void {
   const task = new PageTask(new BlockTable(job.blocks), job.task);
-  task.serve(new SessionControl(job.control), () => parentPort!.postMessage("done"));
+  const port = threadPort();
+  task.serve(new SessionControl(job.control), () => port.postMessage("done"));
 }

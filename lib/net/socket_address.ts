@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { isIP } from "node:net";
 import { AddressFamily } from "../../ffi/linux.ts";
+import { ipVersion } from "./ip_address.ts";
 
 /** Where a socket is bound or connects to. */
 export interface SocketAddress {
@@ -38,7 +38,7 @@ export const SOCKET_ADDRESS_BYTES = 128;
  * @throws {TypeError} when the host is not numeric.
  */
 export function inetAddress(host: string, port: number, name: string): SocketAddress {
-  const version = isIP(host);
+  const version = ipVersion(host);
   if (version === 0) {
     throw new TypeError(`Cannot use host ${host}: must be a numeric address here`);
   }

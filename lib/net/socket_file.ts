@@ -5,12 +5,13 @@
  *
  * @module
  */
-import { lstatSync, readFileSync, unlinkSync } from "node:fs";
-import { basename } from "node:path";
 import { Arena } from "../../ffi/arena.ts";
 import { close, connect, Errno, socket } from "../../ffi/libc.ts";
 import { AddressFamily, SocketType } from "../../ffi/linux.ts";
 import type { SocketAddress } from "./socket_address.ts";
+
+/** Not imported: channels, which connect only, start without the module. */
+const files = () => process.getBuiltinModule("node:fs");
 
 /**
  * Removes the file at `path` (which `address` means) if it is a socket that nobody listens on.
@@ -24,12 +25,12 @@ import type { SocketAddress } from "./socket_address.ts";
  */
 export function removeAbandonedSocket(path: string, address: SocketAddress): boolean {
   try {
-    if (!lstatSync(path).isSocket()) return false;
-    const name = basename(path);
-    const open = readFileSync("/proc/net/unix", "utf8").split("\n");
+    if (!files().lstatSync(path).isSocket()) return false;
+    const name = path.slice(path.lastIndexOf("/") + 1);
+    const open = files().readFileSync("/proc/net/unix", "utf8").split("\n");
     if (open.some((line) => line.endsWith(`/${name}`) || line.endsWith(` ${name}`))) return false;
     if (!isRefused(address)) return false;
-    unlinkSync(path);
+    files().unlinkSync(path);
     return true;
   } catch {
     return false; // then the caller's own failure to bind is what there is to tell
@@ -55,7 +56,7 @@ export function socketFileRemover(path: string): () => void {
   const identity = identityOf(path);
   return () => {
     try {
-      if (identity !== undefined && identityOf(path) === identity) unlinkSync(path);
+      if (identity !== undefined && identityOf(path) === identity) files().unlinkSync(path);
     } catch {
       // Somebody else was faster.
     }
@@ -64,7 +65,7 @@ export function socketFileRemover(path: string): () => void {
 
 function identityOf(path: string): string | undefined {
   try {
-    const { dev, ino } = lstatSync(path, { bigint: true });
+    const { dev, ino } = files().lstatSync(path, { bigint: true });
     return `${dev}:${ino}`;
   } catch {
     return undefined;

@@ -3,8 +3,6 @@
  *
  * @module
  */
-import { lookup } from "node:dns/promises";
-import { isIP } from "node:net";
 import { SystemError, TimeoutError } from "../errors.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import type { EndpointKind, Listener } from "./endpoint_kind.ts";
@@ -17,6 +15,7 @@ import {
   setNoDelay,
 } from "./socket.ts";
 import { inetAddress, readInetAddress, type SocketAddress } from "./socket_address.ts";
+import { ipVersion } from "./ip_address.ts";
 
 /** A TCP endpoint by name or number. */
 export interface TcpEndpoint {
@@ -32,17 +31,19 @@ function parse(text: string): TcpEndpoint | undefined {
   const host = match?.[1] ?? match?.[2];
   const port = Number(match?.[3]);
   if (host === undefined || port > PORT_MAX) return undefined;
-  if (match?.[1] !== undefined && isIP(host) !== 6) return undefined;
+  if (match?.[1] !== undefined && ipVersion(host) !== 6) return undefined;
   return { kind: "tcp", host, port };
 }
 
 function format({ host, port }: TcpEndpoint): string {
-  return isIP(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
+  return ipVersion(host) === 6 ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 async function resolve(endpoint: TcpEndpoint, limitMs: number): Promise<TcpEndpoint> {
   const { host } = endpoint;
-  if (isIP(host) !== 0) return endpoint;
+  if (ipVersion(host) !== 0) return endpoint;
+  // Not imported: channels resolve no names and start without the module.
+  const resolver = process.getBuiltinModule("node:dns/promises");
   const { promise: late, reject } = Promise.withResolvers<never>();
   const timer = setTimeout(() => {
     reject(
@@ -53,7 +54,7 @@ async function resolve(endpoint: TcpEndpoint, limitMs: number): Promise<TcpEndpo
     );
   }, limitMs);
   try {
-    const { address } = await Promise.race([lookup(host), late]);
+    const { address } = await Promise.race([resolver.lookup(host), late]);
     return { ...endpoint, host: address };
   } catch (error) {
     if (error instanceof TimeoutError) throw error;

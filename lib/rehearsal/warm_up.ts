@@ -7,14 +7,12 @@
  * @module
  */
 import { collectGarbage } from "../../ffi/runtime/runtime.ts";
-import { randomBytes } from "node:crypto";
 import { Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { RawEncoder } from "../codec/none.ts";
 import type { ResolvedCompression } from "../codec/registry.ts";
 import { PACKETS_PER_JOB_MIN, TIMEOUTS_DEFAULT } from "../limits.ts";
 import { BlockTable, type TableBlock } from "../memory/block_table.ts";
-import { RamBlock } from "../memory/ram_block.ts";
 import { SocketPair } from "../net/socket_pair.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -168,6 +166,17 @@ function sparsePacketBytes(pageSize: number): number {
   return ramPacketBytes(pageSize) + pageSize;
 }
 
+/** Bytes that do not compress (xorshift). */
+function fillWithNoise(bytes: Uint8Array, at: number, length: number): void {
+  let word = 0x9e37_79b9 ^ at;
+  for (let index = at; index < at + length; index++) {
+    word ^= word << 13;
+    word ^= word >>> 17;
+    word ^= word << 5;
+    bytes[index] = word;
+  }
+}
+
 /** A small block of scratch memory and what it takes to send it. */
 class Rehearsal implements Disposable {
   readonly table: BlockTable;
@@ -181,7 +190,7 @@ class Rehearsal implements Disposable {
   readonly packetsInFlight: number;
   /** Room for what is on its way. */
   readonly scratch = new Arena(IN_FLIGHT_BYTES);
-  readonly #memory: RamBlock;
+  readonly #memory: Arena;
 
   constructor(pageSize: number) {
     const format = { pageSize, methodFlag: 0, detectZeroPages: true };
@@ -191,19 +200,28 @@ class Rehearsal implements Disposable {
     this.sparsePages = new Uint32Array(pagesMax); // page 0 is zero
     this.sparsePages[0] = 1;
     this.packetsInFlight = Math.floor(IN_FLIGHT_BYTES / sparsePacketBytes(pageSize));
-    this.#memory = RamBlock.allocate("rehearsal", pagesMax * pageSize, { pageSize });
-    const bytes = this.#memory.view(0, pagesMax * pageSize);
+    const bytes = pagesMax * pageSize;
+    this.#memory = new Arena(bytes);
+    const { u8, address } = this.#memory;
     for (let page = 0; page < pagesMax; page++) {
-      if (page % ZERO_PAGE_STEP > 0) bytes[page * pageSize] = 1;
-      if (page % NOISE_PAGE_STEP === 1) bytes.set(randomBytes(pageSize), page * pageSize);
+      if (page % ZERO_PAGE_STEP > 0) u8[page * pageSize] = 1;
+      if (page % NOISE_PAGE_STEP === 1) fillWithNoise(u8, page * pageSize, pageSize);
     }
-    this.table = new BlockTable(this.#memory.bytes);
-    this.block = this.table.add(this.#memory);
+    this.table = new BlockTable(bytes);
+    this.block = this.table.add({
+      idstr: "rehearsal",
+      bytes,
+      pages: pagesMax,
+      pageSize,
+      segments: [{ address, bytes, buffer: this.#memory.buffer }],
+      segmentBytes: bytes,
+      zeroed: false,
+    });
   }
 
   /** Memory known by its address alone is collected; touching it here is what keeps it until now. */
   [Symbol.dispose](): void {
-    this.#memory.view(0, 1).fill(0);
+    this.#memory.u8.fill(0, 0, 1);
     this.scratch.u8.fill(0, 0, 1);
   }
 }

@@ -265,7 +265,7 @@ export class ReceiveSide {
   #startChannel(channel: number): void {
     const { config, control, statistics, blocks, devices, relay } = this.#parts;
     const { endpoint, pageSize, compression, timeouts } = config;
-    this.#workers.start({
+    const job = {
       role: "receive-channel",
       channel,
       endpoint,
@@ -278,6 +278,7 @@ export class ReceiveSide {
       blocks,
       devices,
       relay,
-    } satisfies ReceiveChannelJob);
+    } satisfies ReceiveChannelJob;
+    this.#workers.start(job, "channel_entry");
   }
 }

@@ -98,7 +98,7 @@ export class SendSide {
   #startChannel(channel: number): void {
     const { config, control, statistics, state, blocks, descriptors, bandwidth } = this.#parts;
     const { endpoint, uuid, compression, timeouts } = config;
-    this.#workers.start({
+    const job = {
       role: "send-channel",
       channel,
       endpoint,
@@ -113,6 +113,7 @@ export class SendSide {
       blocks,
       devices: this.#parts.devices,
       descriptors,
-    } satisfies SendChannelJob);
+    } satisfies SendChannelJob;
+    this.#workers.start(job, "channel_entry");
   }
 }

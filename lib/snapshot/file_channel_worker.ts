@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
 import { Errno } from "../../ffi/libc.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { duplicateDescriptor, OpenedFile } from "../storage/opened_file.ts";
@@ -16,12 +15,13 @@ import type {
   FileChannelJob,
   FileChannelReply,
 } from "./file_channel_messages.ts";
+import { threadPort } from "../thread/thread_port.ts";
 
 /** Serves passes until the caller closes the channel or the session stops. */
 export async function runFileChannel(job: FileChannelJob): Promise<void> {
   const { channel, mode, path, detectZeroPages } = job;
   const control = new SessionControl(job.control);
-  const port = parentPort!;
+  const port = threadPort();
   const { promise: closed, resolve: close } = Promise.withResolvers<void>();
   const attempt = async (step: () => Promise<void> | void): Promise<void> => {
     try {
@@ -48,14 +48,14 @@ export async function runFileChannel(job: FileChannelJob): Promise<void> {
         counters: new StatisticsTable(job.statistics).channel(channel),
       });
     });
-    port.on("message", (command: FileChannelCommand) => {
+    port.onMessage((message) => {
+      const command = message as FileChannelCommand;
       if (command.kind === "close") close();
       else void attempt(() => worker?.run());
     });
     await closed;
   } finally {
     file?.[Symbol.dispose]();
-    port.close();
   }
 }
 

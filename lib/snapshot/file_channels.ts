@@ -5,7 +5,6 @@
  * @module
  */
 import { availableParallelism } from "node:os";
-import type { Worker } from "node:worker_threads";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
@@ -13,6 +12,7 @@ import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } f
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
+import type { Thread } from "../thread/job_thread.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { FileChannelCommand, FileChannelJob } from "./file_channel_messages.ts";
 import type { SharedSeekTable } from "./seek_table.ts";
@@ -61,7 +61,7 @@ export class FileChannels implements AsyncDisposable {
   readonly #statistics: StatisticsTable;
   readonly #round = new FileRound();
   readonly #group = new WorkerGroup(this.#control);
-  readonly #workers: Worker[] = [];
+  readonly #workers: Thread[] = [];
   readonly #exits: Promise<void>[] = [];
   readonly #opened = Promise.withResolvers<void>();
   #openedFiles = 0;
@@ -179,16 +179,19 @@ export class FileChannels implements AsyncDisposable {
       blocks,
     } satisfies FileChannelJob);
     const exited = Promise.withResolvers<void>();
-    worker.once("exit", () => {
+    worker.onExit(() => {
       exited.resolve();
       this.#reject();
     });
-    worker.once("message", () => {
+    let opened = false;
+    worker.onMessage(() => {
+      if (opened) return;
+      opened = true;
       // Requests on their way to a disk cost no processor, so more of them are better at once.
       if (this.#options.directIo) this.#startOther();
       this.#openedFiles++;
     });
-    worker.on("message", () => this.#look());
+    worker.onMessage(() => this.#look());
     this.#workers.push(worker);
     this.#exits.push(exited.promise);
     if (this.#passing === undefined) return;
@@ -235,7 +238,7 @@ export class FileChannels implements AsyncDisposable {
     const outcome = await Promise.race([exited, late]);
     clearTimeout(timer);
     for (const worker of this.#workers) {
-      if (outcome === "late") void worker.terminate();
+      if (outcome === "late") worker.terminate();
       worker.unref();
     }
     // Not before: a thread that has only been started would open whatever has the number then.
@@ -258,7 +261,7 @@ export class FileChannels implements AsyncDisposable {
   };
 }
 
-function post(worker: Worker, kind: FileChannelCommand["kind"]): void {
+function post(worker: Thread, kind: FileChannelCommand["kind"]): void {
   worker.postMessage({ kind } satisfies FileChannelCommand);
 }
 

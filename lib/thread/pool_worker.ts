@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
 import { MultifdError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -11,6 +10,7 @@ import type { PoolCommand, PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
 import type { TaskContext } from "./task_pool.ts";
 import { callWorkerFunction, type WorkerFunction } from "./worker_function.ts";
+import { threadPort } from "./thread_port.ts";
 
 /** Calls functions until the pool is disposed. */
 export function runPoolWorker(job: PoolJob): Promise<void> {
@@ -29,7 +29,7 @@ export async function servePool(
   rehearse?: (context: TaskContext) => void,
 ): Promise<void> {
   const state = new PoolState(job.pool, new SessionControl(job.control));
-  const port = parentPort!;
+  const port = threadPort();
   const { promise, resolve } = Promise.withResolvers<void>();
   const serve = async (task: unknown): Promise<void> => {
     const error = await runTask(state, (context) => perform(task, context));
@@ -37,13 +37,13 @@ export async function servePool(
     state.end(job.worker, error);
     port.postMessage({ kind: "ended" });
   };
-  port.on("message", (command: PoolCommand) => {
+  port.onMessage((message) => {
+    const command = message as PoolCommand;
     if (command.kind === "close") return resolve();
     void serve(command.task);
   });
   if (rehearse !== undefined) await runTask(state, rehearse);
   await promise;
-  port.close();
 }
 
 /** Runs one task; resolves to what it threw. */

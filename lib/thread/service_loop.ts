@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { parentPort } from "node:worker_threads";
 import type { ErrorContext } from "../errors.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { OwnerGate } from "./owner_gate.ts";
@@ -15,6 +14,7 @@ import type {
   ServiceHandle,
   ServiceMessage,
 } from "./service.ts";
+import { threadPort, type ThreadPort } from "./thread_port.ts";
 
 /** A step of the owner's that a thread waits for. */
 interface OwnerStep {
@@ -37,6 +37,7 @@ interface Serving<Calls> {
 export class ServiceLink<Reports extends Functions<Reports> = NoReports> {
   readonly control: SessionControl;
   readonly #gate: OwnerGate;
+  readonly #port: ThreadPort = threadPort();
 
   constructor({ control, gate }: ServiceHandle) {
     this.control = new SessionControl(control);
@@ -45,7 +46,7 @@ export class ServiceLink<Reports extends Functions<Reports> = NoReports> {
 
   /** Tells the owner. */
   report<Name extends NameOf<Reports>>(name: Name, ...values: Parameters<Reports[Name]>): void {
-    post({ kind: "report", name, values, asks: false });
+    this.#post({ kind: "report", name, values, asks: false });
   }
 
   /**
@@ -58,7 +59,7 @@ export class ServiceLink<Reports extends Functions<Reports> = NoReports> {
     name: Name,
     ...values: Parameters<Reports[Name]>
   ): void {
-    post({ kind: "report", name, values, asks: true });
+    this.#post({ kind: "report", name, values, asks: true });
     this.#gate.wait(action, limitMs);
   }
 
@@ -68,25 +69,25 @@ export class ServiceLink<Reports extends Functions<Reports> = NoReports> {
     { context, last, large = () => [] }: Serving<Calls>,
   ): Promise<void> {
     const { promise: end, resolve } = Promise.withResolvers<void>();
-    parentPort!.on("message", (command: ServiceCommand) => {
+    this.#port.onMessage((message) => {
+      const command = message as ServiceCommand;
       if (command.kind === "close") return resolve();
       try {
         const value = calls[command.name as keyof Calls](...(command.values as never[]));
-        post({ kind: "result", value }, large(value));
+        this.#post({ kind: "result", value }, large(value));
       } catch (error) {
         this.control.fail(error, context);
-        post({ kind: "failure" });
+        this.#post({ kind: "failure" });
       }
       if (command.name === last) resolve();
     });
     await end;
-    parentPort!.close();
   }
-}
 
-function post(message: ServiceMessage, large: readonly Uint8Array[] = []): void {
-  parentPort!.postMessage(
-    message,
-    large.map(({ buffer }) => buffer as ArrayBuffer),
-  );
+  #post(message: ServiceMessage, large: readonly Uint8Array[] = []): void {
+    this.#port.postMessage(
+      message,
+      large.map(({ buffer }) => buffer as ArrayBuffer),
+    );
+  }
 }

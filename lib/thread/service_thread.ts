@@ -5,7 +5,6 @@
  *
  * @module
  */
-import type { Worker } from "node:worker_threads";
 import { CancelledError, MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -20,6 +19,7 @@ import type {
   ServiceMessage,
   Unstarted,
 } from "./service.ts";
+import type { Thread } from "./job_thread.ts";
 import { WorkerGroup } from "./worker_group.ts";
 
 /** Whose thread it is. */
@@ -37,7 +37,7 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
   readonly #gate = new OwnerGate(undefined, this.control);
   readonly #owner: ServiceOwner;
   readonly #reports: Reports;
-  readonly #worker: Worker;
+  readonly #worker: Thread;
   readonly #exited = Promise.withResolvers<void>();
   /** Calls without an answer, in order. */
   readonly #calls: PromiseWithResolvers<unknown>[] = [];
@@ -57,8 +57,8 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
       gate: this.#gate.buffer,
     };
     this.#worker = new WorkerGroup(this.control).start({ ...job, service });
-    this.#worker.once("exit", () => this.#exited.resolve());
-    this.#worker.on("message", (message) => this.#take(message as ServiceMessage));
+    this.#worker.onExit(() => this.#exited.resolve());
+    this.#worker.onMessage((message) => this.#take(message as ServiceMessage));
     owner.signal?.addEventListener("abort", this.#cancel, { once: true });
     if (owner.signal?.aborted) this.#cancel();
   }
@@ -68,7 +68,7 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
    * that a thread may still be at work on is kept for good: better a leak than a crash.
    */
   keep(resource: Disposable): void {
-    this.#worker.once("exit", () => {
+    this.#worker.onExit(() => {
       if (!this.control.threadsLeft) resource[Symbol.dispose]();
     });
   }
@@ -144,7 +144,7 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
     clearTimeout(timer);
     if (outcome === "late") {
       this.control.noteThreadsLeft();
-      void this.#worker.terminate();
+      this.#worker.terminate();
     }
     this.#worker.unref();
     this.control.closeDescriptors();

@@ -8,12 +8,12 @@
  *
  * @module
  */
-import type { Worker } from "node:worker_threads";
 import { MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS, POOL_THREADS_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { PoolCommand, PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
+import type { Thread } from "./job_thread.ts";
 import { WorkerGroup } from "./worker_group.ts";
 
 /** What a task's function gets as its first argument. */
@@ -42,7 +42,7 @@ export interface FailedTask {
 }
 
 interface Member {
-  readonly worker: Worker;
+  readonly worker: Thread;
   /** Number of the task it is busy with, or -1. */
   task: number;
   gone: boolean;
@@ -187,11 +187,11 @@ export class TaskPool implements Disposable, AsyncDisposable {
     const exits = this.#members.map(({ worker, gone }) => {
       if (gone) return Promise.resolve();
       worker.ref();
-      return new Promise<void>((exited) => worker.once("exit", () => exited()));
+      return new Promise<void>((exited) => worker.onExit(exited));
     });
     await Promise.race([Promise.all(exits), late]);
     clearTimeout(timer);
-    for (const { worker, gone } of this.#members) if (!gone) void worker.terminate();
+    for (const { worker, gone } of this.#members) if (!gone) worker.terminate();
   }
 
   #close(): boolean {
@@ -246,8 +246,8 @@ export class TaskPool implements Disposable, AsyncDisposable {
     } satisfies PoolJob);
     const member: Member = { worker, task: -1, gone: false };
     this.#members.push(member);
-    worker.on("message", () => this.#wake());
-    worker.once("exit", () => {
+    worker.onMessage(() => this.#wake());
+    worker.onExit(() => {
       member.gone = true;
       this.#collect();
       // A task may end its thread under the pool, for example with process.exit().

@@ -1,0 +1,24 @@
+/**
+ * Program of the threads that need nothing but shared memory and native functions. A rule in the
+ * tests keeps it small and free of the runtime's modules, which would take longer to load than all
+ * the rest.
+ *
+ * @module
+ */
+import { runPageWorker, type PageWorkerJob } from "./memory/page_worker.ts";
+import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
+import { runReceiveChannel, runSendChannel } from "./session/channel_worker.ts";
+import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
+
+serveJobs((job: SendChannelJob | ReceiveChannelJob | PageWorkerJob) => {
+  switch (job.role) {
+    case "send-channel":
+      return runSendChannel(job);
+    case "receive-channel":
+      return runReceiveChannel(job);
+    case "page-worker":
+      return runPageWorker(job);
+    default:
+      return unknownRole(job);
+  }
+});
