@@ -116,7 +116,11 @@ describe("awaitColoMessage", () => {
     });
     const nothing = new Uint8Array(0);
     expect(awaitColoMessage(readerOf(nothing), 1)).toBe(false);
-    expect(thrownBy(() => expectColoMessage(readerOf(nothing), 2))).toBeInstanceOf(ChannelError);
+    const ended = thrownBy(() => expectColoMessage(readerOf(nothing), 2, "begin checkpoint"));
+    expect(ended).toBeInstanceOf(ChannelError);
+    expect(ended.message).toBe(
+      "Cannot begin checkpoint: the peer ended the connection in place of message 2",
+    );
     expect(awaitColoMessage(readerOf(Uint8Array.of(0, 0, 0, 1)), 1)).toBe(true);
   });
 });

@@ -41,7 +41,7 @@ export class BlockingPrimary implements Disposable {
     this.#sender.sendRounds(rounds, roundDelayMs);
     this.#sender.endMigration();
     this.#sender.converse((_out, replies) => {
-      expectColoMessage(replies, ColoMessage.CHECKPOINT_READY);
+      expectColoMessage(replies, ColoMessage.CHECKPOINT_READY, "begin with checkpoints");
     });
     // Not before: the migration itself has no device.
     if (this.#stateOverChannels) this.#sender.registerDevice(STATE_DEVICE);
@@ -53,7 +53,7 @@ export class BlockingPrimary implements Disposable {
     this.#progress.step(Step.UNDER_WAY);
     this.#sender.converse((out, replies) => {
       sendColoMessage(out, ColoMessage.CHECKPOINT_REQUEST);
-      expectColoMessage(replies, ColoMessage.CHECKPOINT_REPLY);
+      expectColoMessage(replies, ColoMessage.CHECKPOINT_REPLY, "begin checkpoint");
     });
   }
 
@@ -84,9 +84,9 @@ export class BlockingPrimary implements Disposable {
       this.#progress.step(Step.SENT);
       for (const part of parts) out.bytes(part);
       out.flush();
-      expectColoMessage(replies, ColoMessage.VMSTATE_RECEIVED);
+      expectColoMessage(replies, ColoMessage.VMSTATE_RECEIVED, "finish checkpoint");
       receivedMs = performance.now();
-      expectColoMessage(replies, ColoMessage.VMSTATE_LOADED);
+      expectColoMessage(replies, ColoMessage.VMSTATE_LOADED, "finish checkpoint");
     });
     this.#progress.reach(this.#progress.epoch + 1);
     return receivedMs - start;

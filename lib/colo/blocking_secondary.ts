@@ -122,9 +122,9 @@ export class BlockingSecondary implements Disposable {
     this.#hooks.onRequest();
     const pauseStart = performance.now();
     sendColoMessage(replies, ColoMessage.CHECKPOINT_REPLY);
-    expectColoMessage(reader, ColoMessage.VMSTATE_SEND);
+    expectColoMessage(reader, ColoMessage.VMSTATE_SEND, "take checkpoint");
     stream.readCheckpoint();
-    expectColoMessage(reader, ColoMessage.VMSTATE_SIZE);
+    expectColoMessage(reader, ColoMessage.VMSTATE_SIZE, "take checkpoint");
     const deviceState = this.#readState(reader);
     // A channel may have failed behind its sync point, or carry what belongs to no checkpoint.
     this.#receiver.requireQuietChannels();

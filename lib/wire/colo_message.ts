@@ -55,11 +55,15 @@ export function awaitColoMessage(reader: ByteReader, message: number): boolean {
   return true;
 }
 
-/** Waits for one word that must come. Throws as {@linkcode awaitColoMessage} does. */
-export function expectColoMessage(reader: ByteReader, message: number): void {
+/**
+ * Waits for one word that must come. Throws as {@linkcode awaitColoMessage} does.
+ *
+ * @param action What cannot be done without it, for messages.
+ */
+export function expectColoMessage(reader: ByteReader, message: number, action: string): void {
   if (awaitColoMessage(reader, message)) return;
   throw new ChannelError(
     "ERR_MULTIFD_CHANNEL_ENDED",
-    `Cannot finish the checkpoint: the peer ended the connection in place of message ${message}`,
+    `Cannot ${action}: the peer ended the connection in place of message ${message}`,
   );
 }
