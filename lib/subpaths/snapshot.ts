@@ -46,6 +46,7 @@ export {
   type DiffOptions,
   type PageReader,
 } from "../snapshot/diff_snapshots.ts";
+export { readDeviceState, readGuestState, type ReadStateOptions } from "../snapshot/guest_state.ts";
 export { extractBlock, type ExtractOptions } from "../snapshot/extract_block.ts";
 export {
   snapshotDevices,
