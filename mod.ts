@@ -25,7 +25,11 @@ export { listen, Receiver } from "./lib/session/receiver.ts";
 export { BlockingSender, connectBlocking } from "./lib/session/connect_blocking.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/listen_blocking.ts";
 export { relay, Relay, type RelayStatistics } from "./lib/relay/relay.ts";
-export type { SessionWarning, WarningOptions } from "./lib/session/session_warning.ts";
+export type {
+  ReturnPathOptions,
+  SessionWarning,
+  WarningOptions,
+} from "./lib/session/session_warning.ts";
 export type { RelayEnd, RelayOptions } from "./lib/relay/relay_config.ts";
 export { analyze, type AnalyzeOptions } from "./lib/qemu/analyze.ts";
 export type { AnalyzedBlock, Analysis } from "./lib/qemu/analyze_file.ts";
@@ -42,19 +46,23 @@ export type {
 } from "./lib/recording/recording_layout.ts";
 export type {
   ConnectOptions,
+  DeviceOptions,
+  DeviceStateOptions,
+  LimitOptions,
+  LinkOptions,
   ListenOptions,
+  ReceivingOptions,
+  SendingOptions,
   SessionOptions,
+  SourceOptions,
+  TargetOptions,
   Timeouts,
   ZeroPageDetection,
 } from "./lib/session/options.ts";
 export { BandwidthLimit } from "./lib/sync/bandwidth_limit.ts";
 export type { SwitchoverAck } from "./lib/session/switchover_ack.ts";
-export {
-  RamBlock,
-  type MapOptions,
-  type RamBlockOptions,
-  type SharedRamBlock,
-} from "./lib/memory/ram_block.ts";
+export { RamBlock, type SharedRamBlock } from "./lib/memory/ram_block.ts";
+export type { ImageOptions, MapOptions, RamBlockOptions } from "./lib/memory/ram_block_options.ts";
 export type { FilePlace } from "./lib/storage/opened_file.ts";
 export type { Segment } from "./lib/memory/block_memory.ts";
 export {
@@ -184,6 +192,7 @@ export type { DeviceFormat, DeviceIdentity } from "./lib/engine/device_table.ts"
 export type {
   DeviceCode,
   DeviceDefinition,
+  DeviceSettings,
   DeviceProgress,
   DescriptorState,
   MemoryState,

@@ -1,5 +1,5 @@
 import { expect, test } from "bun:test";
-import { receiverConfig, senderConfig } from "../lib/session/options.ts";
+import { receiverConfig, senderConfig } from "../lib/session/session_config.ts";
 import { expectsSwitchoverAck } from "../lib/session/switchover_ack.ts";
 import { hasUnaskedSwitchoverAck, machineSyncMode } from "../lib/wire/machine_type.ts";
 import { RamBlock } from "../mod.ts";

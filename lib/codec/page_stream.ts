@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { addressOf, Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { disposedError } from "../errors.ts";
@@ -36,6 +37,12 @@ export interface PageStreamOptions {
   readonly pageSize?: number | undefined;
 }
 
+const PAGE_STREAM_OPTIONS = {
+  memory: true,
+  compression: true,
+  pageSize: true,
+} satisfies OptionNames<PageStreamOptions>;
+
 /** What both directions share: memory, limits and the runs of the pages in hand. */
 class PageMemory {
   readonly compression: ResolvedCompression;
@@ -45,10 +52,9 @@ class PageMemory {
   readonly #places: PageLayout;
   readonly #pages: number;
 
-  constructor(
-    { memory, compression, pageSize = 4096 }: PageStreamOptions,
-    direction: CodecDirection,
-  ) {
+  constructor(options: PageStreamOptions, direction: CodecDirection) {
+    checkOptionNames(PAGE_STREAM_OPTIONS, options);
+    const { memory, compression, pageSize = 4096 } = options;
     checkPageSize(pageSize);
     if (memory.byteLength === 0 || memory.byteLength % pageSize !== 0) {
       throw new RangeError(

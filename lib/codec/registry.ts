@@ -11,6 +11,7 @@ import type { EngineName } from "./engine.ts";
 import { engineFailure, ENGINES } from "./engines.ts";
 import { ZSTD_WINDOW_BITS_MAX } from "../limits.ts";
 import { COMPRESSION_METHODS, METHODS, type Coding, type CompressionMethod } from "./methods.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { RawDecoder, RawEncoder } from "./none.ts";
 
 /** A method with its level and engine. */
@@ -26,6 +27,12 @@ export interface Compression {
   /** The library that does it on this side. Default: the fastest that is there. */
   readonly engine?: EngineName | undefined;
 }
+
+const COMPRESSION_OPTIONS = {
+  method: true,
+  level: true,
+  engine: true,
+} satisfies OptionNames<Compression>;
 
 const LEVEL_DEFAULT = 1;
 
@@ -58,6 +65,9 @@ export function resolveCompression(
   direction: CodecDirection,
   pageSize: number,
 ): ResolvedCompression {
+  if (typeof compression === "object") {
+    checkOptionNames(COMPRESSION_OPTIONS, compression, "compression");
+  }
   const { method, level, engine }: Compression =
     typeof compression === "object" ? compression : { method: compression ?? "none" };
   if (!COMPRESSION_METHODS.includes(method)) {

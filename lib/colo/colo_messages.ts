@@ -5,7 +5,7 @@
  */
 import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
-import type { ReceiverConfig, SenderConfig } from "../session/options.ts";
+import type { ReceiverConfig, SenderConfig } from "../session/session_config.ts";
 import type { ServiceJob } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";

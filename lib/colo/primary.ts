@@ -10,7 +10,16 @@ import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { withAddress } from "../session/address.ts";
-import { senderConfig, type ConnectOptions } from "../session/options.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import {
+  DEVICE_STATE_OPTIONS,
+  SENDING_OPTIONS,
+  SOURCE_OPTIONS,
+  type DeviceStateOptions,
+  type SendingOptions,
+  type SourceOptions,
+} from "../session/options.ts";
+import { senderConfig } from "../session/session_config.ts";
 import { sendRounds, type SendOptions } from "../session/sender.ts";
 import type { NoReports, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
@@ -35,7 +44,7 @@ export interface CheckpointContent {
 }
 
 /** Options of {@linkcode connectPrimary}. */
-export interface PrimaryOptions extends Omit<ConnectOptions, "state" | "devices"> {
+export interface PrimaryOptions extends SendingOptions, SourceOptions, DeviceStateOptions {
   /**
    * Send the device state of checkpoints over the channels, as several buffers of 1 MiB, instead of
    * the main connection. Only secondaries of this library understand it. With compression it needs
@@ -43,6 +52,13 @@ export interface PrimaryOptions extends Omit<ConnectOptions, "state" | "devices"
    */
   readonly stateOverChannels?: boolean | undefined;
 }
+
+const PRIMARY_OPTIONS = {
+  ...SENDING_OPTIONS,
+  ...SOURCE_OPTIONS,
+  ...DEVICE_STATE_OPTIONS,
+  stateOverChannels: true,
+} satisfies OptionNames<PrimaryOptions>;
 
 /** Periodic checkpoints. */
 export interface CheckpointLoop {
@@ -55,6 +71,13 @@ export interface CheckpointLoop {
   /** Called with the record of every checkpoint. */
   readonly onCheckpoint?: ((statistics: CheckpointStatistics) => void) | undefined;
 }
+
+const LOOP_OPTIONS = {
+  delayMs: true,
+  capture: true,
+  resume: true,
+  onCheckpoint: true,
+} satisfies OptionNames<CheckpointLoop>;
 
 const NO_STATE = new Uint8Array(0);
 
@@ -91,6 +114,7 @@ export class ColoPrimary implements AsyncDisposable {
 
   /** Connects; see {@linkcode connectPrimary}. */
   static async connect(options: PrimaryOptions): Promise<ColoPrimary> {
+    checkOptionNames(PRIMARY_OPTIONS, options);
     return started(new ColoPrimary(await withAddress(options)), (primary) =>
       primary.#thread.call("connect"),
     );
@@ -136,6 +160,7 @@ export class ColoPrimary implements AsyncDisposable {
    * what `resume` and `onCheckpoint` throw, which does not.
    */
   async run(loop: CheckpointLoop): Promise<FailOver> {
+    checkOptionNames(LOOP_OPTIONS, loop);
     const { delayMs } = loop;
     if (!(delayMs >= 0 && delayMs < this.#idleMs)) {
       throw new RangeError(

@@ -11,7 +11,17 @@ import { holdBlocks, RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
 import type { RecordingContent } from "../recording/recording.ts";
 import { withAddress } from "../session/address.ts";
-import { receiverConfig, type ListenOptions } from "../session/options.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import {
+  DEVICE_STATE_OPTIONS,
+  RECEIVING_OPTIONS,
+  TARGET_OPTIONS,
+  type DeviceStateOptions,
+  type ReceivingOptions,
+  type TargetOptions,
+} from "../session/options.ts";
+import type { ReturnPathOptions } from "../session/session_warning.ts";
+import { receiverConfig } from "../session/session_config.ts";
 import { ownBlock } from "../session/receiver.ts";
 import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
@@ -30,10 +40,8 @@ import type {
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 
 /** Options of {@linkcode listenSecondary}. */
-export interface SecondaryOptions extends Omit<
-  ListenOptions,
-  "finalize" | "devices" | "onWarning"
-> {
+export interface SecondaryOptions
+  extends ReceivingOptions, TargetOptions, DeviceStateOptions, ReturnPathOptions {
   /**
    * Keep what a guest has beside RAM, without understanding it: needed where the primary is a QEMU
    * (11.0 or later, capabilities `x-colo`, `multifd` and `return-path`). The end of the pair then
@@ -49,6 +57,15 @@ export interface SecondaryOptions extends Omit<
   /** Threads that put checkpoints in place, default up to 4. */
   readonly applyThreads?: number | undefined;
 }
+
+const SECONDARY_OPTIONS = {
+  ...RECEIVING_OPTIONS,
+  ...TARGET_OPTIONS,
+  ...DEVICE_STATE_OPTIONS,
+  requireReturnPath: true,
+  revertLocalWrites: true,
+  applyThreads: true,
+} satisfies OptionNames<SecondaryOptions>;
 
 /** What a secondary tells. Listeners may return a promise, and the pair waits for it. */
 export interface SecondaryEvents {
@@ -151,6 +168,7 @@ export class ColoSecondary implements AsyncDisposable {
 
   /** Listens; see {@linkcode listenSecondary}. */
   static async listen(options: SecondaryOptions): Promise<ColoSecondary> {
+    checkOptionNames(SECONDARY_OPTIONS, options);
     return started(new ColoSecondary(await withAddress(options)), async (secondary) => {
       secondary.#endpoint = formatEndpoint(await secondary.#thread.during(secondary.#listening));
     });

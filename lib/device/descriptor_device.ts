@@ -14,7 +14,13 @@ import { close, Errno, openFile, poll, readFd, unwrap, writeFd } from "../../ffi
 import { OpenFlag, PollEvent } from "../../ffi/linux.ts";
 import { factsOfDescriptor } from "../storage/file_facts.ts";
 import { DEVICE_BUFFER_BYTES, WAIT_TICK_MS } from "../limits.ts";
-import type { DescriptorState, DeviceDefinition } from "./device.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import {
+  DEVICE_SETTINGS,
+  type DescriptorState,
+  type DeviceDefinition,
+  type DeviceSettings,
+} from "./device.ts";
 import type { LoadDevice } from "./load_context.ts";
 import type { SaveDevice } from "./save_context.ts";
 
@@ -25,12 +31,18 @@ const FILL_WAIT_MS = 10;
 const BLOCKING_WRITE_BYTES = 4096;
 
 /** What a descriptor device is made of. */
-export interface DescriptorDeviceOptions extends Omit<DeviceDefinition, "save" | "load"> {
+export interface DescriptorDeviceOptions extends DeviceSettings {
   /** Descriptor to read from (sender) and to write to (receiver), at its position. */
   readonly fd: number;
   /** Bytes of one buffer, 1 to 1 MiB. Default 1 MiB. */
   readonly chunkBytes?: number | undefined;
 }
+
+const DESCRIPTOR_DEVICE_OPTIONS = {
+  ...DEVICE_SETTINGS,
+  fd: true,
+  chunkBytes: true,
+} satisfies OptionNames<DescriptorDeviceOptions>;
 
 /**
  * A device over a file descriptor: a file, a pipe, a socket or a character device. The caller keeps
@@ -43,6 +55,7 @@ export interface DescriptorDeviceOptions extends Omit<DeviceDefinition, "save" |
  * ```
  */
 export function descriptorDevice(options: DescriptorDeviceOptions): DeviceDefinition {
+  checkOptionNames(DESCRIPTOR_DEVICE_OPTIONS, options);
   const { fd, chunkBytes = DEVICE_BUFFER_BYTES, ...device } = options;
   const code: DescriptorState = { builtin: "descriptor", fd, chunkBytes };
   return { ...device, save: code, load: code };

@@ -20,6 +20,7 @@ import {
   DEVICE_QUEUED_BYTES_MAX,
   DEVICES_MAX,
 } from "../limits.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { checkWorkerFunction, type WorkerFunction } from "../thread/worker_function.ts";
 
 /** State that is read from or written to a file descriptor at its position. */
@@ -44,21 +45,14 @@ export interface MemoryState {
 /** Code that saves or loads the state of a device: the user's own or one that is built in. */
 export type DeviceCode = WorkerFunction | DescriptorState | MemoryState;
 
-/** A device, for either side or for both. */
-export interface DeviceDefinition {
+/** What a device is, whatever code saves and loads it. */
+export interface DeviceSettings {
   /** Section id string, 1 to 255 bytes, equal on both sides. */
   readonly idstr: string;
   /** Tells devices with the same id string apart; equal on both sides. Default 0. */
   readonly instanceId?: number | undefined;
   /** Equal on both sides. Default `vfio`. */
   readonly format?: DeviceFormat | undefined;
-  /**
-   * Sender: runs at the completion phase, called with a {@linkcode SaveDevice}. Absent: the state is
-   * queued by the caller's own threads.
-   */
-  readonly save?: DeviceCode | undefined;
-  /** Receiver: runs from SWITCHOVER_START on, called with a {@linkcode LoadDevice}. Required there. */
-  readonly load?: DeviceCode | undefined;
   /** Sender: what the built-in devices send as config, the last buffer. Default empty. */
   readonly config?: Uint8Array | undefined;
   /** Receiver: load the config only when all RAM is in place. Default false. */
@@ -74,6 +68,35 @@ export interface DeviceDefinition {
    */
   readonly waitWhenFull?: boolean | undefined;
 }
+
+/** A device, for either side or for both. */
+export interface DeviceDefinition extends DeviceSettings {
+  /**
+   * Sender: runs at the completion phase, called with a {@linkcode SaveDevice}. Absent: the state is
+   * queued by the caller's own threads.
+   */
+  readonly save?: DeviceCode | undefined;
+  /** Receiver: runs from SWITCHOVER_START on, called with a {@linkcode LoadDevice}. Required there. */
+  readonly load?: DeviceCode | undefined;
+}
+
+/** Names of {@linkcode DeviceSettings}. */
+export const DEVICE_SETTINGS = {
+  idstr: true,
+  instanceId: true,
+  format: true,
+  config: true,
+  configAfterRam: true,
+  queuedBytesMax: true,
+  queuedBuffersMax: true,
+  waitWhenFull: true,
+} satisfies OptionNames<DeviceSettings>;
+
+const DEVICE_OPTIONS = {
+  ...DEVICE_SETTINGS,
+  save: true,
+  load: true,
+} satisfies OptionNames<DeviceDefinition>;
 
 /** How far a device is: what has been queued (sender) or loaded (receiver). */
 export interface DeviceProgress {
@@ -184,6 +207,7 @@ function checkTransport({ method, compressed, switchoverStart }: DeviceTransport
 }
 
 function identity(device: DeviceDefinition): DeviceIdentity {
+  checkOptionNames(DEVICE_OPTIONS, device, "devices");
   const { idstr, instanceId = 0, format = "vfio" } = device;
   encodeIdstr(idstr);
   if (!Number.isInteger(instanceId) || instanceId < 0 || instanceId > 0xffff_ffff) {

@@ -7,12 +7,18 @@
 import { addressOf } from "../../ffi/arena.ts";
 import { DeviceError } from "../errors.ts";
 import { DEVICE_BUFFER_BYTES } from "../limits.ts";
-import type { DeviceDefinition, MemoryState } from "./device.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import {
+  DEVICE_SETTINGS,
+  type DeviceDefinition,
+  type MemoryState,
+  type DeviceSettings,
+} from "./device.ts";
 import type { LoadDevice } from "./load_context.ts";
 import type { SaveDevice } from "./save_context.ts";
 
 /** What a memory device is made of. */
-export interface MemoryDeviceOptions extends Omit<DeviceDefinition, "save" | "load"> {
+export interface MemoryDeviceOptions extends DeviceSettings {
   /** The state, or where it goes; both sides must have the same length. */
   readonly buffer: SharedArrayBuffer;
   /** First byte of the state. Default 0. */
@@ -22,6 +28,14 @@ export interface MemoryDeviceOptions extends Omit<DeviceDefinition, "save" | "lo
   /** Bytes of one buffer, 1 to 1 MiB, the receiver's at least the sender's. Default 1 MiB. */
   readonly chunkBytes?: number | undefined;
 }
+
+const MEMORY_DEVICE_OPTIONS = {
+  ...DEVICE_SETTINGS,
+  buffer: true,
+  byteOffset: true,
+  byteLength: true,
+  chunkBytes: true,
+} satisfies OptionNames<MemoryDeviceOptions>;
 
 /**
  * A device over shared memory, which must not change from the completion phase on.
@@ -35,6 +49,7 @@ export interface MemoryDeviceOptions extends Omit<DeviceDefinition, "save" | "lo
  * ```
  */
 export function memoryDevice(options: MemoryDeviceOptions): DeviceDefinition {
+  checkOptionNames(MEMORY_DEVICE_OPTIONS, options);
   const { buffer, byteOffset = 0, chunkBytes = DEVICE_BUFFER_BYTES } = options;
   const { byteLength = buffer.byteLength - byteOffset } = options;
   if (!(byteOffset >= 0 && byteLength > 0 && byteOffset + byteLength <= buffer.byteLength)) {

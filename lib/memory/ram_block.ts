@@ -7,6 +7,7 @@
  *
  * @module
  */
+import { checkOptionNames } from "../option_names.ts";
 import { viewOfMemory } from "../../ffi/arena.ts";
 import { OpenFlag } from "../../ffi/linux.ts";
 import { BlockMemory, checkSegments, type Segment } from "./block_memory.ts";
@@ -15,28 +16,14 @@ import { disposedError } from "../errors.ts";
 import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
 import { BLOCK_PAGES_MAX, PAGE_SIZES } from "../limits.ts";
-
-/** How a block is made. */
-export interface RamBlockOptions {
-  /** Target page size in bytes: 4096 (default), 8192, 16384 or 65536. */
-  pageSize?: number | undefined;
-  /** Touch all memory now, so that no page fault falls into the transfer. Default false. */
-  prefault?: boolean | undefined;
-  /** Ask for huge pages, which makes copying cheaper. Default true. */
-  hugePages?: boolean | undefined;
-  /** The caller vouches that the memory is all zero, so that zero pages need not be written. */
-  zeroed?: boolean | undefined;
-}
-
-/** What of a file to map. */
-export interface MapOptions extends RamBlockOptions {
-  /** Allow writing, which changes the file. Default false. */
-  writable?: boolean | undefined;
-  /** First byte in the file, a multiple of the page size. Default 0. */
-  offset?: number | undefined;
-  /** Length in bytes. Default: to the end of the file. */
-  bytes?: number | undefined;
-}
+import {
+  BLOCK_OPTIONS,
+  IMAGE_OPTIONS,
+  MAP_OPTIONS,
+  type ImageOptions,
+  type MapOptions,
+  type RamBlockOptions,
+} from "./ram_block_options.ts";
 
 /** A block in the form that can be posted to another thread. */
 export interface SharedRamBlock {
@@ -109,6 +96,7 @@ export class RamBlock implements Disposable {
    * @throws {SystemError} with errno `ENOMEM` when there is not so much memory.
    */
   static allocate(idstr: string, bytes: number, options: RamBlockOptions = {}): RamBlock {
+    checkOptionNames(BLOCK_OPTIONS, options);
     const { pageSize = 4096, hugePages = true } = options;
     checkLength(idstr, bytes, pageSize);
     const memory = BlockMemory.allocate(bytes, `RAM block ${idstr}`);
@@ -126,6 +114,7 @@ export class RamBlock implements Disposable {
     buffers: SharedArrayBuffer | readonly SharedArrayBuffer[],
     options: RamBlockOptions = {},
   ): RamBlock {
+    checkOptionNames(BLOCK_OPTIONS, options);
     const list = buffers instanceof SharedArrayBuffer ? [buffers] : buffers;
     const memory = BlockMemory.of(list, options.zeroed ?? false);
     return prepared(new RamBlock(idstr, options.pageSize ?? 4096, memory), memory, options);
@@ -143,6 +132,7 @@ export class RamBlock implements Disposable {
    * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
    */
   static map(idstr: string, path: string, options: MapOptions = {}): RamBlock {
+    checkOptionNames(MAP_OPTIONS, options);
     const flags = options.writable === true ? OpenFlag.RDWR : OpenFlag.RDONLY;
     using file = openRegularFile(`Cannot map ${path}`, path, flags); // the mapping keeps the file
     return RamBlock.#mapFile(idstr, file, { ...options, readBySender: false });
@@ -184,12 +174,14 @@ export class RamBlock implements Disposable {
   static async fromFile(
     idstr: string,
     path: string,
-    options: RamBlockOptions & { signal?: AbortSignal | undefined } = {},
+    options: RamBlockOptions & ImageOptions = {},
   ): Promise<RamBlock> {
+    checkOptionNames({ ...BLOCK_OPTIONS, ...IMAGE_OPTIONS }, options);
+    const { signal, ...memory } = options;
     await using image = await ImageReader.open(path);
     checkLength(path, image.bytes, options.pageSize ?? 4096);
-    const block = RamBlock.allocate(idstr, image.bytes, options);
-    await image.load(block, options.signal);
+    const block = RamBlock.allocate(idstr, image.bytes, memory);
+    await image.load(block, signal);
     return block;
   }
 
@@ -295,7 +287,8 @@ export class RamBlock implements Disposable {
    * @throws {SystemError} when writing fails, for example because the disk is full.
    * @throws {CancelledError} when `signal` is aborted.
    */
-  async toFile(path: string, options: { signal?: AbortSignal | undefined } = {}): Promise<void> {
+  async toFile(path: string, options: ImageOptions = {}): Promise<void> {
+    checkOptionNames(IMAGE_OPTIONS, options);
     using held = this.hold();
     await saveImage(held, path, options.signal);
   }

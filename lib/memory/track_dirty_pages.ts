@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { SystemError } from "../errors.ts";
 import type { DirtyTracker, TrackingMethod } from "./dirty_tracker.ts";
 import { BitmapTracker } from "./dirty_tracker_bitmap.ts";
@@ -24,6 +25,12 @@ export interface TrackingOptions {
   /** Threads that compare; default up to 4. */
   readonly threads?: number | undefined;
 }
+
+const TRACKING_OPTIONS = {
+  method: true,
+  bitmap: true,
+  threads: true,
+} satisfies OptionNames<TrackingOptions>;
 
 /**
  * Starts to track the pages of `block`. The tracker's `method` says which way was taken, its `reason`
@@ -64,6 +71,7 @@ interface Choice {
 }
 
 function choose(block: RamBlock, options: TrackingOptions): Choice {
+  checkOptionNames(TRACKING_OPTIONS, options);
   const { method = "auto", bitmap, threads = crewThreads() } = options;
   if (!Number.isInteger(threads) || threads < 1 || threads > 64) {
     throw new RangeError(`Cannot track with ${threads} threads: must be 1 to 64`);

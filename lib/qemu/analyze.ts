@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { AnalyzerJob } from "./analysis_messages.ts";
@@ -19,6 +20,11 @@ export interface AnalyzeOptions {
   readonly signal?: AbortSignal | undefined;
 }
 
+const ANALYZE_OPTIONS = {
+  offset: true,
+  signal: true,
+} satisfies OptionNames<AnalyzeOptions>;
+
 /**
  * Says what is in a recording or in a file that QEMU's `migrate file:` wrote, also one that is stored
  * compressed or was saved by `virsh`: machine, sections,
@@ -34,6 +40,7 @@ export interface AnalyzeOptions {
  * ```
  */
 export async function analyze(path: string, options: AnalyzeOptions = {}): Promise<Analysis> {
+  checkOptionNames(ANALYZE_OPTIONS, options);
   const { offset = 0, signal } = options;
   if (!Number.isSafeInteger(offset) || offset < 0) {
     throw new RangeError(`Cannot analyze ${path}: offset ${offset}, must be 0 or more bytes`);

@@ -8,18 +8,23 @@ import { MultifdError, StreamError } from "../errors.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
 import { writeRecording } from "../recording/recording.ts";
 import type { RecordingMetadata } from "../recording/recording_layout.ts";
-import type { ListenOptions } from "../session/options.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import { RECEIVING_OPTIONS, type ReceivingOptions } from "../session/options.ts";
+import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning.ts";
 import { listen, type Receiver } from "../session/receiver.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 
 /** Options of {@linkcode record}. */
-export interface RecordOptions extends Omit<
-  ListenOptions,
-  "blocks" | "capture" | "finalize" | "verify" | "devices" | "deviceStateCompressed"
-> {
+export interface RecordOptions extends ReceivingOptions, WarningOptions {
   /** File to write; it appears, or replaces an older one, when the recording is complete. */
   readonly output: string;
 }
+
+const RECORD_OPTIONS = {
+  ...RECEIVING_OPTIONS,
+  ...WARNING_OPTIONS,
+  output: true,
+} satisfies OptionNames<RecordOptions>;
 
 /** What becomes of the file, shared with the receiver's last step. */
 interface Writing {
@@ -43,6 +48,7 @@ export class Recorder implements AsyncDisposable {
 
   /** See {@linkcode record}. */
   static async listen(options: RecordOptions): Promise<Recorder> {
+    checkOptionNames(RECORD_OPTIONS, options);
     const { output, signal, ...session } = options;
     const { compression = "none" } = options;
     const writing: Writing = { stop: new AbortController() };

@@ -6,20 +6,23 @@
 import type { Statistics } from "../engine/statistics.ts";
 import { planRecording, Recording, type RecordingContent } from "../recording/recording.ts";
 import type { RecordingMetadata } from "../recording/recording_layout.ts";
-import type { ConnectOptions } from "../session/options.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import { SENDING_OPTIONS, type SendingOptions } from "../session/options.ts";
 import { connect, type Sender } from "../session/sender.ts";
 
 /** Options of {@linkcode restore}. */
-export interface RestoreOptions extends Omit<
-  ConnectOptions,
-  "blocks" | "state" | "verify" | "devices" | "deviceStateCompressed"
-> {
+export interface RestoreOptions extends SendingOptions {
   /**
    * The recording: a file, or what a secondary is left with when its primary is gone. Nobody may
    * change the memory of the latter meanwhile.
    */
   readonly input: string | RecordingContent;
 }
+
+const RESTORE_OPTIONS = {
+  ...SENDING_OPTIONS,
+  input: true,
+} satisfies OptionNames<RestoreOptions>;
 
 /** A recorded guest on its way, made by {@linkcode restore}. */
 export class Restorer implements AsyncDisposable {
@@ -37,6 +40,7 @@ export class Restorer implements AsyncDisposable {
 
   /** See {@linkcode restore}. */
   static async connect(options: RestoreOptions): Promise<Restorer> {
+    checkOptionNames(RESTORE_OPTIONS, options);
     const { input, ...session } = options;
     if (typeof input !== "string") {
       const { blocks, state } = input;

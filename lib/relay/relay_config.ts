@@ -3,37 +3,31 @@
  *
  * @module
  */
-import type { CompressionMethod } from "../codec/methods.ts";
-import type { CodecDirection, Compression } from "../codec/registry.ts";
+import type { CodecDirection } from "../codec/registry.ts";
 import { resolveEndpoint } from "../session/address.ts";
 import {
-  resolveTimeouts,
-  sessionConfig,
-  type SessionConfig,
-  type Timeouts,
+  LIMIT_OPTIONS,
+  LINK_OPTIONS,
+  type LimitOptions,
+  type LinkOptions,
 } from "../session/options.ts";
+import { resolveTimeouts, sessionConfig, type SessionConfig } from "../session/session_config.ts";
 import { RELAY_HELD_BYTES } from "../limits.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
-import type { WarningOptions } from "../session/session_warning.ts";
+import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning.ts";
 import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { channelsOf, senderChannels } from "../session/channel_count.ts";
 import { planMemory } from "../session/memory_budget.ts";
 
-/** One end of a relay. */
-export interface RelayEnd {
-  /** `host:port`, `[v6]:port`, `unix:/path` or `unix-abstract:name`. */
-  readonly endpoint: string;
-  /**
-   * Number of multifd channels, 1 to 255, equal to that of the QEMU at this end. `"auto"` takes what
-   * connects on the source's end, and twice the processors (2 to 16) on the other. Default 2.
-   */
-  readonly channels?: number | "auto" | undefined;
-  /** Compression method of the QEMU at this end; the level matters towards the destination only. */
-  readonly compression?: Compression | CompressionMethod | undefined;
-}
+/**
+ * One end of a relay; channels and compression are those of the QEMU there. Channels `"auto"` takes
+ * what connects on the source's end.
+ */
+export type RelayEnd = LinkOptions;
 
 /** Options of {@linkcode relay}. */
-export interface RelayOptions extends WarningOptions {
+export interface RelayOptions extends WarningOptions, LimitOptions {
   /** Where the source connects to. */
   readonly listen: RelayEnd;
   /** Where the destination waits. */
@@ -50,11 +44,18 @@ export interface RelayOptions extends WarningOptions {
    * smaller and so the levels of zstd that are taken.
    */
   readonly heldBytesMax?: number | undefined;
-  /** Time limits, the same at both ends. */
-  readonly timeouts?: Partial<Timeouts> | undefined;
-  /** Cancels the relay; both QEMUs see their migration fail, and the source keeps its guest. */
-  readonly signal?: AbortSignal | undefined;
 }
+
+const RELAY_OPTIONS = {
+  ...WARNING_OPTIONS,
+  ...LIMIT_OPTIONS,
+  listen: true,
+  connect: true,
+  uuid: true,
+  pageSize: true,
+  maxBandwidth: true,
+  heldBytesMax: true,
+} satisfies OptionNames<RelayOptions>;
 
 /** Checked options of a relay; cloneable. */
 export interface RelayConfig {
@@ -76,7 +77,10 @@ export interface RelayConfig {
  * @throws {RangeError | TypeError} for options that cannot work, {SystemError} for an unknown host.
  */
 export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
+  checkOptionNames(RELAY_OPTIONS, options);
   const { listen, connect, uuid, pageSize = 4096 } = options;
+  checkOptionNames(LINK_OPTIONS, listen, "listen");
+  checkOptionNames(LINK_OPTIONS, connect, "connect");
   checkPageSize(pageSize);
   const timeouts = resolveTimeouts(options.timeouts);
   const end = async (

@@ -4,7 +4,8 @@
  * @module
  */
 import { formatEndpoint, parseEndpoint, resolveNames } from "../net/endpoint.ts";
-import { resolveTimeouts, type SessionOptions } from "./options.ts";
+import type { SessionOptions } from "./options.ts";
+import { resolveTimeouts } from "./session_config.ts";
 
 /**
  * Replaces the names in an endpoint by addresses, on the event loop and within `limitMs`.

@@ -9,8 +9,10 @@ import type { Statistics } from "../engine/statistics.ts";
 import { indexOfBlock } from "../memory/block_table.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
+import { checkOptionNames } from "../option_names.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import { senderConfig, type ConnectOptions } from "./options.ts";
+import { CONNECT_OPTIONS, type ConnectOptions } from "./options.ts";
+import { senderConfig } from "./session_config.ts";
 import { SenderSession } from "./sender_session.ts";
 
 /**
@@ -31,6 +33,7 @@ export class BlockingSender implements Disposable {
 
   /** See {@linkcode connectBlocking}. */
   static connect(options: ConnectOptions): BlockingSender {
+    checkOptionNames(CONNECT_OPTIONS, options);
     const sender = new BlockingSender(options);
     try {
       sender.#session.connect();

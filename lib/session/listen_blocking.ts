@@ -6,7 +6,9 @@
 import type { Statistics } from "../engine/statistics.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
-import { receiverConfig, type ListenOptions } from "./options.ts";
+import { checkOptionNames } from "../option_names.ts";
+import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
+import { receiverConfig } from "./session_config.ts";
 import { ReceiverSession } from "./receiver_session.ts";
 
 /**
@@ -25,6 +27,7 @@ export class BlockingReceiver implements Disposable {
 
   /** See {@linkcode listenBlocking}. */
   static listen(options: ListenOptions): BlockingReceiver {
+    checkOptionNames(LISTEN_OPTIONS, options);
     const session = new ReceiverSession(receiverConfig(options), {
       onWarning: options.onWarning,
       finalize: (blocks, state) => void options.finalize?.(blocks, state),

@@ -34,7 +34,7 @@ import {
 } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { ReceiveChannelJob } from "./channel_messages.ts";
-import type { SessionConfig } from "./options.ts";
+import type { SessionConfig } from "./session_config.ts";
 
 /** What a receive side is made of. */
 interface ReceiveSideParts {

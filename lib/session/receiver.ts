@@ -10,11 +10,13 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { holdBlocks, RamBlock, type SharedRamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { checkOptionNames } from "../option_names.ts";
 import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { withAddress } from "./address.ts";
-import { receiverConfig, type ListenOptions } from "./options.ts";
+import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
+import { receiverConfig } from "./session_config.ts";
 import type { ReceiverCalls, ReceiverJob, ReceiverReports } from "./session_messages.ts";
 
 /** A listening receiver of one migration, made by {@linkcode listen}. */
@@ -62,6 +64,7 @@ export class Receiver implements AsyncDisposable {
 
   /** Listens; see {@linkcode listen}. */
   static async listen(options: ListenOptions): Promise<Receiver> {
+    checkOptionNames(LISTEN_OPTIONS, options);
     return started(new Receiver(await withAddress(options)), async (receiver) => {
       receiver.#endpoint = formatEndpoint(await receiver.#thread.during(receiver.#listening));
     });

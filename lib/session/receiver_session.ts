@@ -27,7 +27,7 @@ import { compareDigests } from "./digests.ts";
 import { ReceiveSide } from "./receive_side.ts";
 import { ReceiverDevices } from "./receiver_devices.ts";
 import { refuseSource } from "./last_words.ts";
-import type { ReceiverConfig } from "./options.ts";
+import type { ReceiverConfig } from "./session_config.ts";
 import { MemoryBudget } from "./memory_budget.ts";
 import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 import { missingReturnPath, type SessionWarning } from "./session_warning.ts";

@@ -31,7 +31,7 @@ import { digestSection } from "./digests.ts";
 import { tellFailure } from "./last_words.ts";
 import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
 import type { MemoryBudget } from "./memory_budget.ts";
-import type { ReceiverConfig } from "./options.ts";
+import type { ReceiverConfig } from "./session_config.ts";
 import { requireSourceEnd } from "./source_end.ts";
 import { expectsSwitchoverAck } from "./switchover_ack.ts";
 

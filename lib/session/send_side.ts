@@ -15,7 +15,7 @@ import { MAIN_DESCRIPTOR, type SessionControl } from "../sync/session_control.ts
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { SendChannelJob } from "./channel_messages.ts";
 import type { ByteSink } from "../wire/byte_writer.ts";
-import type { SessionConfig } from "./options.ts";
+import type { SessionConfig } from "./session_config.ts";
 import { requireTaken } from "./sender_setup.ts";
 
 /** What a send side is made of. */

@@ -16,10 +16,12 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { checkPages, indexOfBlock } from "../memory/block_table.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import type { NameOf, NoReports, ResultOf, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import { withAddress } from "./address.ts";
-import { senderConfig, type ConnectOptions } from "./options.ts";
+import { CONNECT_OPTIONS, type ConnectOptions } from "./options.ts";
+import { senderConfig } from "./session_config.ts";
 import type { SenderCalls, SenderJob } from "./session_messages.ts";
 
 /** Pages collected before they are posted to the sender's thread as one list. */
@@ -33,11 +35,15 @@ export interface SendOptions {
   readonly roundDelayMs?: number | undefined;
 }
 
+const SEND_OPTIONS = {
+  rounds: true,
+  roundDelayMs: true,
+} satisfies OptionNames<SendOptions>;
+
 /** Fills in the defaults. */
-export function sendRounds({ rounds = 1, roundDelayMs = 0 }: SendOptions): {
-  rounds: number;
-  roundDelayMs: number;
-} {
+export function sendRounds(options: SendOptions): { rounds: number; roundDelayMs: number } {
+  checkOptionNames(SEND_OPTIONS, options);
+  const { rounds = 1, roundDelayMs = 0 } = options;
   if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
     throw new RangeError(
       `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
@@ -76,6 +82,7 @@ export class Sender implements AsyncDisposable {
 
   /** Connects; see {@linkcode connect}. */
   static async connect(options: ConnectOptions): Promise<Sender> {
+    checkOptionNames(CONNECT_OPTIONS, options);
     return started(new Sender(await withAddress(options)), async (sender) => {
       sender.#deviceClient = await sender.#thread.call("connect");
     });

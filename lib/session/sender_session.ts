@@ -25,7 +25,7 @@ import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_write
 import { ReturnPathReader } from "../wire/return_path.ts";
 import { writeOwnSection } from "../wire/own_sections.ts";
 import { digestSection } from "./digests.ts";
-import type { SenderConfig } from "./options.ts";
+import type { SenderConfig } from "./session_config.ts";
 import { deviceSummarySection } from "./device_summary.ts";
 import { failExplained } from "./lost_destination.ts";
 import { SendSide } from "./send_side.ts";

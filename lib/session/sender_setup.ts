@@ -11,7 +11,7 @@ import type { SessionControl } from "../sync/session_control.ts";
 import { PEER_PING_VALUE, PING_VALUE } from "../wire/main_stream.ts";
 import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
 import type { ReturnPathReader } from "../wire/return_path.ts";
-import type { SenderConfig } from "./options.ts";
+import type { SenderConfig } from "./session_config.ts";
 
 /** Writes everything up to the RAM section. */
 export function writeStreamStart(writer: MainStreamWriter, config: SenderConfig): void {

@@ -9,7 +9,7 @@ import type { SharedRamBlock } from "../memory/ram_block.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { ServiceJob } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
-import type { ReceiverConfig, SenderConfig } from "./options.ts";
+import type { ReceiverConfig, SenderConfig } from "./session_config.ts";
 import type { SessionWarning } from "./session_warning.ts";
 
 /** The thread that runs a sender for a caller on the event loop. */

@@ -5,6 +5,7 @@
  * @module
  */
 import { StreamError } from "../errors.ts";
+import type { OptionNames } from "../option_names.ts";
 
 /** Something that a caller should know while the session goes on. */
 export interface SessionWarning {
@@ -14,16 +15,26 @@ export interface SessionWarning {
 }
 
 /** What is done about a source that will not wait for a confirmation. */
-export interface WarningOptions {
+export interface ReturnPathOptions {
   /**
    * Refuse a source that opens no return path, before any of its memory is sent. It would not wait
    * for a confirmation, and whatever fails here after its last byte is lost. Default false: it is
    * taken, after a warning.
    */
   readonly requireReturnPath?: boolean | undefined;
+}
+
+/** And who is told. */
+export interface WarningOptions extends ReturnPathOptions {
   /** Called with what the caller should know at once and what ends nothing. */
   readonly onWarning?: ((warning: SessionWarning) => void) | undefined;
 }
+
+/** Names of {@linkcode WarningOptions}. */
+export const WARNING_OPTIONS = {
+  requireReturnPath: true,
+  onWarning: true,
+} satisfies OptionNames<WarningOptions>;
 
 /**
  * About a source whose stream has come to the RAM without opening a return path.

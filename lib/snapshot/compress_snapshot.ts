@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { availableParallelism } from "node:os";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
@@ -23,6 +24,12 @@ export interface CompressSnapshotOptions {
   /** Is told how many of the file's bytes are done. */
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
+
+const COMPRESS_SNAPSHOT_OPTIONS = {
+  level: true,
+  signal: true,
+  onProgress: true,
+} satisfies OptionNames<CompressSnapshotOptions>;
 
 /** What compressing came to. */
 export interface CompressedSnapshot {
@@ -60,6 +67,7 @@ export async function compressSnapshot(
   path: string,
   options: CompressSnapshotOptions = {},
 ): Promise<CompressedSnapshot> {
+  checkOptionNames(COMPRESS_SNAPSHOT_OPTIONS, options);
   const { level = 3, signal } = options;
   if (!Number.isInteger(level) || level < 1 || level > 19) {
     throw new RangeError(`Cannot compress with level ${level}: must be 1 to 19`);

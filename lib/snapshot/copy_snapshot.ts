@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
@@ -33,6 +34,12 @@ export interface CopySnapshotOptions {
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
 
+const COPY_SNAPSHOT_OPTIONS = {
+  changes: true,
+  signal: true,
+  onProgress: true,
+} satisfies OptionNames<CopySnapshotOptions>;
+
 /** What copying came to. */
 export interface CopiedSnapshot {
   /** Pages written because of `changes`. */
@@ -53,6 +60,7 @@ export async function copySnapshot(
   path: string,
   options: CopySnapshotOptions = {},
 ): Promise<CopiedSnapshot> {
+  checkOptionNames(COPY_SNAPSHOT_OPTIONS, options);
   const { changes, signal } = options;
   const action = `Cannot write ${path}`;
   let result: CopiedSnapshot = { changedPages: 0, presentPages: 0 };

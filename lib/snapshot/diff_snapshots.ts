@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { Arena } from "../../ffi/arena.ts";
 import { isEqual } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
@@ -31,6 +32,12 @@ export interface DiffOptions {
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
 
+const DIFF_OPTIONS = {
+  blocks: true,
+  signal: true,
+  onProgress: true,
+} satisfies OptionNames<DiffOptions>;
+
 /**
  * Compares the blocks of `left` with the same ranges of `right` and gives runs of pages whose
  * content differs, ascending within each block.
@@ -50,6 +57,7 @@ export async function* diffSnapshots(
   right: PageReader | Snapshot,
   options: DiffOptions = {},
 ): AsyncGenerator<BlockPageRun> {
+  checkOptionNames(DIFF_OPTIONS, options);
   const { blocks: names, signal, onProgress } = options;
   const blocks = names?.map((name) => left.block(name)) ?? left.blocks;
   const action = `Cannot compare ${left.path}`;

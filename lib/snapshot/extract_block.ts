@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import type { Snapshot } from "./snapshot.ts";
 import { snapshotWindows } from "./snapshot_windows.ts";
@@ -19,6 +20,13 @@ export interface ExtractOptions {
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
 
+const EXTRACT_OPTIONS = {
+  offset: true,
+  bytes: true,
+  signal: true,
+  onProgress: true,
+} satisfies OptionNames<ExtractOptions>;
+
 /**
  * Writes bytes of a block to a file of exactly that length; it appears when it is complete.
  *
@@ -32,6 +40,7 @@ export async function extractBlock(
   path: string,
   options: ExtractOptions = {},
 ): Promise<number> {
+  checkOptionNames(EXTRACT_OPTIONS, options);
   const block = file.block(idstr);
   const { offset = 0, bytes = block.bytes - offset, signal, onProgress } = options;
   if (!(offset >= 0 && bytes > 0 && offset + bytes <= block.bytes)) {

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import type { OptionNames } from "../option_names.ts";
 import { availableParallelism } from "node:os";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
@@ -32,6 +33,14 @@ export interface FileChannelOptions {
   /** Is told what turned out differently than asked, such as a refused `directIo`. */
   readonly onNotice?: ((notice: string) => void) | undefined;
 }
+
+/** Names of {@linkcode FileChannelOptions}. */
+export const FILE_CHANNEL_OPTIONS = {
+  channels: true,
+  directIo: true,
+  signal: true,
+  onNotice: true,
+} satisfies OptionNames<FileChannelOptions>;
 
 /** What the channels work on. */
 interface FileChannelWork {

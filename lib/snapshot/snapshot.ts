@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
@@ -15,7 +16,7 @@ import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
-import { FileChannels, type FileChannelOptions } from "./file_channels.ts";
+import { FileChannels, FILE_CHANNEL_OPTIONS, type FileChannelOptions } from "./file_channels.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import {
@@ -37,6 +38,10 @@ export interface OpenSnapshotOptions {
   readonly offset?: number | undefined;
 }
 
+const OPEN_OPTIONS = {
+  offset: true,
+} satisfies OptionNames<OpenSnapshotOptions>;
+
 /** How a file is loaded. */
 export interface LoadOptions extends FileChannelOptions {
   /**
@@ -57,6 +62,15 @@ export interface LoadOptions extends FileChannelOptions {
   readonly onProgress?: ((statistics: Statistics) => void) | undefined;
 }
 
+const LOAD_OPTIONS = {
+  ...FILE_CHANNEL_OPTIONS,
+  blocks: true,
+  zeroed: true,
+  ramBytesMax: true,
+  prefault: true,
+  onProgress: true,
+} satisfies OptionNames<LoadOptions>;
+
 /**
  * See the module comment. Made by {@linkcode openSnapshot}; dispose it to close the file.
  */
@@ -76,6 +90,7 @@ export class Snapshot implements Disposable {
 
   /** Opens a file; see {@linkcode openSnapshot}. */
   static async open(path: string, options: OpenSnapshotOptions = {}): Promise<Snapshot> {
+    checkOptionNames(OPEN_OPTIONS, options);
     const { offset = 0 } = options;
     const action = `Cannot open ${path}`;
     if (!Number.isSafeInteger(offset) || offset < 0) {
@@ -261,6 +276,7 @@ export class Snapshot implements Disposable {
   }
 
   #startLoad(options: LoadOptions): ChannelLoad {
+    checkOptionNames(LOAD_OPTIONS, options);
     const targets = this.#targets(options);
     const channels = new FileChannels(
       {

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { addressOf } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
@@ -21,7 +22,12 @@ import {
 import { MainStreamWriter, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { refuseDevices } from "../device/device.ts";
-import { checkChannels, FileChannels, type FileChannelOptions } from "./file_channels.ts";
+import {
+  checkChannels,
+  FileChannels,
+  FILE_CHANNEL_OPTIONS,
+  type FileChannelOptions,
+} from "./file_channels.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import {
   layOutRegion,
@@ -58,6 +64,18 @@ export interface CreateSnapshotOptions extends FileChannelOptions {
   /** Called about four times a second during a round with the counters so far. */
   readonly onProgress?: ((statistics: Statistics) => void) | undefined;
 }
+
+const CREATE_OPTIONS = {
+  ...FILE_CHANNEL_OPTIONS,
+  path: true,
+  blocks: true,
+  offset: true,
+  inPlace: true,
+  guestState: true,
+  zeroPageDetection: true,
+  sync: true,
+  onProgress: true,
+} satisfies OptionNames<CreateSnapshotOptions>;
 
 const MACHINE_DEFAULT = "multifd";
 
@@ -292,6 +310,7 @@ function checkOptions(options: CreateSnapshotOptions): void {
   const { path, blocks, offset = 0 } = options;
   checkChannels(options.channels);
   refuseDevices(options);
+  checkOptionNames(CREATE_OPTIONS, options);
   if (blocks.length === 0) {
     throw new RangeError(`Cannot create ${path}: there is no RAM block, at least 1 is needed`);
   }

@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { isZero } from "../../ffi/libc.ts";
 import { findDescription } from "../wire/vm_description.ts";
 import { fileError } from "./mapped_ram_format.ts";
@@ -31,6 +32,11 @@ export interface VerifyOptions {
   readonly onProgress?: ((doneBytes: number, allBytes: number) => void) | undefined;
 }
 
+const VERIFY_OPTIONS = {
+  signal: true,
+  onProgress: true,
+} satisfies OptionNames<VerifyOptions>;
+
 /** Ends a stream without a description. */
 const END_MARK = 0;
 
@@ -44,6 +50,7 @@ export async function verifySnapshot(
   file: Snapshot,
   options: VerifyOptions = {},
 ): Promise<VerifiedSnapshot> {
+  checkOptionNames(VERIFY_OPTIONS, options);
   const { signal, onProgress } = options;
   const action = `Cannot verify ${file.path}`;
   const windows = snapshotWindows(file, file.blocks.map(wholeBlock), {

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { MultifdError } from "../errors.ts";
 import { JOIN_LIMIT_MS, POOL_THREADS_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
@@ -33,6 +34,11 @@ export interface ThreadPoolOptions {
   /** Whether the first failing task aborts all others. Default true. */
   readonly abortOnError?: boolean | undefined;
 }
+
+const THREAD_POOL_OPTIONS = {
+  threadsMax: true,
+  abortOnError: true,
+} satisfies OptionNames<ThreadPoolOptions>;
 
 /** A task that failed. */
 export interface FailedTask {
@@ -72,6 +78,7 @@ export class TaskPool implements Disposable, AsyncDisposable {
    * @throws {RangeError} for a number of threads that cannot work.
    */
   constructor(options: ThreadPoolOptions, control: SessionControl, role: string) {
+    checkOptionNames(THREAD_POOL_OPTIONS, options);
     const { threadsMax = POOL_THREADS_MAX, abortOnError = true } = options;
     if (!Number.isInteger(threadsMax) || threadsMax < 1 || threadsMax > POOL_THREADS_MAX) {
       throw new RangeError(
