@@ -234,6 +234,7 @@ export function recv(fd: number, address: number, bytes: number, flags: number):
 
 /** Opens a file; a descriptor or `-errno`. */
 export function openFile(path: string, flags: number, mode = 0o600): number {
+  if (endsEarly(path)) return -Errno.EINVAL;
   return result(libc().open(path, flags, mode));
 }
 
@@ -277,6 +278,7 @@ export function fsync(fd: number): number {
 
 /** Writes what is known of a file, at `path` in `folder` or the descriptor itself, to `address`. */
 export function statx(folder: number, path: string, flags: number, address: number): number {
+  if (endsEarly(path)) return -Errno.EINVAL;
   return result(libc().statx(folder, path, flags, STATX_BASIC, address as Address));
 }
 
@@ -290,7 +292,13 @@ export function flock(fd: number, operation: number): number {
 
 /** Gives the file that `from` leads to another name. */
 export function linkat(from: string, to: string): number {
+  if (endsEarly(from) || endsEarly(to)) return -Errno.EINVAL;
   return result(libc().linkat(LinkAt.CWD, from, LinkAt.CWD, to, LinkAt.FOLLOW));
+}
+
+/** Whether C would take a path for another one: it ends at the first NUL there. */
+function endsEarly(path: string): boolean {
+  return path.includes("\0");
 }
 
 /** Reads from any descriptor at its current position; 0 at end. */

@@ -105,6 +105,23 @@ test("a snapshot that is replaced after it was opened is read to the end as it w
   }
 });
 
+test("a path with a NUL is an error and not the path up to there", async () => {
+  using folder = new TemporaryFolder();
+  const short = folder.file("other.img");
+  const path = `${short}\0.img`;
+  const block = blockOf(1, 1);
+  await save(short, block);
+  const refused = { name: "SystemError", errno: "EINVAL" };
+  expect(await rejectionOf(openMappedRamFile(path))).toMatchObject(refused);
+  expect(await rejectionOf(analyze(path))).toMatchObject(refused);
+  expect(await rejectionOf(Recording.open(path))).toMatchObject(refused);
+  expect(() => RamBlock.map("pc.ram", path)).toThrow("EINVAL");
+  for (const offset of [0, MIB]) {
+    const creating = createMappedRamFile({ path, offset, blocks: [block] });
+    expect(await rejectionOf(creating)).toMatchObject(refused);
+  }
+});
+
 test("a load goes on when the snapshot is disposed of and its name is given away meanwhile", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
