@@ -174,6 +174,24 @@ test("Receiver takes the next sender when the first one has died while it connec
   expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
 });
 
+test("Receiver never puts a main connection that has ended together with channels of the next sender", async () => {
+  for (const channels of [2, "auto"] as const) {
+    await using receiver = await listen({
+      endpoint: "127.0.0.1:0",
+      channels,
+      timeouts: testTimeouts,
+    });
+    using peer = new RawSource(receiver.endpoint);
+    const alone = await peer.open(mainStream("header"));
+    peer.end(alone);
+    await Bun.sleep(300); // it is here and has gone
+    const block = filled(3);
+    const [, received] = await Promise.all([sendTo(receiver.endpoint, block), receiver.complete()]);
+    expect(received.strangers).toBe(1);
+    expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
+  }
+});
+
 test("Receiver holds no more connections than its limits, and lets a sender in behind a flood", async () => {
   const before = resourcesNow();
   {

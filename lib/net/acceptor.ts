@@ -159,13 +159,16 @@ export class Acceptor implements Disposable {
 
   #isComplete(accepted: boolean): boolean {
     const { main, channels, isSettled } = this.#connections;
-    if (main === undefined) return false;
-    if (this.#options.channels !== undefined) {
-      return channels === this.#options.channels && isSettled;
+    if (main === undefined) {
+      this.#sequenceAtMain = undefined;
+      return false;
     }
     // A source writes to the main connection only after every channel has connected, so nobody is
     // missing once the backlog was empty and everybody who was in it has been identified.
     if (this.#sequenceAtMain === undefined && !accepted) this.#sequenceAtMain = this.#sequence;
+    if (this.#options.channels !== undefined) {
+      return channels === this.#options.channels && isSettled;
+    }
     const last = this.#sequenceAtMain ?? Infinity;
     return channels > 0 && isSettled && this.#pending.every(({ sequence }) => sequence >= last);
   }
@@ -289,6 +292,9 @@ export class Acceptor implements Disposable {
     }
     const channel = this.#decode(view, pending, channels ?? channelsMax);
     if (!this.#connections.takeChannel(channel, pending)) return this.#forget(pending);
+    // Whoever had gone before this channel came has left its main connection behind.
+    if (pending.sequence >= (this.#sequenceAtMain ?? Infinity))
+      this.#connections.noteMixedIfEnded();
     this.#freeHandshakes.push(pending.at);
     this.#listener.configure(pending.fd);
     return true;

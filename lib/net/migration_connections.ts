@@ -67,6 +67,11 @@ export class MigrationConnections implements Disposable {
     this.#mixedAt = performance.now();
   }
 
+  /** Notes that a second sender is here if the one of the main connection has ended it. */
+  noteMixedIfEnded(): void {
+    if (this.#main !== undefined && isEndedByPeer(this.#main.fd, 0)) this.noteMixed();
+  }
+
   /** Takes a channel. @returns false when there are too many connections already. */
   takeChannel(id: number, candidate: Candidate): boolean {
     if (this.#count >= CANDIDATE_CONNECTIONS_MAX) return false;
