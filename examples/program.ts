@@ -67,8 +67,7 @@ async function statusOf(usage: string, main: () => Promise<void>): Promise<numbe
       process.stderr.write(`${error.message}\n\n${usage}\n`);
       return ExitStatus.USAGE;
     }
-    // A peer or a file name may bring line breaks and commands for the terminal.
-    process.stderr.write(`${describeError(error).replaceAll(/\s*\p{Cc}\s*/gu, " ")}\n`);
+    process.stderr.write(`${describeError(error)}\n`);
     return ExitStatus.FAILED;
   }
 }

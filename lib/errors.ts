@@ -35,6 +35,8 @@ export class TimeoutError extends MultifdError {}
 /** The user cancelled the transfer; `cause` is the signal's reason. */
 export class CancelledError extends MultifdError {}
 
+const CONTROL = /\s*[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]+\s*/gu;
+
 /** What a peer of this library says about its own failure; text of the peer, without control characters. */
 export interface PeerFailure {
   /** Code of the error over there. */
@@ -135,9 +137,14 @@ export function disposedError(what: string): MultifdError {
 
 /**
  * One line that says what failed and where: side, phase, channel, peer, errno. Parts that the
- * message already names are not repeated.
+ * message already names are not repeated. A message may hold names that a peer chose: what would end
+ * the line, or do something to a terminal, becomes a space.
  */
 export function describeError(error: unknown): string {
+  return describe(error).replaceAll(CONTROL, " ");
+}
+
+function describe(error: unknown): string {
   if (!(error instanceof MultifdError))
     return error instanceof Error ? error.message : String(error);
   const where = [

@@ -211,6 +211,11 @@ test("describeError() says what failed and where in one line, nothing twice", ()
   );
   expect(describeError(new RangeError("Cannot x"))).toBe("Cannot x");
   expect(describeError("text")).toBe("text");
+  const hostile = new MultifdError(
+    "ERR_MULTIFD_DIGEST",
+    "Cannot verify a\n\x1b[31m\x9b1m\u202eb\u2028c",
+  );
+  expect(describeError(hostile)).toBe("Cannot verify a [31m 1m b c [ERR_MULTIFD_DIGEST]");
 });
 
 test("SessionControl.supersede() puts its error in place of a failure, and of nothing else", () => {
