@@ -74,6 +74,10 @@ describe("BandwidthLimit", () => {
       expect(() => (limit.bytesPerSecond = rate)).toThrow("must be 0 or more bytes/s");
       expect(limit.bytesPerSecond).toBe(1);
     }
+    for (const other of [null, "5", {}, new ArrayBuffer(20), new SharedArrayBuffer(8)]) {
+      // @ts-expect-error No caller with types can do this, except for a buffer of another length.
+      expect(() => new BandwidthLimit(other)).toThrow("must be bytes/s or the buffer of a limit");
+    }
   });
 
   test("lets everything pass at once without a limit", () => {

@@ -49,8 +49,13 @@ export class BandwidthLimit {
   /**
    * @param limit Bytes per second, 0 for no limit, or the `buffer` of a limit made elsewhere.
    * @throws {RangeError} If it is negative or not a number.
+   * @throws {TypeError} If it is no buffer of a limit either.
    */
   constructor(limit: number | SharedArrayBuffer) {
+    const isBuffer = limit instanceof SharedArrayBuffer && limit.byteLength === WORDS * 4;
+    if (typeof limit !== "number" && !isBuffer) {
+      throw new TypeError("Cannot limit bandwidth: must be bytes/s or the buffer of a limit");
+    }
     this.buffer = typeof limit === "number" ? new SharedArrayBuffer(WORDS * 4) : limit;
     this.#words = new Int32Array(this.buffer);
     if (typeof limit === "number") this.bytesPerSecond = limit;
