@@ -5,6 +5,7 @@ import {
   analyze,
   MultifdError,
   RamBlock,
+  record,
   Recording,
   writeRecording,
   type GuestState,
@@ -237,3 +238,13 @@ test("a recording that is cut off while it is used does not end the process", as
   const used = Array.from({ length: 3 }, () => "ERR_MULTIFD_IMAGE");
   expect(codes).toEqual([...restored, ...used]);
 }, 60_000);
+
+test("record() refuses at once an output that can be no file", async () => {
+  using folder = new TemporaryFolder();
+  for (const [output, error] of [
+    [folder.path, { code: "ERR_MULTIFD_IMAGE" }],
+    [folder.file("none/vm.rec"), { code: "ERR_MULTIFD_SYSTEM", errno: "ENOENT" }],
+  ] as const) {
+    expect(await rejectionOf(record({ endpoint: "127.0.0.1:0", output }))).toMatchObject(error);
+  }
+});

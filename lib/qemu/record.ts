@@ -12,6 +12,7 @@ import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { RECEIVING_OPTIONS, type ReceivingOptions } from "../session/options.ts";
 import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning.ts";
 import { listen, type Receiver } from "../session/receiver.ts";
+import { checkOutputPath } from "../storage/output_file.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 
 /** Options of {@linkcode record}. */
@@ -51,6 +52,7 @@ export class Recorder implements AsyncDisposable {
     checkOptionNames(RECORD_OPTIONS, options);
     const { output, signal, ...session } = options;
     const { compression = "none" } = options;
+    checkOutputPath(`Cannot write ${output}`, output);
     const writing: Writing = { stop: new AbortController() };
     const signals = [writing.stop.signal, ...(signal === undefined ? [] : [signal])];
     const finalize = async (blocks: readonly RamBlock[], state?: GuestState): Promise<void> => {
@@ -138,7 +140,7 @@ export class Recorder implements AsyncDisposable {
  *
  * @returns A recorder, already listening; dispose it in any case.
  * @throws {RangeError | TypeError} for options that cannot work.
- * @throws {MultifdError} when listening fails.
+ * @throws {MultifdError} when listening fails, or there can be no file at `output`.
  *
  * @example
  * ```ts

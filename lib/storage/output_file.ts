@@ -222,6 +222,18 @@ function descriptorPath(fd: number): string {
   return `/proc/self/fd/${fd}`;
 }
 
+/**
+ * Looks before the work that a file is for whether there can be one at `path`.
+ *
+ * @param action What the caller does, for messages.
+ * @throws {SystemError} when its folder is not there.
+ * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
+ */
+export function checkOutputPath(action: string, path: string): void {
+  const existing = existingFile(action, path);
+  if (existing === undefined) targetOf(action, path, existing);
+}
+
 function existingFile(action: string, path: string): FileFacts | undefined {
   const found = factsOfPath(action, path);
   if (found !== undefined) checkKind(action, found);
