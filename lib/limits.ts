@@ -260,6 +260,12 @@ export const PENDING_CONNECTIONS_MAX = 512;
 export const CANDIDATE_CONNECTIONS_MAX = 2 * CHANNELS_MAX;
 
 /**
+ * How long the channels may take to have read everything once the main stream is complete, in
+ * milliseconds. What is left then was not under way but is too much.
+ */
+export const CHANNELS_QUIET_MS = 1000;
+
+/**
  * How long the connections of one sender must stand alone before it is received, when another one has
  * been there: its channels end within milliseconds of its main connection.
  */

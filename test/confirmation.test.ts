@@ -112,20 +112,29 @@ for (const [who, make] of takers) {
       });
     }
 
-    test("confirms the same stream with nothing left", async () => {
-      using folder = new TemporaryFolder();
-      await using taker = await make(folder.path);
-      using peer = new RawSource(taker.endpoint);
-      const done = taker.complete();
-      const first = await peer.open(setup);
-      await peer.open(join(handshake(0), syncPacket(), packet({ normal: [1, 2] }), syncPacket()));
-      peer.write(first, end);
-      const answer = (): string => peer.answers[first]?.toString("hex") ?? "";
-      await until("it is confirmed", () => answer().endsWith(SHUT_OK));
-      peer.end(first);
-      await done;
-      expect(answer()).toBe(PONG + SHUT_OK);
-    });
+    // Sources up to QEMU 8.2 may send pages and SYNC as one packet, and the second one empty.
+    const empty = packet({ normal: [], payload: new Uint8Array(0) });
+    for (const [what, rest] of [
+      ["nothing left", new Uint8Array(0)],
+      ["an empty packet behind its last SYNC", empty],
+    ] as const) {
+      test(`confirms the same stream with ${what}`, async () => {
+        using folder = new TemporaryFolder();
+        await using taker = await make(folder.path);
+        using peer = new RawSource(taker.endpoint);
+        const done = taker.complete();
+        const first = await peer.open(setup);
+        await peer.open(
+          join(handshake(0), syncPacket(), packet({ normal: [1, 2] }), syncPacket(), rest),
+        );
+        peer.write(first, end);
+        const answer = (): string => peer.answers[first]?.toString("hex") ?? "";
+        await until("it is confirmed", () => answer().endsWith(SHUT_OK));
+        peer.end(first);
+        await done;
+        expect(answer()).toBe(PONG + SHUT_OK);
+      });
+    }
   });
 }
 

@@ -97,8 +97,8 @@ export class ReceiveChannel implements Disposable, PayloadSource {
         continue;
       }
       this.#readHeader(connection, headerBytes);
-      if (state.closing) throw this.#late();
       blocks.refresh();
+      if (state.closing) this.#requireEmpty();
       const hasPages = this.#placer.place(blocks.blocks);
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
       if (hasPages) state.notePages(channel);
@@ -173,6 +173,13 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     this.#connection!.receiveList(this.#iovecs, bytes);
     this.#headerFilled = ahead - this.#iovecs.bytes;
     this.#parts.counters.addTransfer(performance.now() - start);
+  }
+
+  /** Sources up to QEMU 8.2 may end with a packet that has neither pages nor SYNC. */
+  #requireEmpty(): void {
+    const { packet } = this.#placer;
+    packet.decode(this.#parts.blocks.blocks);
+    if (packet.normalPages + packet.zeroPages > 0 || packet.sync) throw this.#late();
   }
 
   #late(): PacketError {

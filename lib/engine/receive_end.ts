@@ -7,6 +7,8 @@
  */
 import { ChannelError, PacketError, TimeoutError } from "../errors.ts";
 import type { Link, Transport } from "../net/transport.ts";
+import { CHANNELS_QUIET_MS } from "../limits.ts";
+import { pause } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { ReceiveState } from "./receive_state.ts";
 
@@ -28,9 +30,9 @@ export interface EndingChannels {
  * @throws {PacketError} when anything is left over or uncovered.
  */
 export function endChannels(ending: EndingChannels, limitMs: number): void {
-  const { state, control, transport, links, syncPoints } = ending;
+  const { state, control, transport, links } = ending;
   const channels = links.length;
-  state.close(channels, syncPoints);
+  closeChannels(ending);
   for (const link of links) transport.endReceiving(link);
   for (let ended = 0; ended < channels; ended++) {
     const result = state.ends.take(limitMs);
@@ -49,23 +51,48 @@ export function endChannels(ending: EndingChannels, limitMs: number): void {
 }
 
 /**
- * As {@linkcode endChannels}, for channels that stay open: they must have come to each sync point and
- * have nothing left to read. Bytes that are under way at this moment are not seen.
+ * As {@linkcode endChannels}, but leaves the connections as they are: what still comes on one of them
+ * is an error of its channel. For a relay, whose source goes on with its devices.
+ *
+ * @throws {PacketError} when anything is left over or uncovered.
+ */
+export function closeChannels(ending: EndingChannels): void {
+  requireQuietChannels(ending);
+  ending.state.close(ending.links.length, ending.syncPoints);
+}
+
+/**
+ * As {@linkcode endChannels}, for channels that go on afterwards: they must have come to each sync
+ * point and have nothing left to read. Bytes that are under way at this moment are not seen.
+ *
+ * A packet without pages may follow the last SYNC of a source up to QEMU 8.2, a moment later; so
+ * those that are reading have a moment to come to an end.
  *
  * @throws {PacketError} when anything is left over or uncovered.
  */
 export function requireQuietChannels(ending: EndingChannels): void {
-  const { state, transport, links, syncPoints } = ending;
+  const { state, control, transport, links, syncPoints } = ending;
+  const deadline = performance.now() + CHANNELS_QUIET_MS;
   for (const [channel, link] of links.entries()) {
-    if (state.syncs(channel) !== syncPoints) {
-      throw leftOver(
-        channel,
-        `it has come to sync point ${state.syncs(channel)}, the main stream has ${syncPoints}`,
-      );
-    }
-    if (state.isUnderWay(channel)) throw leftOver(channel, "it is in the middle of a packet");
-    if (transport.hasArrived(link)) {
-      throw leftOver(channel, "there is more behind its last sync point");
+    for (;;) {
+      if (state.syncs(channel) !== syncPoints) {
+        throw leftOver(
+          channel,
+          `it has come to sync point ${state.syncs(channel)}, the main stream has ${syncPoints}`,
+        );
+      }
+      const isUnderWay = state.isUnderWay(channel);
+      if (!isUnderWay && !transport.hasArrived(link)) break;
+      requireSynced(ending);
+      control.throwIfFailed();
+      if (performance.now() > deadline || !pause(1, control)) {
+        throw leftOver(
+          channel,
+          isUnderWay
+            ? "it is in the middle of a packet"
+            : "there is more behind its last sync point",
+        );
+      }
     }
   }
   requireSynced(ending);

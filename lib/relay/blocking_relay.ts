@@ -226,8 +226,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#receiveSide.releaseChannels();
   }
 
-  endChannels(): void {
-    this.#receiveSide.endChannels();
+  closeChannels(): void {
+    this.#receiveSide.closeChannels();
   }
 
   completing(): void {

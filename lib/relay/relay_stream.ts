@@ -51,7 +51,7 @@ export interface RelayTarget {
   /** The guest has stopped; what follows is the end. Called once or twice. */
   completing(): void;
   /** The RAM is complete; throws when the incoming channels have more than that. */
-  endChannels(): void;
+  closeChannels(): void;
 }
 
 const CHUNK_BYTES = 65_536;
@@ -161,7 +161,7 @@ export class RelayStream implements MainStreamHandler {
   takeRest(reader: ByteReader): void {
     const { out, tail } = this.#target;
     // Before the destination gets what it needs to start the guest.
-    this.#target.endChannels();
+    this.#target.closeChannels();
     for (;;) {
       const chunk = reader.some(CHUNK_BYTES);
       if (chunk === undefined) return;

@@ -6,7 +6,12 @@
  * @module
  */
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
-import { endChannels, requireQuietChannels, type EndingChannels } from "../engine/receive_end.ts";
+import {
+  closeChannels,
+  endChannels,
+  requireQuietChannels,
+  type EndingChannels,
+} from "../engine/receive_end.ts";
 import type { RelayHandle } from "../engine/relay_placer.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
@@ -213,6 +218,11 @@ export class ReceiveSide {
    */
   endChannels(): void {
     endChannels(this.#ending(), this.#parts.config.timeouts.stallMs);
+  }
+
+  /** As {@linkcode endChannels}, but the source hears nothing of it until the session ends. */
+  closeChannels(): void {
+    closeChannels(this.#ending());
   }
 
   /** As {@linkcode endChannels}, for a session that goes on: the channels stay as they are. */
