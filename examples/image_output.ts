@@ -45,10 +45,14 @@ export function fileNameOf(idstr: string): string {
 /**
  * Looks before anything is received whether something can be written to `output` at all.
  *
- * @throws {Error} when its directory is missing or not writable.
+ * @throws {Error} when its directory is missing or not writable, or when it is neither file nor folder.
  */
 export async function checkOutput(output: string): Promise<void> {
-  const directory = (await isDirectory(output)) ? output : dirname(output);
+  const facts = await stat(output).catch(() => undefined);
+  if (facts !== undefined && !facts.isFile() && !facts.isDirectory()) {
+    throw new Error(`Cannot write ${output}: it exists and must be a regular file or a folder`);
+  }
+  const directory = facts?.isDirectory() === true ? output : dirname(output);
   try {
     await access(directory, constants.W_OK | constants.X_OK);
   } catch (error) {
@@ -86,12 +90,4 @@ export async function planOutput(output: string, blocks: readonly RamBlock[]): P
 export async function writeOutput(plan: OutputPlan, signal: AbortSignal): Promise<void> {
   if (plan.folder !== undefined) await saveBlocks(plan.folder, plan.files, { signal });
   else for (const { block, path } of plan.files) await block.toFile(path, { signal });
-}
-
-async function isDirectory(path: string): Promise<boolean> {
-  try {
-    return (await stat(path)).isDirectory();
-  } catch {
-    return false;
-  }
 }

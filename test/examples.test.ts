@@ -284,6 +284,11 @@ test("examples/receiver: nowhere to write is told before anything is received", 
   const { status, stderr } = await runExample("receiver", [...listen, missing]);
   expect(status).toBe(1);
   expect(stderr).toMatch(/^Cannot write to .*directory: ENOENT\n$/);
+  const device = await runExample("receiver", [...listen, "/dev/null"]);
+  expect(device.status).toBe(1);
+  expect(device.stderr).toMatch(
+    /^Cannot write \/dev\/null: .* must be a regular file or a folder\n$/,
+  );
 });
 
 test("examples/receiver: several blocks do not go into a file, and the sender fails too", async () => {
