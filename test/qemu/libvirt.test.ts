@@ -358,5 +358,6 @@ if (every > 0) {
     );
   }
 } else {
+  // They take minutes; CI sets the switch.
   test.skip(`more migrations by libvirt (needs ${MATRIX_VARIABLE}=1, see test/qemu/matrix.ts)`, () => {});
 }
