@@ -183,6 +183,7 @@ export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint
 export type { AbstractUnixEndpoint } from "./lib/net/abstract_unix.ts";
 export type { TcpEndpoint } from "./lib/net/tcp.ts";
 export type { UnixEndpoint } from "./lib/net/unix.ts";
+export type { TlsOptions, TlsPskOptions, TlsX509Options } from "./lib/net/tls_options.ts";
 export {
   DeviceClient,
   type DeviceClientHandle,
@@ -218,5 +219,6 @@ export {
   type PeerFailure,
   StreamError,
   TimeoutError,
+  TlsError,
 } from "./lib/errors.ts";
 export { MissingLibraryError, MultifdError, SystemError, type ErrorContext } from "./ffi/errors.ts";

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { transportOf } from "./net/endpoint.ts";
 import { runPageWorker, type PageWorkerJob } from "./memory/page_worker.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import { runReceiveChannel, runSendChannel } from "./session/channel_worker.ts";
@@ -13,9 +14,9 @@ import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
 serveJobs((job: SendChannelJob | ReceiveChannelJob | PageWorkerJob) => {
   switch (job.role) {
     case "send-channel":
-      return runSendChannel(job);
+      return runSendChannel(job, transportOf(job.endpoint));
     case "receive-channel":
-      return runReceiveChannel(job);
+      return runReceiveChannel(job, transportOf(job.endpoint));
     case "page-worker":
       return runPageWorker(job);
     default:

@@ -10,6 +10,7 @@ import type { IndexJob } from "./snapshot/index_messages.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
 import type { RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
+import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import type { ReceiverJob, SenderJob } from "./session/session_messages.ts";
 import type { PoolJob } from "./thread/pool_messages.ts";
 import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
@@ -18,6 +19,8 @@ import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
 type WorkerJob =
   | SenderJob
   | ReceiverJob
+  | SendChannelJob
+  | ReceiveChannelJob
   | (PoolJob & { readonly role: "pool" | "save" | "load" })
   | FileChannelJob
   | IndexJob
@@ -37,6 +40,10 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./session/session_worker.ts")).runSender(job);
     case "receiver":
       return (await import("./session/session_worker.ts")).runReceiver(job);
+    case "send-channel":
+      return (await import("./session/tls_channel_worker.ts")).runTlsSendChannel(job);
+    case "receive-channel":
+      return (await import("./session/tls_channel_worker.ts")).runTlsReceiveChannel(job);
     case "pool":
       return (await import("./thread/pool_worker.ts")).runPoolWorker(job);
     case "save":

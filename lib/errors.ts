@@ -29,6 +29,9 @@ export class CodecError extends MultifdError {}
 /** A connection ended or was refused before its work was done. */
 export class ChannelError extends MultifdError {}
 
+/** A connection cannot be encrypted: credentials, handshake or records; the code says which. */
+export class TlsError extends MultifdError {}
+
 /** Something took longer than its configured limit. */
 export class TimeoutError extends MultifdError {}
 
@@ -82,6 +85,7 @@ const CLASSES: readonly [
   ["ERR_MULTIFD_STREAM", StreamError],
   ["ERR_MULTIFD_CODEC", CodecError],
   ["ERR_MULTIFD_CHANNEL", ChannelError],
+  ["ERR_MULTIFD_TLS", TlsError],
   ["ERR_MULTIFD_TIMEOUT", TimeoutError],
   ["ERR_MULTIFD_CANCELLED", CancelledError],
   ["ERR_MULTIFD_PEER", PeerError],

@@ -256,6 +256,9 @@ export const REHEARSED_CHANNELS_MAX = 16;
  */
 export const PENDING_CONNECTIONS_MAX = 512;
 
+/** Bytes of a file of shared keys for TLS: a thousand users' of the longest keys. */
+export const TLS_KEYS_BYTES_MAX = 1_048_576;
+
 /** Channels that have introduced themselves and wait for the rest of their migration: of two of them. */
 export const CANDIDATE_CONNECTIONS_MAX = 2 * CHANNELS_MAX;
 

@@ -106,12 +106,18 @@ test("an option inside an option is a TypeError too", async () => {
   const blocks = [RamBlock.allocate("pc.ram", 4096)];
   const device = { idstr: "gpu", ...odd("instanceid") };
   const compression = { method: "zstd" as const, ...odd("levle") };
+  const psk = { kind: "psk", dir: "/nowhere" } as const;
+  const x509 = { kind: "x509", dir: "/nowhere" } as const;
   expect(
     await messagesOf({
       timeouts: () => connect({ endpoint, blocks, timeouts: odd("idelMs") }),
       "timeouts of a relay": () =>
         relay({ listen: { endpoint }, connect: { endpoint }, timeouts: odd("stalMs") }),
       compression: () => listen({ endpoint, compression }),
+      "tls of a sender": () => connect({ endpoint, blocks, tls: { ...psk, ...odd("user") } }),
+      "tls of a receiver": () => listen({ endpoint, tls: { ...x509, ...odd("verifypeer") } }),
+      "tls of a relay": () =>
+        relay({ listen: { endpoint, tls: { ...psk, ...odd("hostname") } }, connect: { endpoint } }),
       "devices of a sender": () => connect({ endpoint, blocks, devices: [device] }),
       "devices of a receiver": () =>
         listen({
@@ -123,6 +129,9 @@ test("an option inside an option is a TypeError too", async () => {
     timeouts: meant("timeouts.idelMs", "idleMs"),
     "timeouts of a relay": meant("timeouts.stalMs", "stallMs"),
     compression: meant("compression.levle", "level"),
+    "tls of a sender": unlike("tls.user"),
+    "tls of a receiver": meant("tls.verifypeer", "verifyPeer"),
+    "tls of a relay": unlike("tls.hostname"),
     "devices of a sender": meant("devices.instanceid", "instanceId"),
     "devices of a receiver": meant("devices.instanceid", "instanceId"),
   });

@@ -143,8 +143,10 @@ test("ChannelWords hold a job and a sync at once, and the work semaphore counts 
   expect(words.jobPending).toBe(true);
   expect(words.collect(1)).toBe(7);
   expect(words.jobPending).toBe(false);
-  expect(words.takeSync()).toBe(true);
-  expect(words.takeSync()).toBe(false);
+  expect(words.takeSync()).toBe("sync");
+  expect(words.takeSync()).toBe("none");
+  words.requestEnd();
+  expect(words.takeSync()).toBe("end");
 });
 
 test("SendState hands every job of several clients to exactly one of several channels", async () => {

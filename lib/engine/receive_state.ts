@@ -6,6 +6,7 @@
  *
  * @module
  */
+import type { Link } from "../net/transport.ts";
 import { Semaphore } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 
@@ -22,6 +23,7 @@ const RELEASED = 2; // semaphore: the sync point may be passed; main thread post
 const SYNCS = 4; // SYNC packets seen; the channel writes
 const UNSYNCED = 5; // 1 = pages have come since the last of them; the channel writes
 const UNDER_WAY = 6; // 1 = bytes of a packet have been read, and not all of it; the channel writes
+const LINK = 8; // descriptor and address of its state, 64 bits; main thread writes before CONNECTED
 const CHANNEL_WORDS = LINE_WORDS;
 
 /** Each thread makes its own object over the same buffer. */
@@ -118,6 +120,21 @@ export class ReceiveState {
   /** Posted when the channel's descriptor is registered. */
   connected(channel: number): Semaphore {
     return this.#channels[channel].connected;
+  }
+
+  /** Main thread: hands the channel's connection over; to be followed by a post of `connected`. */
+  setLink(channel: number, { fd, state = 0 }: Link): void {
+    const at = wordOf(channel, LINK);
+    this.#words[at] = fd;
+    this.#words[at + 1] = state % 0x1_0000_0000;
+    this.#words[at + 2] = state / 0x1_0000_0000;
+  }
+
+  /** Channel: its connection, after `connected` was taken. */
+  link(channel: number): Link {
+    const at = wordOf(channel, LINK);
+    const [fd, low, high] = this.#words.subarray(at, at + 3);
+    return { fd, state: (high >>> 0) * 0x1_0000_0000 + (low >>> 0) };
   }
 
   /** Posted when the channel may go on after a sync point. */

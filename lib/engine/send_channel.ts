@@ -95,7 +95,9 @@ export class SendChannel implements Disposable {
         state.channelsReady.post();
         this.serve(connection, state.slots[this.#workingSlot]);
       } else {
-        if (this.#words.takeSync()) this.#sendSync(connection);
+        const request = this.#words.takeSync();
+        if (request === "sync") this.#sendSync(connection);
+        else if (request === "end") connection.endSending();
         syncDeferred = false;
         this.#words.syncDone.post();
       }

@@ -28,7 +28,7 @@ const SESSION_WORDS = 5 * LINE_WORDS;
 // Channel words; the first line is written by clients, the second by the channel.
 const JOB_PENDING = 0; // 1 = the mailbox holds a job; client sets, channel clears
 const MAILBOX = 1; // slot number; written by a client while idle, by the channel while pending
-const SYNC_PENDING = 2; // 1 = a SYNC packet is asked for; coordinator sets, channel clears
+const SYNC_PENDING = 2; // 1 = a SYNC packet is asked for, 2 = the end; coordinator sets, channel clears
 const WORK = 4; // semaphore: there is something to do
 const SYNC_DONE = LINE_WORDS; // semaphore: a sync request has been carried out
 const CHANNEL_WORDS = 2 * LINE_WORDS;
@@ -199,14 +199,21 @@ export class ChannelWords {
     this.work.post();
   }
 
+  /** Coordinator: asks for the end of the connection, as for a sync. */
+  requestEnd(): void {
+    Atomics.store(this.#words, this.#at + SYNC_PENDING, 2);
+    this.work.post();
+  }
+
   /** Channel: whether a sync is requested. Looked at before the mailbox, which is filled first. */
   get syncPending(): boolean {
     return Atomics.load(this.#words, this.#at + SYNC_PENDING) === 1;
   }
 
-  /** Channel: takes the pending sync request; whether there was one. */
-  takeSync(): boolean {
-    return Atomics.exchange(this.#words, this.#at + SYNC_PENDING, 0) === 1;
+  /** Channel: takes the pending request. */
+  takeSync(): "sync" | "end" | "none" {
+    const request = Atomics.exchange(this.#words, this.#at + SYNC_PENDING, 0);
+    return request === 0 ? "none" : request === 1 ? "sync" : "end";
   }
 }
 

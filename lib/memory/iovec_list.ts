@@ -6,6 +6,7 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
+import { copyMemory } from "../../ffi/libc.ts";
 import { IOV_MAX } from "../../ffi/linux.ts";
 import type { PageRuns } from "./page_runs.ts";
 
@@ -63,6 +64,29 @@ export class IovecList {
       const at = this.#vectors + entry * IOVEC_BYTES;
       visit(this.#arena.pointerAt(at), this.#arena.pointerAt(at + 8));
     }
+  }
+
+  /** Address of the first byte that is left. */
+  get frontAddress(): number {
+    return this.#arena.pointerAt(this.#vectors + this.#first * IOVEC_BYTES);
+  }
+
+  /** Bytes that are left of the first range. */
+  get frontBytes(): number {
+    return this.#arena.u32[(this.#vectors + this.#first * IOVEC_BYTES + 8) >>> 2];
+  }
+
+  /** Copies up to `bytesMax` bytes from the front to `address`, consuming none; their number. */
+  copyFront(address: number, bytesMax: number): number {
+    const { u32 } = this.#arena;
+    let copied = 0;
+    for (let entry = this.#first; entry < this.#count && copied < bytesMax; entry++) {
+      const word = (this.#vectors + entry * IOVEC_BYTES) >>> 2;
+      const bytes = Math.min(u32[word + 2], bytesMax - copied);
+      copyMemory(address + copied, u32[word] + u32[word + 1] * 0x1_0000_0000, bytes);
+      copied += bytes;
+    }
+    return copied;
   }
 
   /** Address of a `msghdr` over the entries that are left. */

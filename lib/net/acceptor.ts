@@ -10,9 +10,9 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { close, Errno, poll } from "../../ffi/libc.ts";
+import { Errno, poll } from "../../ffi/libc.ts";
 import { PollEvent } from "../../ffi/linux.ts";
-import { HandshakeError, SystemError, TimeoutError } from "../errors.ts";
+import { HandshakeError, MultifdError, SystemError, TimeoutError } from "../errors.ts";
 import { PENDING_CONNECTIONS_MAX, SENDERS_SETTLE_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import {
@@ -22,7 +22,7 @@ import {
   MULTIFD_MAGIC,
 } from "../wire/handshake.ts";
 import { STREAM_MAGIC } from "../wire/main_stream.ts";
-import { MigrationConnections } from "./migration_connections.ts";
+import { closeCandidate, MigrationConnections } from "./migration_connections.ts";
 import type { Accepted, Listener } from "./endpoint_kind.ts";
 import type { Link, Opening, Transport } from "./transport.ts";
 
@@ -74,6 +74,8 @@ interface Pending {
 
 const POLLFD_BYTES = 8;
 const MAGIC_BYTES = 4;
+/** How a handshake of TLS begins: its record's type and version. */
+const TLS_HANDSHAKE = 0x16_03_01;
 
 /** See the module comment. Used once; owns connections until it hands them over. */
 export class Acceptor implements Disposable {
@@ -91,6 +93,8 @@ export class Acceptor implements Disposable {
   /** How many had been accepted when the main connection was there and the backlog empty. */
   #sequenceAtMain: number | undefined;
   #strangers = 0;
+  /** Why a connection was dropped, if its sender should know. */
+  #refused: string | undefined;
   #uuid: Uint8Array | undefined;
 
   constructor(
@@ -125,10 +129,10 @@ export class Acceptor implements Disposable {
       this.#drop(this.#connections.dropEnded());
       if (this.#isComplete(accepted)) {
         const channels = this.#connections.channels;
-        const { fd, peer } = this.#connections.handOver((channel, candidate) =>
-          this.#hooks.onChannel(channel, { fd: candidate.fd }, candidate.peer),
+        const { opening, peer } = this.#connections.handOver((channel, candidate) =>
+          this.#hooks.onChannel(channel, candidate.opening.link, candidate.peer),
         );
-        return { main: { fd }, peer, channels, uuid: this.#uuid! };
+        return { main: opening.link, peer, channels, uuid: this.#uuid! };
       }
       this.#checkTime(acceptDeadline);
     }
@@ -137,14 +141,14 @@ export class Acceptor implements Disposable {
   /** The main connection of whoever came, as far as that can be told by now; it stays with this object. */
   findMain(): Link | undefined {
     const { main } = this.#connections;
-    if (main !== undefined) return { fd: main.fd };
+    if (main !== undefined) return main.opening.link;
     for (const { fd, at, isChannel, opening } of this.#pending) {
       const address = this.#handshakes.address + at;
-      if (isChannel || !opening.advance()) continue;
+      if (isChannel || !this.#isOpen(opening)) continue;
       if (opening.peek(address, MAGIC_BYTES) < MAGIC_BYTES) continue;
       if (this.#handshakes.view.getUint32(at) !== STREAM_MAGIC) continue;
       this.#listener.configure(fd);
-      return { fd };
+      return opening.link;
     }
     return undefined;
   }
@@ -152,7 +156,7 @@ export class Acceptor implements Disposable {
   /** Closes what was not handed over. Nobody else is let in, so the listener loses its name. */
   [Symbol.dispose](): void {
     this.#listener.removeName();
-    for (const { fd } of this.#pending) close(fd);
+    for (const pending of this.#pending) closeCandidate(pending);
     this.#pending = [];
     this.#connections[Symbol.dispose]();
   }
@@ -192,7 +196,8 @@ export class Acceptor implements Disposable {
     throw new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_ACCEPT",
       `Cannot accept connections: no sender connected within ${acceptMs} ms` +
-        (this.#strangers === 0 ? "" : `, and ${this.#strangers} connections were none`),
+        (this.#strangers === 0 ? "" : `, and ${this.#strangers} connections were none`) +
+        (this.#refused === undefined ? "" : `: ${this.#refused}`),
     );
   }
 
@@ -227,7 +232,7 @@ export class Acceptor implements Disposable {
       const at = this.#freeHandshakes.pop() ?? this.#makeRoom();
       this.#pending.push({
         ...connection,
-        opening: this.#transport.open(connection.fd),
+        opening: this.#transport.open(connection.fd, connection.peer),
         at,
         sequence: this.#sequence++,
         acceptedMs: performance.now(),
@@ -259,7 +264,9 @@ export class Acceptor implements Disposable {
 
   /** Reads what has arrived; true when the connection needs no more attention here. */
   #identify(pending: Pending): boolean {
-    if (!pending.opening.advance()) return false;
+    const isOpen = this.#isOpen(pending.opening);
+    if (isOpen === undefined) return this.#forget(pending);
+    if (!isOpen) return false;
     if (!pending.isChannel) {
       const address = this.#handshakes.address + pending.at;
       const got = pending.opening.peek(address, MAGIC_BYTES);
@@ -268,11 +275,25 @@ export class Acceptor implements Disposable {
       pending.short = got < MAGIC_BYTES;
       if (pending.short) return false;
       const magic = this.#handshakes.view.getUint32(pending.at);
+      if (magic >>> 8 === TLS_HANDSHAKE) {
+        this.#refused ??= "one began with TLS, which is not on here";
+      }
       if (magic === STREAM_MAGIC) return this.#takeMain(pending);
       if (magic !== MULTIFD_MAGIC) return this.#forget(pending);
       pending.isChannel = true;
     }
     return this.#readHandshake(pending);
+  }
+
+  /** Undefined when it cannot be opened, which ends nobody's wait; who waits in vain hears of it. */
+  #isOpen(opening: Opening): boolean | undefined {
+    try {
+      return opening.advance();
+    } catch (error) {
+      if (!(error instanceof MultifdError)) throw error;
+      this.#refused ??= error.message;
+      return undefined;
+    }
   }
 
   #readHandshake(pending: Pending): boolean {
@@ -326,14 +347,14 @@ export class Acceptor implements Disposable {
     this.#listener.configure(pending.fd);
     const second = this.#connections.takeMain(pending);
     if (second === undefined) return true;
-    close(second.fd);
+    closeCandidate(second);
     this.#drop(1);
     return true;
   }
 
   #forget(pending: Pending): true {
     this.#freeHandshakes.push(pending.at);
-    close(pending.fd);
+    closeCandidate(pending);
     this.#drop(1);
     return true;
   }
@@ -354,7 +375,8 @@ export class Acceptor implements Disposable {
         : "both sides must use the same number of channels";
     return new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_CONNECT",
-      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ${advice}`,
+      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ${advice}` +
+        (this.#refused === undefined ? "" : `; ${this.#refused}`),
     );
   }
 }

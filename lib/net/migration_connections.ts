@@ -14,11 +14,19 @@ import { close } from "../../ffi/libc.ts";
 import { HandshakeError } from "../errors.ts";
 import { CANDIDATE_CONNECTIONS_MAX, SENDERS_SETTLE_MS } from "../limits.ts";
 import { EndSign, isEndedByPeer } from "./socket.ts";
+import type { Opening } from "./transport.ts";
 
 /** A connection that has said what it is. */
 interface Candidate {
   readonly fd: number;
   readonly peer: string;
+  readonly opening: Opening;
+}
+
+/** Closes a connection that nobody uses. */
+export function closeCandidate({ fd, opening }: Candidate): void {
+  opening[Symbol.dispose]();
+  close(fd);
 }
 
 /** See the module comment. Owns the connections that it has taken until they are handed over. */
@@ -93,14 +101,14 @@ export class MigrationConnections implements Disposable {
     const signs = this.#mixedAt === undefined ? EndSign.RESET : EndSign.ENDED;
     let dropped = 0;
     if (this.#main !== undefined && isEndedByPeer(this.#main.fd, 0, signs)) {
-      close(this.#main.fd);
+      closeCandidate(this.#main);
       this.#main = undefined;
       dropped++;
     }
     for (const [id, candidates] of this.#channels) {
       const alive = candidates.filter(({ fd }) => !isEndedByPeer(fd, 0, signs));
       if (alive.length === candidates.length) continue;
-      for (const candidate of candidates) if (!alive.includes(candidate)) close(candidate.fd);
+      for (const candidate of candidates) if (!alive.includes(candidate)) closeCandidate(candidate);
       dropped += candidates.length - alive.length;
       this.#count -= candidates.length - alive.length;
       if (alive.length === 0) this.#channels.delete(id);
@@ -145,8 +153,8 @@ export class MigrationConnections implements Disposable {
 
   /** Closes what was not handed over. */
   [Symbol.dispose](): void {
-    for (const candidates of this.#channels.values()) for (const { fd } of candidates) close(fd);
-    if (this.#main !== undefined) close(this.#main.fd);
+    for (const candidates of this.#channels.values()) candidates.forEach(closeCandidate);
+    if (this.#main !== undefined) closeCandidate(this.#main);
     this.#channels.clear();
     this.#main = undefined;
   }

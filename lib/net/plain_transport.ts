@@ -11,7 +11,7 @@ import type { ActiveSession } from "../sync/semaphore.ts";
 import type { Connection, ConnectionLimits } from "./connection.ts";
 import { Progress } from "./progress.ts";
 import { isEndedByPeer, isReadable, peek } from "./socket.ts";
-import type { Opening, Patience, Transport } from "./transport.ts";
+import type { Link, Opening, Patience, Transport } from "./transport.ts";
 
 /** See the module comment. Tolerates partial transfers and interruptions. */
 class PlainConnection implements Connection {
@@ -113,10 +113,19 @@ class PlainOpening implements Opening {
   read(address: number, bytesMax: number): number {
     return recv(this.#fd, address, bytesMax, MessageFlag.DONTWAIT);
   }
+
+  get link(): Link {
+    return { fd: this.#fd };
+  }
+
+  [Symbol.dispose](): void {}
 }
 
 /** See the module comment. */
 export const plainTransport: Transport = {
+  prepare: () => {},
+  [Symbol.dispose]: () => {},
+  connect: (fd) => ({ fd }),
   open: (fd) => new PlainOpening(fd),
   attach: ({ fd }, session, limits, patience) => new PlainConnection(fd, session, limits, patience),
   split: (link) => ({

@@ -8,7 +8,7 @@
  *
  * @module
  */
-import type { ActiveSession } from "../sync/semaphore.ts";
+import type { ActiveSession, Stoppable } from "../sync/semaphore.ts";
 import type {
   Connection,
   ConnectionLimits,
@@ -20,24 +20,34 @@ import type {
 export interface Link {
   /** Its descriptor, which belongs to the session. */
   readonly fd: number;
+  /** What the transport keeps for it, which belongs to the transport that opened it; absent for none. */
+  readonly state?: number;
+  /** What was read of it and still has to be received. */
+  readonly head?: Uint8Array;
 }
 
 /** The direction of an open connection that a thread sends in. */
 export interface SendingHalf {
   readonly direction: "sending";
   readonly link: Link;
+  /** What both halves must hold in turn; absent where they have nothing in common. */
+  readonly lock?: SharedArrayBuffer;
 }
 
 /** The direction of an open connection that a thread receives from. */
 export interface ReceivingHalf {
   readonly direction: "receiving";
   readonly link: Link;
+  /** As in {@linkcode SendingHalf}. */
+  readonly lock?: SharedArrayBuffer;
 }
 
 /** An open connection of which another thread has one direction. */
-interface SharedLink {
+export interface SharedLink {
   readonly direction: "both";
   readonly link: Link;
+  /** As in {@linkcode SendingHalf}. */
+  readonly lock?: SharedArrayBuffer;
 }
 
 /** A connection that two threads use. */
@@ -49,19 +59,38 @@ export interface LinkHalves {
 }
 
 /** A connection whose peer has not said yet what it is. Used by one thread, which does not wait here. */
-export interface Opening {
+export interface Opening extends Disposable {
   /** Whether what the peer says can be read. @throws {MultifdError} when that will never be. */
   advance(): boolean;
   /** Copies what comes next to `address`, leaving it there. @returns bytes, 0 at the end, or `-errno`. */
   peek(address: number, bytesMax: number): number;
   /** Takes what comes next. @returns bytes, 0 at the end, or `-errno`. */
   read(address: number, bytesMax: number): number;
+  /** The connection as it is then, for the thread that uses it; this object is done with. */
+  readonly link: Link;
+  /** Lets go of a connection that nobody will use, not of its descriptor. */
+  [Symbol.dispose](): void;
 }
 
-/** See the module comment. */
-export interface Transport {
+/**
+ * See the module comment. To be disposed by the thread that made it, after all threads that use
+ * connections which it has opened.
+ */
+export interface Transport extends Disposable {
+  /**
+   * Reads what it needs to open connections on that side, which otherwise happens with the first.
+   *
+   * @throws {MultifdError} when something is missing.
+   */
+  prepare(side: "client" | "server"): void;
   /** Begins on an accepted descriptor that does not block. */
-  open(fd: number): Opening;
+  open(fd: number, peer: string): Opening;
+  /**
+   * Opens a connection on a descriptor that has been connected and configured.
+   *
+   * @throws {MultifdError} when that is not possible, {TimeoutError} after the limit.
+   */
+  connect(fd: number, peer: string, limitMs: number, session: Stoppable): Link;
   /** Uses a connection in both directions. */
   attach(
     link: Link,

@@ -16,9 +16,11 @@ import { StreamError } from "../errors.ts";
 import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
 import type { Connection } from "../net/connection.ts";
-import { formatEndpoint, transportOf, type Endpoint } from "../net/endpoint.ts";
+import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { sessionTransport } from "../net/transport_of_session.ts";
 import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
 import { refuseSource, tellFailure } from "../session/last_words.ts";
+import type { SessionConfig } from "../session/session_config.ts";
 import { ReceiveSide } from "../session/receive_side.ts";
 import { SendSide } from "../session/send_side.ts";
 import { missingReturnPath, type SessionWarning } from "../session/session_warning.ts";
@@ -59,6 +61,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
   readonly #confirmation = new Confirmation();
   #sendSide: SendSide | undefined;
   #out: ByteWriter | undefined;
+  readonly #transports = new DisposableStack();
   #toSource: SendingHalf | undefined;
   #fromDestination: ReceivingHalf | undefined;
   #uuid: Uint8Array;
@@ -120,11 +123,12 @@ export class BlockingRelay implements RelayTarget, Disposable {
         refuseSource(refused, error, "connect"),
       );
       if (this.#config.keepUuid) this.#uuid = uuid;
-      const { endpoint, timeouts } = this.#config.incoming;
+      const { incoming } = this.#config;
       const { sending, both } = main.split(); // answers are written by another thread
       this.#toSource = sending;
       // A source writes its main stream when a buffer is full, which may be in the middle of a record.
-      return transportOf(endpoint).attachShared(both, this.#control, timeouts, "with-session");
+      const transport = this.#transports.use(sessionTransport(incoming));
+      return transport.attachShared(both, this.#control, incoming.timeouts, "with-session");
     });
     const reader = new ByteReader(connection);
     // The source has sent its first bytes and goes on; only now is the destination bothered.
@@ -156,6 +160,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
         this.#counters[1].addBytes(this.out.position);
       }
       this.#control.noteCompleted();
+      this.#sendSide!.endChannels();
       this.#control.phase = "end";
       for (const counters of this.#counters) {
         counters.endSwitchover(this.#confirmation.atMs);
@@ -193,8 +198,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#returnWorker.start({
       role: "relay-return",
       timeouts: this.#config.outgoing.timeouts,
-      source: { endpoint: this.#config.incoming.endpoint, half: this.#toSource! },
-      destination: { endpoint: this.#config.outgoing.endpoint, half: this.#fromDestination! },
+      source: choiceWith(this.#config.incoming, this.#toSource!),
+      destination: choiceWith(this.#config.outgoing, this.#fromDestination!),
       confirmation: this.#confirmation.buffer,
       tail: this.tail.buffer,
       control: this.#control.buffer,
@@ -238,9 +243,10 @@ export class BlockingRelay implements RelayTarget, Disposable {
   /** Stops everything, joins all threads and closes all descriptors. Safe to call twice. */
   [Symbol.dispose](): void {
     this.#control.finish();
+    this.#returnWorker.join(); // before the sides, to which the connections belong
     this.#receiveSide.join();
     this.#sendSide?.join();
-    this.#returnWorker.join();
+    this.#transports.dispose();
     this.#control.closeDescriptors();
   }
 
@@ -260,11 +266,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
     });
     const { sending, receiving } = this.#sendSide.connect().split();
     this.#fromDestination = receiving;
-    const connection = transportOf(outgoing.endpoint).attachSending(
-      sending,
-      this.#control,
-      outgoing.timeouts,
-    );
+    const transport = this.#transports.use(sessionTransport(outgoing));
+    const connection = transport.attachSending(sending, this.#control, outgoing.timeouts);
     const sink = this.#sendSide.mainSink(connection);
     // The steps that write here work for the incoming side, and an error must name the right one.
     this.#out = new ByteWriter({
@@ -309,4 +312,8 @@ export class BlockingRelay implements RelayTarget, Disposable {
       throw this.#control.error ?? error;
     }
   }
+}
+
+function choiceWith<Half>({ endpoint, tls }: SessionConfig, half: Half) {
+  return { endpoint, tls, half };
 }

@@ -4,6 +4,7 @@
  * @module
  */
 import type { CodecDirection } from "../codec/registry.ts";
+import { withHostname } from "../net/tls_options.ts";
 import { resolveEndpoint } from "../session/address.ts";
 import {
   LIMIT_OPTIONS,
@@ -84,12 +85,18 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
   checkPageSize(pageSize);
   const timeouts = resolveTimeouts(options.timeouts);
   const end = async (
-    { endpoint, compression }: RelayEnd,
+    { endpoint, compression, tls }: RelayEnd,
     direction: CodecDirection,
     uuidText?: string,
   ): Promise<SessionConfig> => {
     const resolved = await resolveEndpoint(endpoint, timeouts.connectMs);
-    const session = { endpoint: resolved, compression, uuid: uuidText, timeouts };
+    const session = {
+      endpoint: resolved,
+      tls: withHostname(tls, endpoint),
+      compression,
+      uuid: uuidText,
+      timeouts,
+    };
     return sessionConfig(session, direction, pageSize);
   };
   const incoming = await end(listen, "decode");

@@ -4,6 +4,7 @@
  * @module
  */
 import type { Endpoint } from "../net/endpoint.ts";
+import type { TransportChoice } from "../net/transport_of_session.ts";
 import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
 import type { Timeouts } from "../session/options.ts";
 import type { SessionWarning } from "../session/session_warning.ts";
@@ -18,9 +19,8 @@ export interface RelayJob extends ServiceJob {
   readonly outgoing: SharedArrayBuffer;
 }
 
-/** One direction of a main connection, and the endpoint that says how bytes travel on it. */
-interface RelayEndpoint<Half> {
-  readonly endpoint: Endpoint;
+/** One direction of a main connection, and what says how bytes travel on it. */
+interface RelayEndpoint<Half> extends TransportChoice {
   readonly half: Half;
 }
 

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { transportOf } from "../net/endpoint.ts";
+import { sessionTransport } from "../net/transport_of_session.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
 import { BlockingRelay } from "./blocking_relay.ts";
 import { Confirmation, relayReturnPath } from "./return_path_relay.ts";
@@ -35,13 +35,11 @@ export function runRelayReturn(job: RelayReturnJob): void {
   const control = new SessionControl(job.control);
   try {
     const { source, destination, timeouts } = job;
+    using toSource = sessionTransport(source);
+    using toDestination = sessionTransport(destination);
     const ways = {
-      source: transportOf(source.endpoint).attachSending(source.half, control, timeouts),
-      destination: transportOf(destination.endpoint).attachReceiving(
-        destination.half,
-        control,
-        timeouts,
-      ),
+      source: toSource.attachSending(source.half, control, timeouts),
+      destination: toDestination.attachReceiving(destination.half, control, timeouts),
       stallMs: timeouts.stallMs,
     };
     const confirmation = new Confirmation(job.confirmation);

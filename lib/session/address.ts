@@ -4,6 +4,7 @@
  * @module
  */
 import { formatEndpoint, parseEndpoint, resolveNames } from "../net/endpoint.ts";
+import { withHostname } from "../net/tls_options.ts";
 import type { SessionOptions } from "./options.ts";
 import { resolveTimeouts } from "./session_config.ts";
 
@@ -21,5 +22,6 @@ export async function withAddress<Options extends SessionOptions>(
   options: Options,
 ): Promise<Options> {
   const { connectMs } = resolveTimeouts(options.timeouts);
-  return { ...options, endpoint: await resolveEndpoint(options.endpoint, connectMs) };
+  const endpoint = await resolveEndpoint(options.endpoint, connectMs);
+  return { ...options, endpoint, tls: withHostname(options.tls, options.endpoint) };
 }

@@ -9,6 +9,8 @@ import type { RelayHandle } from "../engine/relay_placer.ts";
 import type { SendStateHandle } from "../engine/send_state.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { Endpoint } from "../net/endpoint.ts";
+import type { TlsConfig } from "../net/tls_options.ts";
+import type { ThreadProgram } from "../thread/thread_program.ts";
 import type { Timeouts } from "./options.ts";
 
 /** A send channel's thread. */
@@ -16,6 +18,7 @@ export interface SendChannelJob {
   readonly role: "send-channel";
   readonly channel: number;
   readonly endpoint: Endpoint;
+  readonly tls: TlsConfig | undefined;
   readonly uuid: Uint8Array;
   readonly compression: ResolvedCompression;
   readonly detectZeroPages: boolean;
@@ -38,6 +41,7 @@ export interface ReceiveChannelJob {
   readonly channel: number;
   /** Where it was listened, which says how bytes travel. */
   readonly endpoint: Endpoint;
+  readonly tls: TlsConfig | undefined;
   readonly pageSize: number;
   readonly compression: ResolvedCompression;
   readonly timeouts: Timeouts;
@@ -48,4 +52,9 @@ export interface ReceiveChannelJob {
   readonly devices: readonly DeviceQueueHandle[];
   /** Where packets go on to, when they do not stay here. */
   readonly relay: RelayHandle | undefined;
+}
+
+/** The program that can carry out a channel's job: encryption is not in that of plain channels. */
+export function channelProgram(tls: TlsConfig | undefined): ThreadProgram {
+  return tls === undefined ? "channel_entry" : "entry";
 }

@@ -16,16 +16,22 @@ import { StatisticsTable } from "../engine/statistics.ts";
 import { warmUpReceiver, warmUpSender } from "../rehearsal/warm_up.ts";
 import { REHEARSED_CHANNELS_MAX, WAIT_TICK_MS } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
-import { connectTo, formatEndpoint, transportOf } from "../net/endpoint.ts";
+import { connectTo, formatEndpoint } from "../net/endpoint.ts";
+import type { Transport } from "../net/transport.ts";
 import { CHANNEL_DESCRIPTOR, SessionControl } from "../sync/session_control.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./channel_messages.ts";
 
-/** Runs a send channel until its session stops. */
-export function runSendChannel(job: SendChannelJob): void {
+/**
+ * Runs a send channel until its session stops.
+ *
+ * @param transport How its bytes travel; disposed in the end.
+ */
+export function runSendChannel(job: SendChannelJob, transport: Transport): void {
   const { channel, endpoint, timeouts } = job;
   const control = new SessionControl(job.control);
   const state = new SendState(job.state, control);
   try {
+    using connections = transport;
     using sender = new SendChannel({
       channel,
       uuid: job.uuid,
@@ -49,7 +55,8 @@ export function runSendChannel(job: SendChannelJob): void {
     const fd = connectTo(endpoint, timeouts.connectMs, control, (socket) =>
       control.registerDescriptor(place, socket),
     );
-    const connection = transportOf(endpoint).attach({ fd }, control, timeouts);
+    const link = connections.connect(fd, formatEndpoint(endpoint), timeouts.connectMs, control);
+    const connection = connections.attach(link, control, timeouts);
     sender.sendHandshake(connection);
     state.channelsCreated.post();
     sender.run(connection);
@@ -58,12 +65,17 @@ export function runSendChannel(job: SendChannelJob): void {
   }
 }
 
-/** Runs a receive channel until its connection or session ends. */
-export function runReceiveChannel(job: ReceiveChannelJob): void {
+/**
+ * Runs a receive channel until its connection or session ends.
+ *
+ * @param transport As of {@linkcode runSendChannel}.
+ */
+export function runReceiveChannel(job: ReceiveChannelJob, transport: Transport): void {
   const { channel, timeouts } = job;
   const control = new SessionControl(job.control);
   const state = new ReceiveState(job.state, control);
   try {
+    using connections = transport;
     using receiver = new ReceiveChannel({
       channel,
       pageSize: job.pageSize,
@@ -81,8 +93,7 @@ export function runReceiveChannel(job: ReceiveChannelJob): void {
       warmUpReceiver({ pageSize, compression, devices: job.devices.length > 0 }, control);
     }
     if (state.connected(channel).take(Infinity) !== "taken") return;
-    const link = { fd: control.descriptorAt(CHANNEL_DESCRIPTOR + channel) };
-    receiver.run(transportOf(job.endpoint).attach(link, control, timeouts));
+    receiver.run(connections.attach(state.link(channel), control, timeouts));
     if (!control.stopping) state.noteEnded(channel);
   } catch (error) {
     control.fail(error, { side: "destination", channel });

@@ -8,6 +8,7 @@ import type { CompressionMethod } from "../codec/methods.ts";
 import type { Compression } from "../codec/registry.ts";
 import type { DeviceDefinition } from "../device/device.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
+import type { TlsOptions } from "../net/tls_options.ts";
 import type { OptionNames } from "../option_names.ts";
 import type { BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -38,6 +39,8 @@ export interface LinkOptions {
   readonly channels?: number | "auto" | undefined;
   /** Compression method, equal on both sides; the level matters to the sender only. Default none. */
   readonly compression?: Compression | CompressionMethod | undefined;
+  /** Encrypts all connections with this peer, which needs credentials that fit. Default: none are. */
+  readonly tls?: TlsOptions | undefined;
 }
 
 /** How a session may end early. */
@@ -185,6 +188,7 @@ export const LINK_OPTIONS = {
   endpoint: true,
   channels: true,
   compression: true,
+  tls: true,
 } satisfies OptionNames<LinkOptions>;
 
 /** Names of {@linkcode LimitOptions}. */

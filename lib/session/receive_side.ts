@@ -26,10 +26,11 @@ import { CHANNELS_MAX, REFUSAL_DELAY_MS, SYNC_LAG_BYTES } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { Acceptor, type AcceptedConnections } from "../net/acceptor.ts";
 import type { Connection } from "../net/connection.ts";
-import { listenAt, transportOf, type Endpoint } from "../net/endpoint.ts";
+import { listenAt, type Endpoint } from "../net/endpoint.ts";
 import type { Listener } from "../net/endpoint_kind.ts";
 import { OpenLink } from "../net/open_link.ts";
-import type { Link } from "../net/transport.ts";
+import { sessionTransport } from "../net/transport_of_session.ts";
+import type { Link, Transport } from "../net/transport.ts";
 import { pause } from "../sync/semaphore.ts";
 import {
   CHANNEL_DESCRIPTOR,
@@ -38,7 +39,7 @@ import {
   type SessionControl,
 } from "../sync/session_control.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
-import type { ReceiveChannelJob } from "./channel_messages.ts";
+import { channelProgram, type ReceiveChannelJob } from "./channel_messages.ts";
 import type { SessionConfig } from "./session_config.ts";
 
 /** What a receive side is made of. */
@@ -69,6 +70,7 @@ export class ReceiveSide {
   readonly #parts: ReceiveSideParts;
   readonly #state: ReceiveState;
   readonly #workers: WorkerGroup;
+  readonly #transport: Transport;
   readonly #links: Link[] = [];
   #listener: Listener<Endpoint> | undefined;
   #channels: number;
@@ -78,6 +80,7 @@ export class ReceiveSide {
   /** Starts the channels' threads if their number is known. */
   constructor(parts: ReceiveSideParts) {
     this.#parts = parts;
+    this.#transport = sessionTransport(parts.config);
     this.#state = new ReceiveState(parts.channels ?? CHANNELS_MAX, parts.control);
     this.#workers = new WorkerGroup(parts.control);
     this.#channels = parts.channels ?? 0;
@@ -97,6 +100,7 @@ export class ReceiveSide {
   /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
   listen(): Endpoint {
     const { control, config } = this.#parts;
+    this.#transport.prepare("server"); // a mistake in it is told before anybody connects
     this.#listener = listenAt(config.endpoint, CHANNELS_MAX + 1);
     control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
     return this.#listener.endpoint;
@@ -116,7 +120,7 @@ export class ReceiveSide {
     {
       using acceptor = new Acceptor(
         this.#listener!,
-        transportOf(config.endpoint),
+        this.#transport,
         { channels, channelsMax: CHANNELS_MAX, uuid, acceptMs, connectMs },
         control,
         {
@@ -130,7 +134,7 @@ export class ReceiveSide {
         if (error instanceof HandshakeError) this.delayRefusal(error);
         const main = acceptor.findMain();
         if (main !== undefined) {
-          refuse(transportOf(config.endpoint).attach(main, control, config.timeouts), error);
+          refuse(this.#transport.attach(main, control, config.timeouts), error);
         }
         throw error;
       }
@@ -149,7 +153,7 @@ export class ReceiveSide {
     // One migration per receiver: whoever comes later is refused at once.
     control.closeDescriptor(LISTENER_DESCRIPTOR);
     return {
-      main: new OpenLink(transportOf(config.endpoint), accepted.main),
+      main: new OpenLink(this.#transport, accepted.main),
       uuid: accepted.uuid,
     };
   }
@@ -233,6 +237,7 @@ export class ReceiveSide {
   /** Joins the channels; the session must be stopping. */
   join(): void {
     this.#workers.join();
+    this.#transport[Symbol.dispose]();
     this.#listener = undefined;
   }
 
@@ -240,7 +245,7 @@ export class ReceiveSide {
     return {
       state: this.#state,
       control: this.#parts.control,
-      transport: transportOf(this.#parts.config.endpoint),
+      transport: this.#transport,
       links: this.#links,
       syncPoints: this.#syncPoints,
     };
@@ -256,6 +261,7 @@ export class ReceiveSide {
     this.#peer = peer;
     control.registerDescriptor(CHANNEL_DESCRIPTOR + channel, link.fd);
     this.#links[channel] = link;
+    this.#state.setLink(channel, link);
     if (channels === undefined) this.#startChannel(channel);
     this.#state.connected(channel).post();
   }
@@ -274,11 +280,12 @@ export class ReceiveSide {
 
   #startChannel(channel: number): void {
     const { config, control, statistics, blocks, devices, relay } = this.#parts;
-    const { endpoint, pageSize, compression, timeouts } = config;
+    const { endpoint, tls, pageSize, compression, timeouts } = config;
     const job = {
       role: "receive-channel",
       channel,
       endpoint,
+      tls,
       pageSize,
       compression,
       timeouts,
@@ -289,6 +296,6 @@ export class ReceiveSide {
       devices,
       relay,
     } satisfies ReceiveChannelJob;
-    this.#workers.start(job, "channel_entry");
+    this.#workers.start(job, channelProgram(tls));
   }
 }

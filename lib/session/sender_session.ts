@@ -215,10 +215,10 @@ export class SenderSession implements Disposable {
     this.endMigration();
     if (this.#config.returnPath) {
       this.#during("complete", () => this.#returnPath!.requireEnd());
-      // What the confirmation is answered with, as QEMU does at once.
-      this.#connection!.endSending();
+      this.#connection!.endSending(); // the answer to the confirmation, at once as QEMU's
     }
     this.#control.noteCompleted();
+    this.#during("complete", () => this.#side.endChannels());
     this.#counters.end();
     this.#control.phase = "end";
   }

@@ -19,6 +19,7 @@ import { RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block.ts";
 import { parseEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { tlsConfig, type TlsConfig } from "../net/tls_options.ts";
 import { checkOptionNames } from "../option_names.ts";
 import { bandwidthOf } from "../sync/bandwidth_limit.ts";
 import { machineSyncMode } from "../wire/machine_type.ts";
@@ -41,6 +42,7 @@ import { checkSwitchoverAck, expectsSwitchoverAck, type SwitchoverAck } from "./
 /** What both sides' threads need; cloneable. */
 export interface SessionConfig {
   readonly endpoint: Endpoint;
+  readonly tls: TlsConfig | undefined;
   readonly compression: ResolvedCompression;
   readonly uuid: Uint8Array;
   readonly pageSize: number;
@@ -216,6 +218,7 @@ export function sessionConfig(
 ): SessionConfig {
   return {
     endpoint: parseEndpoint(options.endpoint),
+    tls: tlsConfig(options.tls),
     compression: resolveCompression(options.compression, direction, pageSize),
     uuid: parseUuid(options.uuid),
     pageSize,

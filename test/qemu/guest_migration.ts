@@ -30,6 +30,8 @@ export interface Side {
   readonly compression: CompressionMethod;
   /** Which QEMU. Default: the machine's own. */
   readonly version?: QemuVersion | undefined;
+  /** Properties of its TLS credentials object, `tls-creds-x509` or `tls-creds-psk`. */
+  readonly tlsObject?: string | undefined;
   /** Default true. */
   readonly returnPath?: boolean | undefined;
   readonly switchoverAck?: boolean | undefined;
@@ -89,7 +91,12 @@ export class GuestTest implements AsyncDisposable {
 
   /** A running guest that has finished its first round, with multifd set up. */
   async startSource(side: Side): Promise<Qemu> {
-    const vm = await Qemu.start({ ...this.machine, name: "source", version: side.version });
+    const vm = await Qemu.start({
+      ...this.machine,
+      name: "source",
+      version: side.version,
+      extraArgs: this.#arguments(side),
+    });
     await configure(vm, side);
     await vm.waitSerial(/00000001\n/, SLOW_START_MS);
     return vm;
@@ -105,9 +112,15 @@ export class GuestTest implements AsyncDisposable {
       version: side.version,
       incoming: "defer",
       paused: true,
+      extraArgs: this.#arguments(side),
     });
     await configure(vm, side);
     return vm;
+  }
+
+  #arguments({ tlsObject }: Side): readonly string[] {
+    const credentials = tlsObject === undefined ? [] : ["-object", `${tlsObject},id=tls0`];
+    return [...(this.machine.extraArgs ?? []), ...credentials];
   }
 
   /** Bytes of the guest's RAM. */
@@ -169,6 +182,7 @@ export async function configure(vm: Qemu, side: Side): Promise<void> {
     "multifd-compression": side.compression,
     "max-bandwidth": UNLIMITED,
     "downtime-limit": UNHURRIED_MS,
+    ...(side.tlsObject === undefined ? {} : { "tls-creds": "tls0" }),
     ...(side.zeroPageDetection === undefined
       ? {}
       : { "zero-page-detection": side.zeroPageDetection }),

@@ -23,6 +23,8 @@ const plainPackages: readonly Requirement[] = [
   { name: "libzstd1", usedFor: "the zstd codec" },
   { name: "libdeflate0", usedFor: "the faster zlib codec" },
   { name: "libisal2", usedFor: "zero page detection and the fastest zlib codec" },
+  { name: "libgnutls30", usedFor: "TLS" },
+  { name: "openssl", usedFor: "certificates of tests" },
   { name: "zstd", usedFor: "reading our streams with the reference program" },
   { name: "gcc", usedFor: "comparisons with C programs" },
   { name: "libc6-dev", usedFor: "comparisons with C programs" },

@@ -1,0 +1,131 @@
+/**
+ * Keys and certificates in a folder, by the names that QEMU gives them. What is read here stays in the
+ * library that uses it: no key is ever in a message between threads, in an error or in a log.
+ *
+ * @module
+ */
+import { accessSync, constants, existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { TlsCredentials, TlsFileError, TlsSettings } from "../../ffi/libgnutls.ts";
+import { TlsError } from "../errors.ts";
+import { TLS_KEYS_BYTES_MAX } from "../limits.ts";
+import type { TlsConfig } from "./tls_options.ts";
+
+/** Which side of a connection. */
+export type TlsSide = "client" | "server";
+
+/*
+ * AES first, and with the shorter key, whatever the peer prefers: GnuTLS would take ChaCha20 for
+ * shared keys, at a third of the speed. A shared key's hash leaves no suite with AES-256.
+ */
+const X509_PRIORITIES =
+  "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+AES-256-GCM:+CHACHA20-POLY1305";
+const PSK_PRIORITIES =
+  "NORMAL:-VERS-ALL:+VERS-TLS1.3:-CIPHER-ALL:+AES-128-GCM:+CHACHA20-POLY1305:+ECDHE-PSK:+DHE-PSK:+PSK";
+const SERVER_PRECEDENCE = ":%SERVER_PRECEDENCE";
+const PURPOSES: Readonly<Record<TlsSide, string>> = {
+  server: "1.3.6.1.5.5.7.3.1", // id-kp-serverAuth
+  client: "1.3.6.1.5.5.7.3.2",
+};
+
+/** Credentials of one side, and how its sessions are made with them. */
+export interface LoadedCredentials extends Disposable {
+  readonly settings: TlsSettings;
+}
+
+/**
+ * Reads what `config` names.
+ *
+ * @throws {TlsError} for a file that is missing or is none, {MissingLibraryError} without GnuTLS.
+ */
+export function loadCredentials(config: TlsConfig, side: TlsSide): LoadedCredentials {
+  const credentials = guarded(() =>
+    config.kind === "psk" ? pskCredentials(config, side) : certificates(config, side),
+  );
+  const suffix = side === "server" ? SERVER_PRECEDENCE : "";
+  const priorities = (config.kind === "psk" ? PSK_PRIORITIES : X509_PRIORITIES) + suffix;
+  const verified = config.kind === "x509" && config.verifyPeer;
+  const peer = side === "server" ? "client" : "server";
+  const check = verified
+    ? { hostname: side === "client" ? config.hostname : undefined, purpose: PURPOSES[peer] }
+    : undefined;
+  const settings = new TlsSettings(side, credentials, priorities, check);
+  return { settings, [Symbol.dispose]: () => credentials[Symbol.dispose]() };
+}
+
+function certificates(
+  { dir, verifyPeer, hostname }: TlsConfig & { kind: "x509" },
+  side: TlsSide,
+): TlsCredentials {
+  if (side === "client" && verifyPeer && hostname === undefined) {
+    throw error("the endpoint has no host, so tls.hostname must say the name in the certificate");
+  }
+  const certificate = join(dir, `${side}-cert.pem`);
+  const key = join(dir, `${side}-key.pem`);
+  const revoked = join(dir, "ca-crl.pem");
+  // A client may have none; one that has a part of it has made a mistake.
+  const hasOwn = side === "server" || existsSync(certificate) || existsSync(key);
+  return TlsCredentials.x509({
+    authorities: verifyPeer ? readable(join(dir, "ca-cert.pem")) : undefined,
+    revoked: existsSync(revoked) ? readable(revoked) : undefined,
+    own: hasOwn ? { certificate: readable(certificate), key: readable(key) } : undefined,
+  });
+}
+
+function pskCredentials(
+  { dir, username }: TlsConfig & { kind: "psk" },
+  side: TlsSide,
+): TlsCredentials {
+  const file = readable(join(dir, "keys.psk"));
+  if (side === "server") return TlsCredentials.pskServer(file);
+  const content = readFileSync(file);
+  try {
+    if (content.byteLength > TLS_KEYS_BYTES_MAX) {
+      throw error(`${file} has ${content.byteLength} bytes, at most ${TLS_KEYS_BYTES_MAX}`);
+    }
+    const key = keyOf(content, username);
+    if (key === undefined) throw error(`${file} has no key of ${JSON.stringify(username)}`);
+    return TlsCredentials.pskClient(username, key);
+  } finally {
+    content.fill(0);
+  }
+}
+
+/** The hexadecimal digits behind a user's name, as bytes that may be wiped; no text is made of them. */
+function keyOf(content: Buffer, username: string): Buffer | undefined {
+  const head = Buffer.from(`${username}:`);
+  for (let at = 0; at < content.byteLength;) {
+    const newline = content.indexOf(0x0a, at);
+    let end = newline < 0 ? content.byteLength : newline;
+    const next = end + 1;
+    while (end > at && content[end - 1] <= 0x20) end--;
+    if (content.subarray(at, at + head.byteLength).equals(head) && end > at + head.byteLength) {
+      return content.subarray(at + head.byteLength, end);
+    }
+    at = next;
+  }
+  return undefined;
+}
+
+function readable(file: string): string {
+  try {
+    accessSync(file, constants.R_OK);
+    return file;
+  } catch (cause) {
+    const errno = (cause as NodeJS.ErrnoException).code ?? "unreadable";
+    throw error(`${file} cannot be read (${errno})`);
+  }
+}
+
+function guarded<Result>(load: () => Result): Result {
+  try {
+    return load();
+  } catch (cause) {
+    if (cause instanceof TlsFileError) throw error(cause.message);
+    throw cause;
+  }
+}
+
+function error(reason: string): TlsError {
+  return new TlsError("ERR_MULTIFD_TLS_CREDENTIALS", `Cannot use TLS credentials: ${reason}`);
+}

@@ -1,0 +1,141 @@
+import { expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
+import { connect, listen, RamBlock, relay, type TlsOptions } from "../mod.ts";
+import { rejectionOf } from "./kit/errors.ts";
+import { testTimeouts } from "./kit/limits.ts";
+import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { expectReleased, resourcesNow } from "./kit/resources.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
+import { pskFolder, TestAuthority } from "./kit/tls_folders.ts";
+import { transfer } from "./kit/transfer.ts";
+
+const PAGE = 4096;
+const block = RamBlock.allocate("pc.ram", 1000 * PAGE);
+fillBlock(block, 7);
+block.view(500 * PAGE, 300 * PAGE).set(randomBytes(300 * PAGE)); // runs longer than a record
+
+async function move(sender: TlsOptions, receiver: TlsOptions, compression: "none" | "zstd") {
+  const { blocks } = await transfer({
+    both: { channels: 3, compression },
+    sender: { blocks: [block], tls: sender },
+    receiver: { tls: receiver },
+  });
+  return blocks.flatMap((copy) => differingPages(block, copy));
+}
+
+/** How both sides fail. */
+async function refusal(sender: TlsOptions | undefined, receiver: TlsOptions | undefined) {
+  const timeouts = { ...testTimeouts, acceptMs: 4000, connectMs: 4000 };
+  await using destination = await listen({ endpoint: "127.0.0.1:0", tls: receiver, timeouts });
+  const received = rejectionOf(destination.complete());
+  const options = { endpoint: destination.endpoint, blocks: [block], tls: sender, timeouts };
+  const sent = await rejectionOf(connect(options).then((source) => source.send()));
+  return { sent, received: await received };
+}
+
+test("a shared key encrypts a transfer, and nothing is left of it", async () => {
+  using folder = new TemporaryFolder();
+  const before = resourcesNow();
+  const tls = { kind: "psk", dir: pskFolder(folder.path, "keys") } as const;
+  expect(await move(tls, tls, "none")).toEqual([]);
+  expect(await move(tls, tls, "zstd")).toEqual([]);
+  await expectReleased(before);
+});
+
+test("certificates encrypt a transfer, with and without one of the sender", async () => {
+  using folder = new TemporaryFolder();
+  const authority = new TestAuthority(folder.path, "ca");
+  const server = authority.folder("server", "server", {});
+  const client = authority.folder("client", "client", { commonName: "source" });
+  const bare = authority.folder("bare", "client");
+  const [sender, receiver] = [
+    { kind: "x509", dir: client },
+    { kind: "x509", dir: server },
+  ] as const;
+  expect(await move(sender, { ...receiver, allow: "CN=source" }, "none")).toEqual([]);
+  expect(await move({ ...sender, dir: bare }, { ...receiver, verifyPeer: false }, "zstd")).toEqual(
+    [],
+  );
+});
+
+test("wrong shared keys fail on both sides, each with a reason", async () => {
+  using folder = new TemporaryFolder();
+  const one = { kind: "psk", dir: pskFolder(folder.path, "one", ["qemu", "other"]) } as const;
+  const two = { kind: "psk", dir: pskFolder(folder.path, "two") } as const;
+  const wrongKey = await refusal(one, two);
+  expect(wrongKey.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
+  expect(wrongKey.received.message).toContain("the key of the sender is another than here");
+  const unknown = await refusal({ ...one, username: "other" }, two);
+  expect(unknown.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
+  expect(unknown.received.code).toBe("ERR_MULTIFD_TIMEOUT_ACCEPT");
+  const missing = await rejectionOf(
+    connect({ endpoint: "127.0.0.1:9", blocks: [block], tls: { ...two, username: "nobody" } }),
+  );
+  expect(missing.code).toBe("ERR_MULTIFD_TLS_CREDENTIALS");
+  expect(missing.message).toContain('keys.psk has no key of "nobody"');
+});
+
+test("wrong certificates fail before memory is sent, each with a reason", async () => {
+  using folder = new TemporaryFolder();
+  const [ours, theirs] = ["ours", "theirs"].map((name) => new TestAuthority(folder.path, name));
+  const server = { kind: "x509", dir: ours!.folder("s", "server", {}) } as const;
+  const client = { kind: "x509", dir: ours!.folder("c", "client", { commonName: "me" }) } as const;
+  const host = await refusal({ ...client, hostname: "elsewhere" }, server);
+  expect(host.sent.message).toContain("it is not that of the host");
+  const foreign = { kind: "x509", dir: theirs!.folder("f", "client", {}) } as const;
+  const authority = await refusal(foreign, server);
+  expect(authority.sent.message).toContain("its authority is not known here");
+  const bare = { kind: "x509", dir: ours!.folder("b", "client") } as const;
+  const none = await refusal(bare, server);
+  expect(none.received.message).toContain("shows no certificate");
+  const named = await refusal(client, { ...server, allow: ["CN=you"] });
+  expect(named.received.message).toContain("that of CN=me, must be one of CN=you");
+  const purpose = await refusal(client, {
+    ...server,
+    dir: ours!.folder("e", "server", { days: -1 }),
+  });
+  expect(purpose.sent.message).toContain("it has expired");
+  const gone = await rejectionOf(
+    listen({ endpoint: "127.0.0.1:0", tls: { kind: "x509", dir: folder.path } }),
+  );
+  expect(gone).toMatchObject({ code: "ERR_MULTIFD_TLS_CREDENTIALS" });
+  expect(gone.message).toContain("ca-cert.pem cannot be read (ENOENT)");
+});
+
+test("a side without TLS and one with it do not come together, and say so", async () => {
+  using folder = new TemporaryFolder();
+  const tls = { kind: "psk", dir: pskFolder(folder.path, "keys") } as const;
+  const plainReceiver = await refusal(tls, undefined);
+  expect(plainReceiver.sent.message).toContain("it may be without TLS");
+  expect(plainReceiver.received.message).toContain("began with TLS, which is not on here");
+  const plainSender = await refusal(undefined, tls);
+  expect(plainSender.received.message).toContain("does not speak TLS");
+});
+
+test("a relay has credentials of its own on each end", async () => {
+  using folder = new TemporaryFolder();
+  const [one, two] = ["one", "two"].map((name) => pskFolder(folder.path, name));
+  const tls = (dir: string | undefined) => ({ kind: "psk", dir: dir! }) as const;
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    tls: tls(two),
+    timeouts: testTimeouts,
+    channels: 2,
+  });
+  const received = receiver.complete();
+  await using relaying = await relay({
+    listen: { endpoint: "127.0.0.1:0", tls: tls(one) },
+    connect: { endpoint: receiver.endpoint, tls: tls(two), channels: 2 },
+    timeouts: testTimeouts,
+  });
+  const relayed = relaying.complete();
+  await using sender = await connect({
+    endpoint: relaying.endpoint,
+    tls: tls(one),
+    blocks: [block],
+    timeouts: testTimeouts,
+  });
+  await sender.send();
+  await Promise.all([sender.complete(), relayed, received]);
+  expect(receiver.blocks.flatMap((copy) => differingPages(block, copy))).toEqual([]);
+});
