@@ -103,6 +103,14 @@ export {
 } from "./lib/snapshot/snapshot.ts";
 export type { LoadedRam, PreparedLoad } from "./lib/snapshot/prepared_load.ts";
 export {
+  PageSource,
+  type PageBlock,
+  type SharedPageBlock,
+  type SharedPages,
+} from "./lib/snapshot/page_source.ts";
+export type { SharedFrameCache } from "./lib/snapshot/frame_cache.ts";
+export type { SharedSeekTable } from "./lib/snapshot/seek_table.ts";
+export {
   createSnapshot,
   SnapshotWriter,
   type CreateSnapshotOptions,

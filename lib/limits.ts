@@ -124,6 +124,16 @@ export const SEEKABLE_FRAME_BYTES_MAX = 16 * 1_048_576;
 export const SEEKABLE_FRAMES_MAX = 0x800_0000;
 
 /**
+ * Decompressed frames that all servers of single pages of one file keep together, unless told
+ * otherwise, and how many there are at least, so that threads do not wait for one another's.
+ */
+export const FRAME_CACHE_BYTES = 64 * 1_048_576;
+export const FRAME_CACHE_SLOTS_MIN = 16;
+
+/** How long a thread waits for another one to decompress a frame, which takes milliseconds. */
+export const FRAME_WAIT_MS = 10_000;
+
+/**
  * Device state kept from a stream, all sections together. A PC's is 100 KiB; a graphics adapter or a
  * virtio device with large queues adds MiB. Accelerators send theirs over the channels instead.
  */

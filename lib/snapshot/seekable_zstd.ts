@@ -59,6 +59,11 @@ export class SeekableZstdSource implements SnapshotSource {
     this.read(address, bytes, offset);
   }
 
+  /** Decompresses the frame of that number to `address`. */
+  readFrame(index: number, address: number): void {
+    this.#decompress(this.#table.frame(index), address);
+  }
+
   [Symbol.dispose](): void {
     this.#stream[Symbol.dispose]();
     this.file[Symbol.dispose]();

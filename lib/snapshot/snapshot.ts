@@ -26,6 +26,7 @@ import {
   type SnapshotIndex,
 } from "./snapshot_index.ts";
 import { ChannelLoad, type LoadedRam, type PreparedLoad } from "./prepared_load.ts";
+import { sharePages, type SharedPages } from "./page_source.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
 import { snapshotSource } from "./snapshot_source.ts";
 
@@ -268,6 +269,17 @@ export class Snapshot implements Disposable {
       target.set(scratch.u8.subarray(0, bytes), done);
       done += bytes;
     }
+  }
+
+  /**
+   * The pages for threads that serve them one by one, see {@linkcode PageSource}. The snapshot must stay
+   * open until the last of them has taken them up.
+   *
+   * @param cacheBytes Room for decompressed frames, all threads together. Default 64 MiB.
+   */
+  sharePages(cacheBytes?: number): SharedPages {
+    const { file, seekTable } = this.#source;
+    return sharePages(file, seekTable, this.blocks, cacheBytes);
   }
 
   /** Closes the file. Safe to call twice. */

@@ -25,6 +25,14 @@ export {
 } from "../snapshot/snapshot.ts";
 export type { LoadedRam, PreparedLoad } from "../snapshot/prepared_load.ts";
 export {
+  PageSource,
+  type PageBlock,
+  type SharedPageBlock,
+  type SharedPages,
+} from "../snapshot/page_source.ts";
+export type { SharedFrameCache } from "../snapshot/frame_cache.ts";
+export type { SharedSeekTable } from "../snapshot/seek_table.ts";
+export {
   createSnapshot,
   SnapshotWriter,
   type CreateSnapshotOptions,
