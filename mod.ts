@@ -148,25 +148,6 @@ export { parseFileUri, type FileUri } from "./lib/snapshot/file_uri.ts";
 export type { FileChannelOptions } from "./lib/snapshot/file_channels.ts";
 export type { SnapshotBlock, SnapshotIndex } from "./lib/snapshot/snapshot_index.ts";
 export type { SnapshotRegion } from "./lib/snapshot/mapped_ram_format.ts";
-// Names that snapshots had before; they go with the next minor version.
-export {
-  openSnapshot as openMappedRamFile,
-  Snapshot as MappedRamFile,
-  type OpenSnapshotOptions as OpenMappedRamOptions,
-} from "./lib/snapshot/snapshot.ts";
-export {
-  createSnapshot as createMappedRamFile,
-  SnapshotWriter as MappedRamWriter,
-  type CreateSnapshotOptions as CreateMappedRamOptions,
-} from "./lib/snapshot/snapshot_writer.ts";
-export { compressSnapshot as compressMappedRamFile } from "./lib/snapshot/compress_snapshot.ts";
-export { copySnapshot as copyMappedRamFile } from "./lib/snapshot/copy_snapshot.ts";
-export { verifySnapshot as verifyMappedRamFile } from "./lib/snapshot/verify_snapshot.ts";
-export type {
-  SnapshotBlock as MappedRamBlock,
-  SnapshotIndex as MappedRamIndex,
-} from "./lib/snapshot/snapshot_index.ts";
-export type { SnapshotRegion as MappedRamRegion } from "./lib/snapshot/mapped_ram_format.ts";
 export type { ChannelStatistics, Statistics } from "./lib/engine/statistics.ts";
 export { COMPRESSION_METHODS, type CompressionMethod } from "./lib/codec/methods.ts";
 export type { Compression, ResolvedCompression } from "./lib/codec/registry.ts";

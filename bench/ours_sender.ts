@@ -58,7 +58,7 @@ interface Content {
 }
 
 async function loadGuest(path: string): Promise<Content> {
-  using snapshot = await library.openMappedRamFile(path);
+  using snapshot = await library.openSnapshot(path);
   const loaded = await snapshot.load();
   return { blocks: loaded.blocks, state: snapshot.guestState() };
 }

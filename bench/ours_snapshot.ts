@@ -18,8 +18,8 @@ const values = readSettings({
 });
 
 const side = new BenchSide();
-const { createMappedRamFile, openMappedRamFile, RamBlock: Block } = await import("../mod.ts");
-using original = await openMappedRamFile(values.image);
+const { createSnapshot, openSnapshot, RamBlock: Block } = await import("../mod.ts");
+using original = await openSnapshot(values.image);
 const { channels, direct: directIo } = values;
 const onNotice = (notice: string): void => console.error(notice);
 
@@ -31,7 +31,7 @@ if (values.mode === "save") {
   side.startCounting(sizeOf(blocks));
   const openMs = performance.now();
   const options = { path: values.file, blocks, guestState, channels, directIo, onNotice };
-  await using writer = await createMappedRamFile({ ...options, sync: false });
+  await using writer = await createSnapshot({ ...options, sync: false });
   side.endSetUp();
   const startMs = performance.now();
   await writer.write();
@@ -45,7 +45,7 @@ if (values.mode === "save") {
   await side.word();
   side.startCounting(sizeOf(blocks));
   const openMs = performance.now();
-  using file = await openMappedRamFile(values.file);
+  using file = await openSnapshot(values.file);
   const options = { blocks, zeroed: true, channels, directIo, onNotice };
   await using prepared = await file.prepareLoad(options);
   side.endSetUp();

@@ -12,7 +12,7 @@
 
 import { open, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { openMappedRamFile } from "../mod.ts";
+import { openSnapshot } from "../mod.ts";
 import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
 import { BenchProcess, type SideReport } from "./bench_process.ts";
@@ -136,7 +136,7 @@ class SnapshotBench {
 
 /** Writes the present pages of a snapshot one after the other to a file. */
 async function packPages(image: string, path: string): Promise<number> {
-  using file = await openMappedRamFile(image);
+  using file = await openSnapshot(image);
   await using output = await open(path, "w");
   let bytes = 0;
   for (const { idstr, present, pageSize } of file.blocks) {

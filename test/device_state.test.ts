@@ -2,7 +2,7 @@ import { afterAll, describe, expect, test } from "bun:test";
 import { closeSync, openSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import {
   connect,
-  createMappedRamFile,
+  createSnapshot,
   descriptorDevice,
   listen,
   memoryDevice,
@@ -301,11 +301,11 @@ test("connect() and listen() refuse device state beside compression, and say wha
   await expect(listen({ endpoint, devices, compression: "zlib" })).rejects.toThrow(wrong);
 });
 
-test("createMappedRamFile() refuses device state, and says why", async () => {
+test("createSnapshot() refuses device state, and says why", async () => {
   const blocks = [RamBlock.allocate("pc.ram", MIB)];
   const devices = [memoryDevice({ idstr: "dev", buffer: new SharedArrayBuffer(8) })];
   const options = { path: "/nonexistent/multifd.snap", blocks, channels: 2, devices };
-  await expect(createMappedRamFile(options)).rejects.toThrow(
+  await expect(createSnapshot(options)).rejects.toThrow(
     "Cannot write device state to a mapped-ram",
   );
 });

@@ -14,22 +14,22 @@ import { contentChecksum } from "../lib/snapshot/seekable_zstd.ts";
 import { encodeFullSection, MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
 import {
   analyze,
-  compressMappedRamFile,
-  copyMappedRamFile,
-  createMappedRamFile,
+  compressSnapshot,
+  copySnapshot,
+  createSnapshot,
   diffSnapshots,
   extractBlock,
-  openMappedRamFile,
+  openSnapshot,
   RamBlock,
   Recording,
-  verifyMappedRamFile,
+  verifySnapshot,
   writeRecording,
-  type GuestState,
 } from "../mod.ts";
 import { written } from "./kit/byte_ends.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { runExample } from "./kit/example_program.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { EMPTY_STATE, saveSnapshot } from "./kit/snapshots.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
@@ -42,32 +42,25 @@ function blockOf(seed: number, pages = 1024): RamBlock {
   return block;
 }
 
-async function save(path: string, block: RamBlock, offset = 0): Promise<void> {
-  await using writer = await createMappedRamFile({ path, offset, blocks: [block], sync: false });
-  await writer.write();
-  await writer.complete();
+async function save(path: string, block: RamBlock): Promise<void> {
+  await saveSnapshot({ path, blocks: [block] });
 }
 
 async function saveCompressed(path: string, block: RamBlock): Promise<void> {
   await save(`${path}.plain`, block);
-  using plain = await openMappedRamFile(`${path}.plain`);
-  await compressMappedRamFile(plain, path, { level: 1 });
+  using plain = await openSnapshot(`${path}.plain`);
+  await compressSnapshot(plain, path, { level: 1 });
 }
 
-const STATE: GuestState = {
-  machine: "none",
-  uuid: new Uint8Array(16),
-  validateUuid: false,
-  ramSectionId: 1,
-  early: new Uint8Array(),
-  switchoverStart: false,
-  devices: Uint8Array.of(0),
-};
-
 async function saveRecording(path: string, block: RamBlock): Promise<void> {
-  await using writer = await createMappedRamFile({ path: `${path}.x`, blocks: [block] });
+  await using writer = await createSnapshot({ path: `${path}.x`, blocks: [block] });
   const statistics = writer.statistics();
-  await writeRecording(path, { blocks: [block], state: STATE, compression: "none", statistics });
+  await writeRecording(path, {
+    blocks: [block],
+    state: EMPTY_STATE,
+    compression: "none",
+    statistics,
+  });
 }
 
 test("a snapshot that is replaced after it was opened is read to the end as it was", async () => {
@@ -78,7 +71,7 @@ test("a snapshot that is replaced after it was opened is read to the end as it w
     const other = folder.file("other");
     await write(path, older);
     await write(other, newer);
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     await using prepared = await file.prepareLoad({ channels: 3 });
     renameSync(other, path);
     for (const directIo of [false, true]) {
@@ -89,17 +82,17 @@ test("a snapshot that is replaced after it was opened is read to the end as it w
     expect(differingPages(older, early.blocks[0]!)).toEqual([]);
 
     const copies = ["copy", "small", "image"].map((name) => folder.file(`${write.name}.${name}`));
-    await copyMappedRamFile(file, copies[0]!);
-    await compressMappedRamFile(file, copies[1]!, { level: 1 });
+    await copySnapshot(file, copies[0]!);
+    await compressSnapshot(file, copies[1]!, { level: 1 });
     await extractBlock(file, "pc.ram", copies[2]!);
     for (const copy of copies.slice(0, 2)) {
-      using copied = await openMappedRamFile(copy);
+      using copied = await openSnapshot(copy);
       expect(await Array.fromAsync(diffSnapshots(file, copied))).toEqual([]);
     }
     expect(readFileSync(copies[2]!).equals(older.view(0, older.bytes))).toBe(true);
-    const verified = await verifyMappedRamFile(file);
+    const verified = await verifySnapshot(file);
     expect(verified.presentPages).toBe(file.block("pc.ram").present.count());
-    using now = await openMappedRamFile(path);
+    using now = await openSnapshot(path);
     const { blocks } = await now.load();
     expect(differingPages(newer, blocks[0]!)).toEqual([]);
   }
@@ -112,12 +105,12 @@ test("a path with a NUL is an error and not the path up to there", async () => {
   const block = blockOf(1, 1);
   await save(short, block);
   const refused = { name: "SystemError", errno: "EINVAL" };
-  expect(await rejectionOf(openMappedRamFile(path))).toMatchObject(refused);
+  expect(await rejectionOf(openSnapshot(path))).toMatchObject(refused);
   expect(await rejectionOf(analyze(path))).toMatchObject(refused);
   expect(await rejectionOf(Recording.open(path))).toMatchObject(refused);
   expect(() => RamBlock.map("pc.ram", path)).toThrow("EINVAL");
   for (const offset of [0, MIB]) {
-    const creating = createMappedRamFile({ path, offset, blocks: [block] });
+    const creating = createSnapshot({ path, offset, blocks: [block] });
     expect(await rejectionOf(creating)).toMatchObject(refused);
   }
 });
@@ -127,7 +120,7 @@ test("a load goes on when the snapshot is disposed of and its name is given away
   const path = folder.file("guest.snap");
   const block = blockOf(1);
   await save(path, block);
-  const file = await openMappedRamFile(path);
+  const file = await openSnapshot(path);
   const loading = file.load({ channels: 8 });
   file[Symbol.dispose]();
   writeFileSync(folder.file("other"), "nothing");
@@ -170,19 +163,19 @@ test("a snapshot that is cut off in place after it was opened is an error, not z
   for (const write of [save, saveCompressed]) {
     const path = folder.file(write.name);
     await write(path, block);
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     truncateSync(path, statSync(path).size >> 1);
     const actions = [
       () => file.load(),
-      () => verifyMappedRamFile(file),
+      () => verifySnapshot(file),
       () => extractBlock(file, "pc.ram", folder.file("image")),
-      () => copyMappedRamFile(file, folder.file("copy")),
-      () => compressMappedRamFile(file, folder.file("small")),
+      () => copySnapshot(file, folder.file("copy")),
+      () => compressSnapshot(file, folder.file("small")),
     ];
     for (const action of actions) {
       expect((await rejectionOf(action())).code).toBe("ERR_MULTIFD_STREAM_TRUNCATED");
     }
-    expect((await rejectionOf(openMappedRamFile(path))).code).toMatch(/_(TRUNCATED|SEEK_TABLE)$/);
+    expect((await rejectionOf(openSnapshot(path))).code).toMatch(/_(TRUNCATED|SEEK_TABLE)$/);
   }
 });
 
@@ -202,9 +195,9 @@ test("a guest that virsh has saved is found behind libvirt's header, whoever ope
   const block = blockOf(3, 300);
   const header = libvirtHeader("<domain type='kvm'/>".padEnd(5001));
   writeFileSync(path, header);
-  await save(path, block, header.byteLength);
+  await saveSnapshot({ path, blocks: [block], offset: header.byteLength });
   expect(readFileSync(path).subarray(0, header.byteLength).equals(header)).toBe(true);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   expect(file.index.start).toBe(header.byteLength);
   const { blocks } = await file.load();
   expect(differingPages(block, blocks[0]!)).toEqual([]);
@@ -227,7 +220,7 @@ test("a guest that virsh has saved is found behind libvirt's header, whoever ope
   }
   expect(readFileSync(image!).equals(block.view(0, block.bytes))).toBe(true);
   for (const made of [copy!, small!]) {
-    using opened = await openMappedRamFile(made);
+    using opened = await openSnapshot(made);
     expect(opened.index.start).toBe(header.byteLength);
     const loaded = await opened.load();
     expect(differingPages(block, loaded.blocks[0]!)).toEqual([]);
@@ -239,7 +232,7 @@ test("a guest that virsh has saved is found behind libvirt's header, whoever ope
     const fd = openSync(path, "r+");
     writeSync(fd, head, 0, 92, 0);
     closeSync(fd);
-    return (await rejectionOf(openMappedRamFile(path))).code;
+    return (await rejectionOf(openSnapshot(path))).code;
   };
   expect(await code(libvirtHeader("", "LibvirtQemudPart"))).toBe("ERR_MULTIFD_STREAM_TRUNCATED");
   header.writeUInt32LE(0xffff_fff0, 20);
@@ -291,11 +284,11 @@ function writeSparseTable(path: string): void {
 
 /** 2 TiB of RAM in a file that is all holes but for its headers. */
 async function writeSparseRam(path: string): Promise<void> {
-  await using writer = await createMappedRamFile({ path, blocks: [blockOf(1, 1)], sync: false });
+  await using writer = await createSnapshot({ path, blocks: [blockOf(1, 1)], sync: false });
   await writer.complete();
   const bytes = Buffer.from(readFileSync(path));
   const TIB = 2 ** 40;
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   const { bitmapOffset, pagesOffset } = file.blocks[0]!;
   const announced = bitmapOffset - 28 - 8;
   const [total, length] = [bytes.indexOf("pc.ram") - 9, announced];
@@ -319,9 +312,9 @@ test("opening a file takes time and memory by what it holds, and never the event
   writeFileSync(folder.file("many.snap"), streamWith(1_000_000, 1));
   const large = blockOf(1, 64);
   {
-    await using writer = await createMappedRamFile({ path: folder.file("x"), blocks: [large] });
+    await using writer = await createSnapshot({ path: folder.file("x"), blocks: [large] });
     const statistics = writer.statistics();
-    const state = { ...STATE, devices: new Uint8Array(200 * MIB) };
+    const state = { ...EMPTY_STATE, devices: new Uint8Array(200 * MIB) };
     const content = { blocks: [large], state, compression: "none", statistics };
     await writeRecording(folder.file("large.rec"), content);
   }

@@ -26,6 +26,7 @@ import {
   trackDirtyPagesBlocking,
   verifySnapshot,
 } from "../mod.ts";
+import { saveSnapshot } from "./kit/snapshots.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const endpoint = "127.0.0.1:0";
@@ -141,9 +142,7 @@ test("an option that blocks, snapshots, devices, codecs or pools do not know is 
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 8192);
-  await using writer = await createSnapshot({ path, blocks: [block] });
-  await writer.write();
-  await writer.complete();
+  await saveSnapshot({ path, blocks: [block] });
   using snapshot = await openSnapshot(path);
   const output = folder.file("output");
   expect(

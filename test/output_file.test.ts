@@ -8,26 +8,17 @@ import {
   writeFileSync,
 } from "node:fs";
 import { OutputFile } from "../lib/storage/output_file.ts";
+import { createSnapshot, RamBlock } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
-import { runCommand } from "./kit/subprocess.ts";
+import { killWithin, runCommand } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
-import { createMappedRamFile, RamBlock } from "../mod.ts";
+import { bun } from "./setup/command.ts";
 
 const CHILD = new URL("./kit/file_child.ts", import.meta.url).pathname;
-const CHILD_LIMIT_MS = 40_000;
 
 /** Starts a program that writes into `folder` and kills it in the middle. */
-async function killWriter(kind: string, folder: string): Promise<void> {
-  const child = Bun.spawn([process.execPath, CHILD, "write", kind, folder], {
-    stdout: "pipe",
-    stderr: "inherit",
-    timeout: CHILD_LIMIT_MS,
-    killSignal: "SIGKILL",
-  });
-  await child.stdout.getReader().read();
-  await Bun.sleep(Math.random() * 100);
-  child.kill("SIGKILL");
-  await child.exited;
+function killWriter(kind: string, folder: string): Promise<void> {
+  return killWithin(100, [bun, CHILD, "write", kind, folder]);
 }
 
 const parts = (folder: string): string[] =>
@@ -100,9 +91,7 @@ test("nothing that is no file is written to, and none of it blocks", async () =>
   using folder = new TemporaryFolder();
   const pipe = folder.file("pipe");
   expect(Bun.spawnSync(["mkfifo", pipe]).exitCode).toBe(0);
-  const { stdout, killed } = await runCommand([process.execPath, CHILD, "fifo", pipe], {
-    timeoutMs: 30_000,
-  });
+  const { stdout, killed } = await runCommand([bun, CHILD, "fifo", pipe]);
   expect(killed).toBe(false);
   const codes = JSON.parse(stdout) as Record<string, string>;
   expect(Object.keys(codes)).toHaveLength(9);
@@ -115,7 +104,7 @@ test("nothing that is no file is written to, and none of it blocks", async () =>
   );
   const block = RamBlock.allocate("pc.ram", 4096);
   for (const path of [folder.path, "/dev/null"]) {
-    const made = createMappedRamFile({ path, blocks: [block] });
+    const made = createSnapshot({ path, blocks: [block] });
     expect((await rejectionOf(made)).code).toBe("ERR_MULTIFD_IMAGE");
   }
   expect(existsSync(pipe)).toBe(true);

@@ -9,13 +9,7 @@ import {
 } from "../lib/snapshot/seek_table.ts";
 import { readSnapshotSource } from "../lib/snapshot/snapshot_source.ts";
 import { openRegularFile } from "../lib/storage/opened_file.ts";
-import {
-  compressMappedRamFile,
-  createMappedRamFile,
-  openMappedRamFile,
-  RamBlock,
-  StreamError,
-} from "../mod.ts";
+import { compressSnapshot, createSnapshot, openSnapshot, RamBlock, StreamError } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { indexOf } from "./kit/snapshot_index.ts";
@@ -35,22 +29,22 @@ async function makePair(
   for (const [index, block] of blocks.entries()) fillBlock(block, index);
   blocks[0]?.view(MIB, MIB).fill(0); // whole frames of absent pages
   const [plain, compressed] = [folder.file("guest.snap"), folder.file("guest.snap.zst")];
-  await using writer = await createMappedRamFile({ path: plain, blocks, sync: false });
+  await using writer = await createSnapshot({ path: plain, blocks, sync: false });
   await writer.write();
   // A stale page: its content stays in the file, its bit is cleared.
   blocks[0]?.view(5 * PAGE, PAGE).fill(0);
   await writer.writeRange("pc.ram", 5, 6);
   await writer.complete();
-  using file = await openMappedRamFile(plain);
-  await compressMappedRamFile(file, compressed, { level: 1 });
+  using file = await openSnapshot(plain);
+  await compressSnapshot(file, compressed, { level: 1 });
   return { plain, compressed, blocks };
 }
 
-test("compressMappedRamFile() makes a file that is read like the original, page by page and whole", async () => {
+test("compressSnapshot() makes a file that is read like the original, page by page and whole", async () => {
   using folder = new TemporaryFolder();
   const { plain, compressed, blocks } = await makePair(folder);
-  using file = await openMappedRamFile(plain);
-  using small = await openMappedRamFile(compressed);
+  using file = await openSnapshot(plain);
+  using small = await openSnapshot(compressed);
   expect([file.compressed, small.compressed]).toEqual([false, true]);
   expect(statSync(compressed).size).toBeLessThan(statSync(plain).blocks * 512);
   expect(small.deviceState()).toEqual(file.deviceState());
@@ -71,14 +65,14 @@ test("compressMappedRamFile() makes a file that is read like the original, page 
   expect(Buffer.compare(target, expected)).toBe(0);
 });
 
-test("compressMappedRamFile() makes a file that zstd itself decompresses to a snapshot", async () => {
+test("compressSnapshot() makes a file that zstd itself decompresses to a snapshot", async () => {
   using folder = new TemporaryFolder();
   const { plain, compressed, blocks } = await makePair(folder);
   const restored = folder.file("restored.snap");
   // Bun's zstd is the reference implementation; it takes frame after frame and skips the table.
   writeFileSync(restored, Bun.zstdDecompressSync(readFileSync(compressed)));
   expect(statSync(restored).size).toBe(statSync(plain).size);
-  using file = await openMappedRamFile(restored);
+  using file = await openSnapshot(restored);
   const loaded = await file.load();
   expect(loaded.blocks.flatMap((block, index) => differingPages(block, blocks[index]!))).toEqual(
     [],
@@ -89,7 +83,7 @@ test("compressMappedRamFile() makes a file that zstd itself decompresses to a sn
   expect(stale.every((byte) => byte === 0)).toBe(true);
 });
 
-test("openMappedRamFile() refuses compressed files that are cut off or have damaged tables", async () => {
+test("openSnapshot() refuses compressed files that are cut off or have damaged tables", async () => {
   using folder = new TemporaryFolder();
   const { compressed } = await makePair(folder);
   const bytes = readFileSync(compressed);
@@ -194,16 +188,16 @@ test("SeekTable finds the frame of every byte, over empty frames too", () => {
   });
 });
 
-test("compressMappedRamFile() can be cancelled, refuses bad levels, and leaves nothing then", async () => {
+test("compressSnapshot() can be cancelled, refuses bad levels, and leaves nothing then", async () => {
   using folder = new TemporaryFolder();
   const { plain } = await makePair(folder);
-  using file = await openMappedRamFile(plain);
+  using file = await openSnapshot(plain);
   const output = folder.file("new.zst");
   const signal = AbortSignal.abort(new Error("no"));
-  expect(await rejectionOf(compressMappedRamFile(file, output, { signal }))).toMatchObject({
+  expect(await rejectionOf(compressSnapshot(file, output, { signal }))).toMatchObject({
     code: "ERR_MULTIFD_CANCELLED",
   });
-  const bad = compressMappedRamFile(file, output, { level: 0 });
+  const bad = compressSnapshot(file, output, { level: 0 });
   await expect(bad).rejects.toThrow(RangeError);
   expect(() => closeSync(openSync(output, "r"))).toThrow("ENOENT");
 });

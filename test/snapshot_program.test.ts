@@ -1,8 +1,9 @@
 import { expect, test } from "bun:test";
 import { existsSync, readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
-import { createMappedRamFile, openMappedRamFile, RamBlock, Recording } from "../mod.ts";
+import { openSnapshot, RamBlock, Recording } from "../mod.ts";
 import { runExample, type ExampleEnd } from "./kit/example_program.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
+import { saveSnapshot } from "./kit/snapshots.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
@@ -10,12 +11,6 @@ const PAGE = 4096;
 
 function snapshot(...args: readonly string[]): Promise<ExampleEnd> {
   return runExample("snapshot", [...args, "--json"]);
-}
-
-async function save(path: string, blocks: readonly RamBlock[]): Promise<void> {
-  await using writer = await createMappedRamFile({ path, blocks, sync: false });
-  await writer.write();
-  await writer.complete();
 }
 
 function twoBlocks(): [RamBlock, RamBlock] {
@@ -31,7 +26,7 @@ test("examples/snapshot info and verify tell what is in a file", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const [ram, rom] = twoBlocks();
-  await save(path, [ram, rom]);
+  await saveSnapshot({ path, blocks: [ram, rom] });
   const info = await snapshot("info", path);
   expect([info.status, info.stderr]).toEqual([0, ""]);
   expect(info.result).toMatchObject({
@@ -45,7 +40,7 @@ test("examples/snapshot info and verify tell what is in a file", async () => {
   });
   const [first, second] = info.result["blocks"] as { idstr: string; presentPages: number }[];
   expect([first?.idstr, second?.idstr]).toEqual(["pc.ram", "/rom@etc/acpi/tables"]);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   expect(first?.presentPages).toBe(file.block("pc.ram").present.count());
 
   const image = folder.file("pc.ram");
@@ -63,10 +58,10 @@ test("examples/snapshot diff, apply and extract work on changed pages", async ()
   using folder = new TemporaryFolder();
   const [before, after, copy] = ["before", "after", "copy"].map((name) => folder.file(name));
   const [ram, rom] = twoBlocks();
-  await save(before!, [ram, rom]);
+  await saveSnapshot({ path: before!, blocks: [ram, rom] });
   ram.view(100 * PAGE, 2 * PAGE).fill(0x33);
   rom.view(31 * PAGE, PAGE).fill(0x44);
-  await save(after!, [ram, rom]);
+  await saveSnapshot({ path: after!, blocks: [ram, rom] });
   const diff = await snapshot("diff", before!, after!);
   expect(diff.result).toEqual({
     ok: true,
@@ -94,7 +89,7 @@ test("examples/snapshot diff, apply and extract work on changed pages", async ()
   writeFileSync(image, ram.view(0, ram.bytes));
   const options = ["--block", `pc.ram=${image}`, "--output", folder.file("patched")];
   expect((await snapshot("apply", copy!, ...options)).result).toMatchObject({ changedPages: 1 });
-  using patched = await openMappedRamFile(folder.file("patched"));
+  using patched = await openSnapshot(folder.file("patched"));
   const { blocks } = await patched.load();
   expect([ram, rom].flatMap((block, index) => differingPages(block, blocks[index]!))).toEqual([]);
 
@@ -107,7 +102,7 @@ test("examples/snapshot convert goes through every format and back without a cha
   using folder = new TemporaryFolder();
   const path = (name: string): string => folder.file(name);
   const [ram, rom] = twoBlocks();
-  await save(path("a.snap"), [ram, rom]);
+  await saveSnapshot({ path: path("a.snap"), blocks: [ram, rom] });
   const convert = async (...args: readonly string[]): Promise<ExampleEnd> => {
     const end = await snapshot("convert", ...args);
     expect([end.status, end.stderr]).toEqual([0, ""]);
@@ -151,7 +146,7 @@ test("examples/snapshot convert goes through every format and back without a cha
 test("examples/snapshot ends with one line and status 1 for bad files, 2 with usage for bad arguments", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
-  await save(path, [RamBlock.allocate("pc.ram", MIB)]);
+  await saveSnapshot({ path, blocks: [RamBlock.allocate("pc.ram", MIB)] });
   const text = folder.file("text");
   writeFileSync(text, "not a snapshot at all, nor will it ever be one\n");
   const output = folder.file("output");

@@ -1,36 +1,31 @@
 import { expect, test } from "bun:test";
 import { readdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import {
-  copyMappedRamFile,
-  createMappedRamFile,
+  copySnapshot,
+  createSnapshot,
   diffSnapshots,
   extractBlock,
-  openMappedRamFile,
+  openSnapshot,
   parseFileUri,
   RamBlock,
   readDeviceState,
   readGuestState,
-  verifyMappedRamFile,
+  verifySnapshot,
   type BlockPageRun,
   type DiffOptions,
-  type MappedRamFile,
+  type Snapshot,
   type PageReader,
 } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
+import { saveSnapshot } from "./kit/snapshots.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
 const PAGE = 4096;
 
-async function save(path: string, blocks: readonly RamBlock[], offset = 0): Promise<void> {
-  await using writer = await createMappedRamFile({ path, blocks, offset, sync: false });
-  await writer.write();
-  await writer.complete();
-}
-
 async function runsOf(
-  left: MappedRamFile,
+  left: Snapshot,
   right: PageReader,
   options?: DiffOptions,
 ): Promise<BlockPageRun[]> {
@@ -47,7 +42,7 @@ async function twoSnapshots(folder: TemporaryFolder): Promise<{
   const blocks = [RamBlock.allocate("pc.ram", 3 * MIB), RamBlock.allocate("vga.vram", 70 * PAGE)];
   for (const [index, block] of blocks.entries()) fillBlock(block, index + 1);
   const [before, after] = [folder.file("before.snap"), folder.file("after.snap")];
-  await save(before, blocks);
+  await saveSnapshot({ path: before, blocks });
   const changed = [
     { idstr: "pc.ram", start: 0, end: 1 },
     { idstr: "pc.ram", start: 250, end: 260 }, // across a window of 1 MiB
@@ -63,15 +58,15 @@ async function twoSnapshots(folder: TemporaryFolder): Promise<{
       else fillPage(view, "random", page);
     }
   }
-  await save(after, blocks);
+  await saveSnapshot({ path: after, blocks });
   return { before, after, blocks, changed };
 }
 
 test("diffSnapshots() finds exactly the changed runs, zero pages on either side included", async () => {
   using folder = new TemporaryFolder();
   const { before, after, changed } = await twoSnapshots(folder);
-  using left = await openMappedRamFile(before);
-  using right = await openMappedRamFile(after);
+  using left = await openSnapshot(before);
+  using right = await openSnapshot(after);
   const calls: [number, number][] = [];
   const onProgress = (done: number, all: number): unknown => calls.push([done, all]);
   expect(await runsOf(left, right, { onProgress })).toEqual([...changed]);
@@ -84,24 +79,21 @@ test("diffSnapshots() takes a present page of zeros for an absent one", async ()
   using folder = new TemporaryFolder();
   const block = RamBlock.allocate("pc.ram", 10 * PAGE);
   const [sparse, full] = [folder.file("sparse.snap"), folder.file("full.snap")];
-  await save(sparse, [block]);
-  const options = { path: full, blocks: [block], sync: false };
-  await using writer = await createMappedRamFile({ ...options, zeroPageDetection: "none" });
-  await writer.write();
-  await writer.complete();
-  using left = await openMappedRamFile(sparse);
-  using right = await openMappedRamFile(full);
+  await saveSnapshot({ path: sparse, blocks: [block] });
+  await saveSnapshot({ path: full, blocks: [block], zeroPageDetection: "none" });
+  using left = await openSnapshot(sparse);
+  using right = await openSnapshot(full);
   expect(right.block("pc.ram").present.count()).toBe(10);
   expect(await runsOf(left, right)).toEqual([]);
 });
 
-test("copyMappedRamFile() copies byte for byte, holes included, and applies changes", async () => {
+test("copySnapshot() copies byte for byte, holes included, and applies changes", async () => {
   using folder = new TemporaryFolder();
   const { before, after, blocks } = await twoSnapshots(folder);
-  using left = await openMappedRamFile(before);
-  using right = await openMappedRamFile(after);
+  using left = await openSnapshot(before);
+  using right = await openSnapshot(after);
   const plain = folder.file("plain.snap");
-  const { presentPages } = await copyMappedRamFile(left, plain);
+  const { presentPages } = await copySnapshot(left, plain);
   expect(readFileSync(plain).equals(readFileSync(before))).toBe(true);
   // The file system's own records differ a little, the holes are of megabytes.
   expect(statSync(plain).blocks).toBeLessThan(statSync(before).blocks * 1.1);
@@ -109,9 +101,9 @@ test("copyMappedRamFile() copies byte for byte, holes included, and applies chan
 
   const patched = folder.file("patched.snap");
   const changes = { runs: diffSnapshots(left, right), pages: right };
-  const result = await copyMappedRamFile(left, patched, { changes });
+  const result = await copySnapshot(left, patched, { changes });
   expect(result.changedPages).toBe(14);
-  using file = await openMappedRamFile(patched);
+  using file = await openSnapshot(patched);
   const loaded = await file.load();
   for (const [index, block] of blocks.entries()) {
     expect(differingPages(block, loaded.blocks[index]!)).toEqual([]);
@@ -123,21 +115,21 @@ test("copyMappedRamFile() copies byte for byte, holes included, and applies chan
   expect(left.block("pc.ram").present.count()).not.toBe(file.block("pc.ram").present.count());
 
   const outside = { runs: [{ idstr: "pc.ram", start: 700, end: 769 }], pages: right };
-  const failed = copyMappedRamFile(left, folder.file("bad.snap"), { changes: outside });
+  const failed = copySnapshot(left, folder.file("bad.snap"), { changes: outside });
   await expect(failed).rejects.toThrow(RangeError);
   expect(readdirSync(folder.path)).not.toContain("bad.snap");
 });
 
-test("copyMappedRamFile() keeps a start offset and what is in front of it", async () => {
+test("copySnapshot() keeps a start offset and what is in front of it", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("offset.snap");
   const block = RamBlock.allocate("pc.ram", 9 * PAGE);
   fillBlock(block, 1);
   writeFileSync(path, new Uint8Array(4100).fill(0xa5));
-  await save(path, [block], 4100);
-  using file = await openMappedRamFile(path, { offset: 4100 });
+  await saveSnapshot({ path: path, blocks: [block], offset: 4100 });
+  using file = await openSnapshot(path, { offset: 4100 });
   const copy = folder.file("copy.snap");
-  await copyMappedRamFile(file, copy);
+  await copySnapshot(file, copy);
   expect(readFileSync(copy).equals(readFileSync(path))).toBe(true);
 });
 
@@ -147,8 +139,8 @@ test("extractBlock() writes a block or a range of it as a raw image with holes",
   const block = RamBlock.allocate("pc.ram", 8 * MIB);
   fillBlock(block, 1);
   block.view(MIB, 6 * MIB).fill(0);
-  await save(path, [block]);
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   const whole = folder.file("whole.ram");
   const bytes = await extractBlock(file, "pc.ram", whole);
   expect(Buffer.compare(readFileSync(whole), block.view(0, block.bytes))).toBe(0);
@@ -163,15 +155,15 @@ test("extractBlock() writes a block or a range of it as a raw image with holes",
   await expect(missing).rejects.toThrow(RangeError);
 });
 
-test("verifyMappedRamFile() reads everything and checks the end of the stream", async () => {
+test("verifySnapshot() reads everything and checks the end of the stream", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 700 * PAGE);
   fillBlock(block, 1);
-  await save(path, [block]);
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   const present = file.block("pc.ram").present.count();
-  expect(await verifyMappedRamFile(file)).toEqual({
+  expect(await verifySnapshot(file)).toEqual({
     presentPages: present,
     presentZeroPages: 0,
     sharedBlocks: [],
@@ -184,13 +176,13 @@ test("verifyMappedRamFile() reads everything and checks the end of the stream", 
   const copy = Buffer.from(bytes);
   copy.fill(0, pagesOffset + bits.nextSet(0) * PAGE, pagesOffset + (bits.nextSet(0) + 1) * PAGE);
   writeFileSync(lost, copy);
-  using holed = await openMappedRamFile(lost);
-  expect((await verifyMappedRamFile(holed)).presentZeroPages).toBe(1);
+  using holed = await openSnapshot(lost);
+  expect((await verifySnapshot(holed)).presentZeroPages).toBe(1);
   // The last byte of the description is missing: RAM is whole, the machine is not.
   const cut = folder.file("cut.snap");
   writeFileSync(cut, bytes.subarray(0, -1));
-  using shorter = await openMappedRamFile(cut);
-  expect(await rejectionOf(verifyMappedRamFile(shorter))).toMatchObject({
+  using shorter = await openSnapshot(cut);
+  expect(await rejectionOf(verifySnapshot(shorter))).toMatchObject({
     code: "ERR_MULTIFD_STREAM_TRUNCATED",
   });
 });
@@ -215,17 +207,16 @@ test("Snapshots are gone through in turns, however much of them is a hole", asyn
   const path = folder.file("sparse.snap");
   const block = RamBlock.allocate("pc.ram", 64 * 1024 * MIB);
   {
-    await using writer = await createMappedRamFile({ path, blocks: [block], sync: false });
+    await using writer = await createSnapshot({ path, blocks: [block], sync: false });
     await writer.complete();
   }
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   const works = [
-    (signal: AbortSignal): Promise<unknown> => verifyMappedRamFile(file, { signal }),
+    (signal: AbortSignal): Promise<unknown> => verifySnapshot(file, { signal }),
     (signal: AbortSignal): Promise<unknown> => runsOf(file, file, { signal }),
     (signal: AbortSignal): Promise<unknown> =>
       extractBlock(file, "pc.ram", folder.file("image"), { signal }),
-    (signal: AbortSignal): Promise<unknown> =>
-      copyMappedRamFile(file, folder.file("copy"), { signal }),
+    (signal: AbortSignal): Promise<unknown> => copySnapshot(file, folder.file("copy"), { signal }),
   ];
   for (const work of works) {
     const controller = new AbortController();
@@ -250,10 +241,10 @@ test("readGuestState() reads what guestState() does, and lets the event loop go 
   };
   const blocks = [RamBlock.allocate("pc.ram", PAGE)];
   {
-    await using writer = await createMappedRamFile({ path, blocks, guestState, sync: false });
+    await using writer = await createSnapshot({ path, blocks, guestState, sync: false });
     await writer.complete();
   }
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   let turns = 0;
   const count = (): void => {
     turns++;

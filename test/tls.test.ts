@@ -25,6 +25,7 @@ async function move(sender: TlsOptions, receiver: TlsOptions, compression: "none
 
 /** How both sides fail. */
 async function refusal(sender: TlsOptions | undefined, receiver: TlsOptions | undefined) {
+  // A receiver waits for another sender after one that it has refused.
   const timeouts = { ...testTimeouts, acceptMs: 4000, connectMs: 4000 };
   await using destination = await listen({ endpoint: "127.0.0.1:0", tls: receiver, timeouts });
   const received = rejectionOf(destination.complete());
@@ -62,10 +63,12 @@ test("wrong shared keys fail on both sides, each with a reason", async () => {
   using folder = new TemporaryFolder();
   const one = { kind: "psk", dir: pskFolder(folder.path, "one", ["qemu", "other"]) } as const;
   const two = { kind: "psk", dir: pskFolder(folder.path, "two") } as const;
-  const wrongKey = await refusal(one, two);
+  const [wrongKey, unknown] = await Promise.all([
+    refusal(one, two),
+    refusal({ ...one, username: "other" }, two),
+  ]);
   expect(wrongKey.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
   expect(wrongKey.received.message).toContain("the key of the sender is another than here");
-  const unknown = await refusal({ ...one, username: "other" }, two);
   expect(unknown.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
   expect(unknown.received.code).toBe("ERR_MULTIFD_TIMEOUT_ACCEPT");
   const missing = await rejectionOf(
@@ -80,20 +83,20 @@ test("wrong certificates fail before memory is sent, each with a reason", async 
   const [ours, theirs] = ["ours", "theirs"].map((name) => new TestAuthority(folder.path, name));
   const server = { kind: "x509", dir: ours!.folder("s", "server", {}) } as const;
   const client = { kind: "x509", dir: ours!.folder("c", "client", { commonName: "me" }) } as const;
-  const host = await refusal({ ...client, hostname: "elsewhere" }, server);
-  expect(host.sent.message).toContain("it is not that of the host");
   const foreign = { kind: "x509", dir: theirs!.folder("f", "client", {}) } as const;
-  const authority = await refusal(foreign, server);
-  expect(authority.sent.message).toContain("its authority is not known here");
   const bare = { kind: "x509", dir: ours!.folder("b", "client") } as const;
-  const none = await refusal(bare, server);
+  const expired = ours!.folder("e", "server", { days: -1 });
+  const [host, authority, none, named, purpose] = await Promise.all([
+    refusal({ ...client, hostname: "elsewhere" }, server),
+    refusal(foreign, server),
+    refusal(bare, server),
+    refusal(client, { ...server, allow: ["CN=you"] }),
+    refusal(client, { ...server, dir: expired }),
+  ]);
+  expect(host.sent.message).toContain("it is not that of the host");
+  expect(authority.sent.message).toContain("its authority is not known here");
   expect(none.received.message).toContain("shows no certificate");
-  const named = await refusal(client, { ...server, allow: ["CN=you"] });
   expect(named.received.message).toContain("that of CN=me, must be one of CN=you");
-  const purpose = await refusal(client, {
-    ...server,
-    dir: ours!.folder("e", "server", { days: -1 }),
-  });
   expect(purpose.sent.message).toContain("it has expired");
   const gone = await rejectionOf(
     listen({ endpoint: "127.0.0.1:0", tls: { kind: "x509", dir: folder.path } }),
@@ -105,10 +108,12 @@ test("wrong certificates fail before memory is sent, each with a reason", async 
 test("a side without TLS and one with it do not come together, and say so", async () => {
   using folder = new TemporaryFolder();
   const tls = { kind: "psk", dir: pskFolder(folder.path, "keys") } as const;
-  const plainReceiver = await refusal(tls, undefined);
+  const [plainReceiver, plainSender] = await Promise.all([
+    refusal(tls, undefined),
+    refusal(undefined, tls),
+  ]);
   expect(plainReceiver.sent.message).toContain("it may be without TLS");
   expect(plainReceiver.received.message).toContain("began with TLS, which is not on here");
-  const plainSender = await refusal(undefined, tls);
   expect(plainSender.received.message).toContain("does not speak TLS");
 });
 

@@ -113,11 +113,11 @@ Recordings and raw images have only the guest.
     const { path } = fileArgument(files[0]);
     if (isRecording(path)) return fromRecording(job, path);
     using file = await openFileArgument(files[0]);
-    return await fromMappedRam(job, file);
+    return await fromSnapshot(job, file);
   },
 };
 
-async function fromMappedRam(job: ConvertJob, file: Snapshot): Promise<CommandResult> {
+async function fromSnapshot(job: ConvertJob, file: Snapshot): Promise<CommandResult> {
   const { to, output, level, signal } = job;
   if (to === "recording") return toRecording(job, file);
   using progress = new ByteProgress("converting");
@@ -191,7 +191,7 @@ async function fromRecording(job: ConvertJob, path: string): Promise<CommandResu
     }
     return result(job, { images }, `${images.length} raw images`);
   }
-  return await writeMappedRam(job, recording.blocks, recording.state);
+  return await writeSnapshot(job, recording.blocks, recording.state);
 }
 
 async function fromImages(
@@ -204,10 +204,10 @@ async function fromImages(
   const blocks = blockArguments(texts).map(({ idstr, path }) =>
     mapped.use(RamBlock.map(idstr, path, { pageSize: pageBytes })),
   );
-  return await writeMappedRam(job, blocks, undefined);
+  return await writeSnapshot(job, blocks, undefined);
 }
 
-async function writeMappedRam(
+async function writeSnapshot(
   job: ConvertJob,
   blocks: readonly RamBlock[],
   guestState: GuestState | undefined,
@@ -238,9 +238,9 @@ async function writeCompressed(
   const fd = openNameless(dirname(job.output));
   try {
     const plain = `/proc/self/fd/${fd}`;
-    await writeMappedRam({ ...job, to: "mapped-ram", output: plain }, blocks, guestState);
+    await writeSnapshot({ ...job, to: "mapped-ram", output: plain }, blocks, guestState);
     using file = await openSnapshot(plain);
-    return await fromMappedRam(job, file);
+    return await fromSnapshot(job, file);
   } finally {
     closeSync(fd);
   }

@@ -2,33 +2,36 @@
  * Programs around files that a test runs as processes of their own, to kill them or because they
  * might block.
  *
- *     bun file_child.ts fifo PATH          opens a pipe in every way there is; prints the codes
- *     bun file_child.ts write KIND FOLDER  begins a large output, says so, and goes on until killed
+ *     bun file_child.ts fifo PATH               opens a pipe in every way there is; prints the codes
+ *     bun file_child.ts write KIND FOLDER       begins a large output, says so, and goes on until killed
+ *     bun file_child.ts overwrite PATH OFFSET   writes one file after the other until killed
+ *     bun file_child.ts fill-disk FOLDER        writes more than a folder of 8 MiB can hold
  */
+import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import { OutputFile } from "../../lib/storage/output_file.ts";
 import {
   analyze,
-  compressMappedRamFile,
-  createMappedRamFile,
+  compressSnapshot,
+  createSnapshot,
   describeError,
   extractBlock,
   MultifdError,
-  openMappedRamFile,
+  openSnapshot,
   RamBlock,
   Recording,
   writeRecording,
-  type GuestState,
 } from "../../mod.ts";
+import { EMPTY_STATE, saveSnapshot } from "./snapshots.ts";
 
 const MIB = 1 << 20;
 
 async function openPipe(path: string): Promise<void> {
   const block = RamBlock.allocate("pc.ram", MIB);
   const ways: Record<string, () => unknown> = {
-    openMappedRamFile: () => openMappedRamFile(path),
-    createMappedRamFile: () => createMappedRamFile({ path, blocks: [block] }),
-    inPlace: () => createMappedRamFile({ path, blocks: [block], inPlace: true }),
+    openSnapshot: () => openSnapshot(path),
+    createSnapshot: () => createSnapshot({ path, blocks: [block] }),
+    inPlace: () => createSnapshot({ path, blocks: [block], inPlace: true }),
     map: () => RamBlock.map("pc.ram", path),
     mapWritable: () => RamBlock.map("pc.ram", path, { writable: true }),
     fromFile: () => RamBlock.fromFile("pc.ram", path),
@@ -48,35 +51,18 @@ async function openPipe(path: string): Promise<void> {
   console.log(JSON.stringify(codes));
 }
 
-const STATE: GuestState = {
-  machine: "none",
-  uuid: new Uint8Array(16),
-  validateUuid: false,
-  ramSectionId: 1,
-  early: new Uint8Array(),
-  switchoverStart: false,
-  devices: Uint8Array.of(0),
-};
-
 async function writeUntilKilled(kind: string, folder: string): Promise<void> {
   const output = join(folder, "output");
   const block = RamBlock.allocate("pc.ram", 64 * MIB);
   for (const view of block.views()) view.fill(1);
   const begun = (): void => void process.stdout.write("begun\n");
-  const snapshot = async (): Promise<string> => {
-    const path = join(folder, "guest.snap");
-    await using writer = await createMappedRamFile({ path, blocks: [block], sync: false });
-    await writer.write();
-    await writer.complete();
-    return path;
-  };
   if (kind === "named") {
     const file = new OutputFile(output, { unnamed: false });
     begun();
     for (;;) await file.write(new Uint8Array(MIB), 0);
   }
   if (kind === "snapshot") {
-    await using writer = await createMappedRamFile({ path: output, blocks: [block] });
+    await using writer = await createSnapshot({ path: output, blocks: [block] });
     for (;;) {
       await writer.write();
       begun();
@@ -87,20 +73,55 @@ async function writeUntilKilled(kind: string, folder: string): Promise<void> {
     for (;;) await block.toFile(output);
   }
   if (kind === "recording") {
-    await using writer = await createMappedRamFile({ path: join(folder, "x"), blocks: [block] });
-    const content = { blocks: [block], state: STATE, compression: "none" };
+    await using writer = await createSnapshot({ path: join(folder, "x"), blocks: [block] });
+    const content = { blocks: [block], state: EMPTY_STATE, compression: "none" };
     setTimeout(begun, 30);
     for (;;) await writeRecording(output, { ...content, statistics: writer.statistics() });
   }
-  using file = await openMappedRamFile(await snapshot());
+  const path = join(folder, "guest.snap");
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   setTimeout(begun, 30);
   if (kind === "compressed") {
-    for (;;) await compressMappedRamFile(file, output, { level: 19 });
+    for (;;) await compressSnapshot(file, output, { level: 19 });
   }
   for (;;) await extractBlock(file, "pc.ram", output);
 }
 
-const [command, first = "", second = ""] = process.argv.slice(2);
+/** Fills every 32-bit word of a block with the same number. */
+function fillWords(block: RamBlock, word: number): void {
+  for (const view of block.views()) {
+    new Uint32Array(view.buffer, view.byteOffset, view.byteLength / 4).fill(word);
+  }
+}
+
+async function overwrite(path: string, offset: number): Promise<void> {
+  const block = RamBlock.allocate("pc.ram", 8 * MIB);
+  for (let generation = 1; ; generation++) {
+    fillWords(block, generation);
+    await saveSnapshot({ path, offset, blocks: [block], channels: 2, sync: true });
+    process.stdout.write(`${generation}\n`);
+  }
+}
+
+async function fillDisk(folder: string): Promise<void> {
+  const path = join(folder, "guest.snap");
+  const save = async (bytes: number): Promise<void> => {
+    const block = RamBlock.allocate("pc.ram", bytes);
+    fillWords(block, 1);
+    await saveSnapshot({ path, blocks: [block], channels: 3, sync: true });
+  };
+  const failure = await save(32 * MIB).catch((error: unknown) => error as MultifdError);
+  const left = readdirSync(folder);
+  await save(4 * MIB); // the room is there again, and the next file can be written
+  using file = await openSnapshot(path);
+  const present = file.block("pc.ram").present.count();
+  console.log(JSON.stringify({ code: failure?.code, errno: failure?.errno, left, present }));
+}
+
+const [command = "", first = "", second = ""] = process.argv.slice(2);
 if (command === "fifo") await openPipe(first);
 else if (command === "write") await writeUntilKilled(first, second);
-else throw new Error(`Cannot run ${command}: must be fifo or write`);
+else if (command === "overwrite") await overwrite(first, Number(second));
+else if (command === "fill-disk") await fillDisk(first);
+else throw new Error(`Cannot run ${command}: must be fifo, write, overwrite or fill-disk`);

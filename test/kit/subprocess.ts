@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { constants } from "node:os";
 import { bun, repositoryRoot } from "../setup/command.ts";
 import { LimitMs } from "./limits.ts";
 
@@ -99,6 +100,16 @@ export class Program implements AsyncDisposable {
       this.#grown = Promise.withResolvers<void>();
     }
   }
+}
+
+/** Lets a program that goes on for ever print its first line, and kills it a moment later. */
+export async function killWithin(delayMs: number, command: readonly string[]): Promise<void> {
+  await using program = new Program(command);
+  await program.firstLine();
+  await Bun.sleep(Math.random() * delayMs);
+  program.kill("SIGKILL");
+  const { status, stderr } = await program.end();
+  if (status !== 128 + constants.signals.SIGKILL) throw new Error(`It ended by itself: ${stderr}`);
 }
 
 /** Runs a command and waits for its end. */

@@ -5,16 +5,17 @@
 import { expect, test } from "bun:test";
 import { readFileSync, writeFileSync } from "node:fs";
 import {
-  createMappedRamFile,
-  openMappedRamFile,
+  createSnapshot,
+  openSnapshot,
   record,
   Recording,
   restore,
   writeRecording,
-  type CreateMappedRamOptions,
-  type MappedRamFile,
+  type CreateSnapshotOptions,
+  type Snapshot,
 } from "../../mod.ts";
 import { indexOf } from "../kit/snapshot_index.ts";
+import { saveSnapshot } from "../kit/snapshots.ts";
 import { hasDirectIo, TemporaryFolder } from "../kit/temporary_folder.ts";
 import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
@@ -65,7 +66,7 @@ async function configureFile(vm: Qemu, channels: number, directIo: boolean): Pro
 }
 
 /** The guest's memory as the file gives it, by channels and page by page. */
-async function memoryOf(file: MappedRamFile, channels: number): Promise<Uint8Array> {
+async function memoryOf(file: Snapshot, channels: number): Promise<Uint8Array> {
   const { blocks } = await file.load({ channels });
   expect(blocks[0]?.idstr).toBe("pc.ram");
   const loaded = Buffer.concat([...(blocks[0]?.views() ?? [])]);
@@ -124,7 +125,7 @@ for (const [path, save] of READ_CASES) {
     const snap = folder.file("guest.snap");
     const serial = await saveWithQemu(guest, snap, save);
     const { offset = 0 } = save;
-    using file = await openMappedRamFile(snap, { offset });
+    using file = await openSnapshot(snap, { offset });
     const memory = await memoryOf(file, save.channels + 1);
     const start = file.block("pc.ram");
     expect(start.bytes).toBe(MEMORY_MIB * MIB);
@@ -163,7 +164,7 @@ function expectSameFile(original: string, copy: string): void {
   expect(tails[0]!.equals(tails[1]!)).toBe(true);
 }
 
-type WriteOptions = Partial<CreateMappedRamOptions> & {
+type WriteOptions = Partial<CreateSnapshotOptions> & {
   readonly readers: number;
   readonly readDirect?: boolean;
 };
@@ -184,16 +185,14 @@ qemuTest(
     await using guest = await assembleTinyGuest({ noiseBytes: 3 * MIB, textBytes: 3 * MIB });
     const original = folder.file("original.snap");
     const serial = await saveWithQemu(guest, original, { channels: 2 });
-    using source = await openMappedRamFile(original);
+    using source = await openSnapshot(original);
     const { blocks } = await source.load();
     for (const [name, { readers, readDirect, ...options }] of WRITE_CASES) {
       const path = folder.file(`${name.replaceAll("/", "-")}.snap`);
       const { offset = 0 } = options;
       if (offset > 0) writeFileSync(path, new Uint8Array(offset).fill(MARKER));
       const guestState = source.guestState();
-      await using writer = await createMappedRamFile({ ...options, path, blocks, guestState });
-      await writer.write();
-      await writer.complete();
+      await saveSnapshot({ ...options, path, blocks, guestState });
       const comparable = offset === 0 && options.zeroPageDetection === undefined;
       if (comparable) expectSameFile(original, path);
       const uri = offset > 0 ? `file:${path},offset=${offset}` : `file:${path}`;
@@ -218,11 +217,11 @@ qemuTest(
     const original = folder.file("original.snap");
     const changed = folder.file("changed.snap");
     const serial = await saveWithQemu(guest, original, { channels: 2 });
-    using source = await openMappedRamFile(original);
+    using source = await openSnapshot(original);
     const { blocks } = await source.load();
     const guestState = source.guestState();
     const ram = blocks[0]!;
-    await using writer = await createMappedRamFile({ path: changed, blocks, guestState });
+    await using writer = await createSnapshot({ path: changed, blocks, guestState });
     await writer.write();
     // A page of noise becomes zero and a zero page below 1 MiB gets content, in a second round.
     ram.view(COUNTER_START + MIB, 4096).fill(0, 1); // byte 0 is the page's counter
@@ -251,9 +250,7 @@ qemuTest(
     using recording = await Recording.open(guest.path("vm.rec"));
     const path = guest.path("vm.snap");
     const { blocks, state: guestState } = recording;
-    await using writer = await createMappedRamFile({ path, blocks, guestState, channels: 3 });
-    await writer.write();
-    await writer.complete();
+    await saveSnapshot({ path, blocks, guestState, channels: 3 });
     {
       await using target = await guest.startTarget({ channels: 4, compression: "none" });
       await target.setCapabilities({ "return-path": false });
@@ -264,7 +261,7 @@ qemuTest(
     }
 
     // And back: the file as a recording, sent over sockets.
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     const loaded = await file.load();
     const content = { ...loaded, state: file.guestState(), compression: "none" };
     const input = guest.path("again.rec");
@@ -288,16 +285,14 @@ qemuTest(
     const extraArgs = `-m ${MEMORY_MIB}M,maxmem=1G ${more},id=vm0 -device VGA`.split(" ");
     const [original, copy] = [folder.file("original.snap"), folder.file("copy.snap")];
     const serial = await saveWithQemu(guest, original, { channels: 2, extraArgs });
-    using source = await openMappedRamFile(original);
+    using source = await openSnapshot(original);
     expect(source.index.early.byteLength).toBeGreaterThan(0);
     const names = source.blocks.map(({ idstr }) => idstr);
     expect(names).toContain("pc.ram");
     expect(names.some((idstr) => idstr.endsWith("vga.vram"))).toBe(true);
     const { blocks } = await source.load({ channels: 3 });
     const guestState = source.guestState();
-    await using writer = await createMappedRamFile({ path: copy, blocks, guestState });
-    await writer.write();
-    await writer.complete();
+    await saveSnapshot({ path: copy, blocks, guestState });
     await restoreWithQemu(guest, `file:${copy}`, serial, 3, false, extraArgs);
   },
 );

@@ -5,18 +5,12 @@
  * @module
  */
 import { expect } from "bun:test";
-import {
-  analyze,
-  compressMappedRamFile,
-  createMappedRamFile,
-  openMappedRamFile,
-  RamBlock,
-  verifyMappedRamFile,
-} from "../../mod.ts";
+import { analyze, compressSnapshot, openSnapshot, RamBlock, verifySnapshot } from "../../mod.ts";
 import { ExampleProgram } from "../kit/example_program.ts";
 import { GuestTest } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
+import { saveSnapshot } from "../kit/snapshots.ts";
 
 const LIMIT_MS = 60_000;
 const CHANNELS = 3;
@@ -43,14 +37,14 @@ for (const machine of ["pc-q35-11.0", "pc-i440fx-11.1"]) {
       await using source = await guest.startSource(side);
       const original = guest.path("original.snap");
       await saveToFile(source, original, false);
-      using file = await openMappedRamFile(original);
+      using file = await openSnapshot(original);
       expect(file.index.configuration.machine).toBe(machine);
       const { blocks } = await file.load({ channels: 2 });
       const ram = blocks.find(({ idstr }) => idstr === "pc.ram")!;
       const loaded = Buffer.concat([...ram.views()]).subarray(ROM_END);
       const memory = (await guest.memoryOf(source)).subarray(ROM_END);
       expect(Buffer.compare(loaded, memory)).toBe(0);
-      const { presentPages } = await verifyMappedRamFile(file);
+      const { presentPages } = await verifySnapshot(file);
       const analysis = await analyze(original);
       expect(analysis.kind).toBe("mapped-ram");
       expect(analysis.blocks.reduce((sum, { normalPages }) => sum + normalPages, 0)).toBe(
@@ -59,9 +53,7 @@ for (const machine of ["pc-q35-11.0", "pc-i440fx-11.1"]) {
 
       const path = guest.path("copy.snap");
       const guestState = file.guestState();
-      await using writer = await createMappedRamFile({ path, blocks, guestState, channels: 2 });
-      await writer.write();
-      await writer.complete();
+      await saveSnapshot({ path, blocks, guestState, channels: 2 });
       await using target = await guest.startTarget(side);
       await target.setCapabilities({ "return-path": false, "mapped-ram": true });
       await target.migrateIncoming(`file:${path}`);
@@ -101,17 +93,17 @@ qemuTest(
     expect(analysis.devices.length).toBeGreaterThan(20);
     expect(analysis.devices.filter(({ described }) => !described)).toEqual([]);
 
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     expect(file.index.sharedBlocks).toEqual([{ idstr: "pc.ram", bytes: guest.ramBytes }]);
     expect(() => file.block("pc.ram")).toThrow(/leaves shared memory out/);
     await expect(file.load()).rejects.toThrow(/shared memory is not in it \(pc\.ram\)/);
     const bios = file.block("pc.bios");
     const blocks = [RamBlock.allocate("pc.bios", bios.bytes)];
     expect((await file.load({ blocks })).blocks).toHaveLength(1);
-    expect(await verifyMappedRamFile(file)).toMatchObject({ sharedBlocks: ["pc.ram"] });
+    expect(await verifySnapshot(file)).toMatchObject({ sharedBlocks: ["pc.ram"] });
     const compressed = guest.path("shared.zst");
-    await compressMappedRamFile(file, compressed);
-    using small = await openMappedRamFile(compressed);
+    await compressSnapshot(file, compressed);
+    using small = await openSnapshot(compressed);
     expect(small.index.sharedBlocks).toEqual(file.index.sharedBlocks);
 
     const named = /pc\.ram: 48(\.0+)? MiB of shared memory that was left out/;

@@ -12,16 +12,11 @@ import {
 import { layOutRegion, writeRegionHeader } from "../lib/snapshot/mapped_ram_format.ts";
 import { FileOutput } from "../lib/snapshot/positioned_io.ts";
 import { MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
-import {
-  createMappedRamFile,
-  LimitError,
-  openMappedRamFile,
-  RamBlock,
-  type CreateMappedRamOptions,
-} from "../mod.ts";
+import { createSnapshot, LimitError, openSnapshot, RamBlock } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { saveSnapshot } from "./kit/snapshots.ts";
 import { fixtureResult } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
@@ -68,22 +63,16 @@ function leftovers(): { readonly descriptors: number; readonly threads: number }
   };
 }
 
-async function save(options: CreateMappedRamOptions): Promise<void> {
-  await using writer = await createMappedRamFile({ sync: false, ...options });
-  await writer.write();
-  await writer.complete();
-}
-
-test("openMappedRamFile() and load() hold what a file announces to their limits", async () => {
+test("openSnapshot() and load() hold what a file announces to their limits", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("large.snap");
   writeAnnouncement(path, [3 * TIB, 2 * TIB]);
-  const error = await rejectionOf(openMappedRamFile(path));
+  const error = await rejectionOf(openSnapshot(path));
   expect(error).toBeInstanceOf(LimitError);
   expect(error.code).toBe("ERR_MULTIFD_LIMIT_RAM");
 
   writeAnnouncement(path, [1 * TIB]);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   expect(file.block("block0").bytes).toBe(TIB);
   expect(file.readPage("block0", 2 ** 28 - 1).every((byte) => byte === 0)).toBe(true);
   expect(await rejectionOf(file.load())).toMatchObject({ code: "ERR_MULTIFD_LIMIT_RAM" });
@@ -108,8 +97,8 @@ test("load() checks the memory it is given, and loads a part of the blocks", asy
   const path = folder.file("guest.snap");
   const blocks = ["a", "b", "c"].map((idstr) => RamBlock.allocate(idstr, 20 * PAGE));
   for (const [index, block] of blocks.entries()) fillBlock(block, index);
-  await save({ path, blocks });
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks });
+  using file = await openSnapshot(path);
   const target = RamBlock.allocate("b", 20 * PAGE);
   const loaded = await file.load({ blocks: [target], zeroed: true, channels: 3 });
   expect(loaded.blocks).toEqual([target]);
@@ -124,24 +113,24 @@ test("load() checks the memory it is given, and loads a part of the blocks", asy
   await expect(file.load({ channels: 0 })).rejects.toThrow(RangeError);
 });
 
-test("MappedRamWriter keeps a symbolic link, writes in place on request, and calls in order", async () => {
+test("SnapshotWriter keeps a symbolic link, writes in place on request, and calls in order", async () => {
   using folder = new TemporaryFolder();
   const [path, link] = [folder.file("guest.snap"), folder.file("link.snap")];
   const block = RamBlock.allocate("pc.ram", 600 * PAGE);
   fillBlock(block, 1);
-  await save({ path, blocks: [block] });
+  await saveSnapshot({ path, blocks: [block] });
   symlinkSync("guest.snap", link);
   fillBlock(block, 2);
-  await save({ path: link, blocks: [block] });
+  await saveSnapshot({ path: link, blocks: [block] });
   expect(lstatSync(link).isSymbolicLink()).toBe(true);
 
   fillBlock(block, 3);
   {
     const options = { path, blocks: [block], inPlace: true, sync: false };
-    await using writer = await createMappedRamFile(options);
+    await using writer = await createSnapshot(options);
     expect(readdirSync(folder.path).toSorted()).toEqual(["guest.snap", "link.snap"]);
     // From here on the old file is gone and the new one is not there yet.
-    expect((await rejectionOf(openMappedRamFile(path))).code).toMatch(/_(MAGIC|TRUNCATED)$/);
+    expect((await rejectionOf(openSnapshot(path))).code).toMatch(/_(MAGIC|TRUNCATED)$/);
     const calls = [
       writer.writeRange(block, 0, 300),
       writer.writeRange(block, 300, 600),
@@ -149,12 +138,12 @@ test("MappedRamWriter keeps a symbolic link, writes in place on request, and cal
     ];
     await Promise.all(calls);
   }
-  using file = await openMappedRamFile(link);
+  using file = await openSnapshot(link);
   const { blocks } = await file.load();
   expect(differingPages(block, blocks[0]!)).toEqual([]);
 });
 
-test("createMappedRamFile() and openMappedRamFile() use a file that is only open, and has no name", async () => {
+test("createSnapshot() and openSnapshot() use a file that is only open, and has no name", async () => {
   using folder = new TemporaryFolder();
   const block = RamBlock.allocate("pc.ram", 400 * PAGE);
   fillBlock(block, 5);
@@ -162,8 +151,8 @@ test("createMappedRamFile() and openMappedRamFile() use a file that is only open
   try {
     unlinkSync(folder.file("nameless"));
     for (const path of [`/proc/self/fd/${fd}`, `/dev/fd/${fd}`]) {
-      await save({ path, blocks: [block], channels: 3, directIo: true, sync: true });
-      using file = await openMappedRamFile(path);
+      await saveSnapshot({ path, blocks: [block], channels: 3, directIo: true, sync: true });
+      using file = await openSnapshot(path);
       const { blocks } = await file.load({ directIo: true });
       expect(differingPages(block, blocks[0]!)).toEqual([]);
     }
@@ -173,13 +162,13 @@ test("createMappedRamFile() and openMappedRamFile() use a file that is only open
   }
 });
 
-test("MappedRamWriter and load() work while channels still start, round after round", async () => {
+test("SnapshotWriter and load() work while channels still start, round after round", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 48 * 2 ** 20);
   // With direct I/O each channel that is ready starts another one, in the middle of a pass.
   const many = { channels: 24, directIo: true };
-  await using writer = await createMappedRamFile({ path, blocks: [block], sync: false, ...many });
+  await using writer = await createSnapshot({ path, blocks: [block], sync: false, ...many });
   for (let round = 1; round <= 4; round++) {
     for (const view of block.views()) view.fill(round === 2 ? 0 : round);
     await writer.write();
@@ -187,27 +176,27 @@ test("MappedRamWriter and load() work while channels still start, round after ro
   const { normalPages, zeroPages, channels } = await writer.complete();
   expect([normalPages, zeroPages]).toEqual([3 * block.pages, block.pages]);
   expect(channels).toHaveLength(24);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   const loaded = await file.load({ ...many, prefault: true });
   expect(differingPages(block, loaded.blocks[0]!)).toEqual([]);
   expect(loaded.statistics.normalPages).toBe(block.pages);
 });
 
-test("MappedRamWriter saves memory that changes all the while, once the last round is quiet", async () => {
+test("SnapshotWriter saves memory that changes all the while, once the last round is quiet", async () => {
   for (const directIo of [false, true]) {
     using folder = new TemporaryFolder();
     const path = folder.file("live.snap");
     await using writers = new RandomWriters({ bytes: 8 * 2 ** 20, clears: true });
     const block = RamBlock.fromBuffer("pc.ram", writers.buffer);
     const options = { path, blocks: [block], channels: 3, directIo, sync: false };
-    await using writer = await createMappedRamFile(options);
+    await using writer = await createSnapshot(options);
     await writers.run();
     await writer.write();
     for (let round = 0; round < 4; round++) await writer.writeBitmap(block, writers.bitmap);
     await writers.pause();
     await writer.writeBitmap(block, writers.bitmap);
     const { normalPages } = await writer.complete();
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     const { present } = file.block("pc.ram");
     expect(normalPages).toBeGreaterThan(present.count()); // pages were written more than once
     const { blocks } = await file.load();
@@ -220,14 +209,14 @@ test("MappedRamWriter saves memory that changes all the while, once the last rou
   }
 });
 
-test("MappedRamWriter and load() leave no thread and no descriptor, failed or not", async () => {
+test("SnapshotWriter and load() leave no thread and no descriptor, failed or not", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 700 * PAGE);
   fillBlock(block, 1);
   const work = async (): Promise<void> => {
-    await save({ path, blocks: [block], channels: 4 });
-    using file = await openMappedRamFile(path);
+    await saveSnapshot({ path, blocks: [block], channels: 4 });
+    using file = await openSnapshot(path);
     await file.load({ channels: 4 });
     truncateSync(path, file.block("pc.ram").pagesOffset + 100 * PAGE);
     await rejectionOf(file.load({ channels: 4 }));

@@ -13,17 +13,11 @@ import {
   truncateSync,
   unlinkSync,
 } from "node:fs";
-import {
-  createMappedRamFile,
-  openMappedRamFile,
-  PageBitmap,
-  RamBlock,
-  StreamError,
-  type CreateMappedRamOptions,
-} from "../mod.ts";
+import { createSnapshot, openSnapshot, PageBitmap, RamBlock, StreamError } from "../mod.ts";
 import { rejectionOf, thrownBy } from "./kit/errors.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { indexOf } from "./kit/snapshot_index.ts";
+import { saveSnapshot } from "./kit/snapshots.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
@@ -38,12 +32,6 @@ function blockWith(idstr: string, pages: number, present: Iterable<number>): Ram
 
 function range(first: number, end: number): number[] {
   return Array.from({ length: end - first }, (_, index) => first + index);
-}
-
-async function save(options: CreateMappedRamOptions): Promise<void> {
-  await using writer = await createMappedRamFile(options);
-  await writer.write();
-  await writer.complete();
 }
 
 /** A descriptor of this process that is open on a file of that name. */
@@ -66,7 +54,7 @@ async function differences(
   channels: number,
   offset = 0,
 ): Promise<number[]> {
-  using file = await openMappedRamFile(path, { offset });
+  using file = await openSnapshot(path, { offset });
   const loaded = await file.load({ channels });
   expect(loaded.blocks.map(({ idstr, bytes }) => [idstr, bytes])).toEqual(
     blocks.map(({ idstr, bytes }) => [idstr, bytes]),
@@ -74,7 +62,7 @@ async function differences(
   return blocks.flatMap((block, index) => differingPages(block, loaded.blocks[index] ?? block));
 }
 
-test("createMappedRamFile() and load() keep every shape of bitmap, at any two channel counts", async () => {
+test("createSnapshot() and load() keep every shape of bitmap, at any two channel counts", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("shapes.snap");
   const shapes: [string, number, number[]][] = [
@@ -93,8 +81,8 @@ test("createMappedRamFile() and load() keep every shape of bitmap, at any two ch
     [3, 1],
     [2, 5],
   ] as const) {
-    await save({ path, blocks, channels: writers, sync: false });
-    using file = await openMappedRamFile(path);
+    await saveSnapshot({ path, blocks, channels: writers });
+    using file = await openSnapshot(path);
     for (const [index, [, , present]] of shapes.entries()) {
       const runs = [...(file.blocks[index]?.present.runs() ?? [])];
       expect(runs.flatMap(({ start, end }) => range(start, end))).toEqual(present);
@@ -106,12 +94,12 @@ test("createMappedRamFile() and load() keep every shape of bitmap, at any two ch
   expect(statSync(path).blocks * 512).toBeLessThan(present * PAGE + 2 * MIB);
 });
 
-test("createMappedRamFile() overwrites pages of later rounds in place, and zero clears their bits", async () => {
+test("createSnapshot() overwrites pages of later rounds in place, and zero clears their bits", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("rounds.snap");
   const block = blockWith("pc.ram", 1000, range(0, 1000));
   const other = blockWith("vga.vram", 10, [3]);
-  await using writer = await createMappedRamFile({ path, blocks: [block, other], sync: false });
+  await using writer = await createSnapshot({ path, blocks: [block, other], sync: false });
   await writer.write();
   block.view(5 * PAGE, 3 * PAGE).fill(0);
   fillPage(block.view(999 * PAGE, PAGE), "text", 1);
@@ -127,7 +115,7 @@ test("createMappedRamFile() overwrites pages of later rounds in place, and zero 
   const { normalPages, zeroPages, rounds } = await writer.complete();
   expect([normalPages, zeroPages, rounds]).toEqual([1000 + 1 + 1 + 1 + 1, 9 + 3, 4]);
 
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   const runs = file.blocks.map(({ present }) => [...present.runs()]);
   expect(runs).toEqual([
     [
@@ -142,56 +130,56 @@ test("createMappedRamFile() overwrites pages of later rounds in place, and zero 
   expect(await differences(path, [block, other], 3)).toEqual([]);
 });
 
-test("createMappedRamFile() writes zero pages only without zero-page detection", async () => {
+test("createSnapshot() writes zero pages only without zero-page detection", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("none.snap");
   const block = blockWith("pc.ram", 512, [7]);
-  await save({ path, blocks: [block], zeroPageDetection: "none", sync: false });
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block], zeroPageDetection: "none" });
+  using file = await openSnapshot(path);
   expect(file.block("pc.ram").present.count()).toBe(512);
   expect(statSync(path).blocks * 512).toBeGreaterThanOrEqual(512 * PAGE);
 });
 
-test("createMappedRamFile() with an offset leaves the bytes in front untouched", async () => {
+test("createSnapshot() with an offset leaves the bytes in front untouched", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("offset.snap");
   const offset = 0x1234;
   const front = new Uint8Array(8 * MIB).fill(0xa5);
   writeFileSync(path, front);
   const block = blockWith("pc.ram", 600, range(100, 500));
-  await save({ path, blocks: [block], offset });
+  await saveSnapshot({ path, blocks: [block], offset, sync: true });
   const bytes = readFileSync(path);
   expect(bytes.subarray(0, offset).equals(front.subarray(0, offset))).toBe(true);
   expect(bytes.subarray(offset, offset + 4).toString("latin1")).toBe("QEVM");
   expect(await differences(path, [block], 2, offset)).toEqual([]);
-  expect((await rejectionOf(openMappedRamFile(path))).code).toBe("ERR_MULTIFD_STREAM_MAGIC");
+  expect((await rejectionOf(openSnapshot(path))).code).toBe("ERR_MULTIFD_STREAM_MAGIC");
 });
 
-test("createMappedRamFile() and load() serve every page size and caller's memory of small segments", async () => {
+test("createSnapshot() and load() serve every page size and caller's memory of small segments", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("sizes.snap");
   for (const pageSize of [8192, 16_384, 65_536]) {
     const buffers = range(0, 5).map(() => new SharedArrayBuffer(2 * pageSize));
     const block = RamBlock.fromBuffer("pc.ram", buffers, { pageSize });
     fillBlock(block, pageSize);
-    await save({ path, blocks: [block], channels: 3, sync: false });
+    await saveSnapshot({ path, blocks: [block], channels: 3 });
     expect(await differences(path, [block], 2)).toEqual([]);
     // The same memory as target, with pages that are zero in the file and not in memory.
     const copy = RamBlock.allocate("pc.ram", block.bytes, { pageSize });
     fillBlock(copy, 99);
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     await file.load({ blocks: [copy] });
     expect(differingPages(block, copy)).toEqual([]);
   }
 });
 
-test("MappedRamFile.readPage() and readRange() read single pages and odd ranges", async () => {
+test("Snapshot.readPage() and readRange() read single pages and odd ranges", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("random.snap");
   const block = RamBlock.allocate("pc.ram", 200 * PAGE);
   fillBlock(block, 3);
-  await save({ path, blocks: [block], sync: false });
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   const expected = block.view(0, block.bytes);
   for (const page of [0, 1, 77, 199]) {
     const bytes = expected.subarray(page * PAGE, (page + 1) * PAGE);
@@ -215,19 +203,19 @@ test("MappedRamFile.readPage() and readRange() read single pages and odd ranges"
   expect(() => file.readPage("pc.bios", 0)).toThrow(RangeError);
 });
 
-test("createMappedRamFile() and load() carry a sparse block of 6 GiB", async () => {
+test("createSnapshot() and load() carry a sparse block of 6 GiB", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("large.snap");
   const bytes = 6 * 2 ** 30;
   const marks = [0, 4095 * PAGE, 2 ** 32 - PAGE, 2 ** 32, bytes - PAGE];
   const block = RamBlock.allocate("pc.ram", bytes, { hugePages: false });
   for (const at of marks) fillPage(block.view(at, PAGE), "random", at / PAGE);
-  await using writer = await createMappedRamFile({ path, blocks: [block], channels: 2 });
+  await using writer = await createSnapshot({ path, blocks: [block], channels: 2 });
   for (const at of marks) await writer.writeRange(block, at / PAGE, at / PAGE + 1);
   await writer.complete();
   expect(statSync(path).size).toBeGreaterThan(bytes);
   expect(statSync(path).blocks * 512).toBeLessThan(4 * MIB);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   const loaded = await file.load({ channels: 3 });
   for (const at of marks) {
     const view = loaded.blocks[0]?.view(at, PAGE) ?? new Uint8Array();
@@ -236,7 +224,7 @@ test("createMappedRamFile() and load() carry a sparse block of 6 GiB", async () 
   }
 });
 
-test("createMappedRamFile() and load() bypass the page cache, or say that they cannot", async () => {
+test("createSnapshot() and load() bypass the page cache, or say that they cannot", async () => {
   for (const parent of [undefined, "/dev/shm"]) {
     using folder = new TemporaryFolder(parent);
     const path = folder.file("direct.snap");
@@ -244,8 +232,8 @@ test("createMappedRamFile() and load() bypass the page cache, or say that they c
     fillBlock(block, 4);
     const notices: string[] = [];
     const direct = { directIo: true, onNotice: (notice: string) => notices.push(notice) };
-    await save({ path, blocks: [block], channels: 2, ...direct });
-    using file = await openMappedRamFile(path);
+    await saveSnapshot({ path, blocks: [block], channels: 2, sync: true, ...direct });
+    using file = await openSnapshot(path);
     const loaded = await file.load({ channels: 2, ...direct });
     expect(differingPages(block, loaded.blocks[0] ?? block)).toEqual([]);
     // Old kernels have no O_DIRECT on tmpfs; then both directions say so, once each.
@@ -258,7 +246,7 @@ test("load() falls back to buffered reads where alignment rules O_DIRECT out", a
   using folder = new TemporaryFolder();
   const path = folder.file("unaligned.snap");
   const block = blockWith("pc.ram", 300, range(0, 300));
-  await save({ path, blocks: [block], sync: false });
+  await saveSnapshot({ path, blocks: [block] });
   // Memory that begins in the middle of a page: the kernel refuses it on every file system.
   const buffer = new SharedArrayBuffer(300 * PAGE + 4096);
   const whole = RamBlock.fromBuffer("pc.ram", buffer);
@@ -269,36 +257,36 @@ test("load() falls back to buffered reads where alignment rules O_DIRECT out", a
     zeroed: false,
     segments: [{ address: shifted.address + 8, bytes: 300 * PAGE, buffer: undefined }],
   });
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   await file.load({ blocks: [target], directIo: true });
   expect(differingPages(block, target)).toEqual([]);
 });
 
-test("MappedRamWriter leaves nothing behind when it is not completed, and the old file in place", async () => {
+test("SnapshotWriter leaves nothing behind when it is not completed, and the old file in place", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = blockWith("pc.ram", 100, [1]);
   {
-    await using writer = await createMappedRamFile({ path, blocks: [block] });
+    await using writer = await createSnapshot({ path, blocks: [block] });
     await writer.write();
     expect(existsSync(path)).toBe(false);
   }
   expect(readdirSync(folder.path)).toEqual([]);
-  await save({ path, blocks: [block] });
+  await saveSnapshot({ path, blocks: [block], sync: true });
   const before = readFileSync(path);
   {
-    await using writer = await createMappedRamFile({ path, blocks: [blockWith("x", 9, [2])] });
+    await using writer = await createSnapshot({ path, blocks: [blockWith("x", 9, [2])] });
     await writer.write();
   }
   expect(readFileSync(path).equals(before)).toBe(true);
   expect(readdirSync(folder.path)).toEqual(["guest.snap"]);
 });
 
-test("MappedRamWriter rejects what comes after its end, and calls that make no sense", async () => {
+test("SnapshotWriter rejects what comes after its end, and calls that make no sense", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = blockWith("pc.ram", 100, [1]);
-  const writer = await createMappedRamFile({ path, blocks: [block], sync: false });
+  const writer = await createSnapshot({ path, blocks: [block], sync: false });
   await expect(writer.writeRange("pc.ram", 50, 101)).rejects.toThrow(RangeError);
   await expect(writer.writeRange("pc.bios", 0, 1)).rejects.toThrow(RangeError);
   await expect(writer.writeBitmap("pc.ram", new PageBitmap(99))).rejects.toThrow(RangeError);
@@ -315,20 +303,20 @@ test("MappedRamWriter rejects what comes after its end, and calls that make no s
     { offset: -1 },
     { blocks: [block, RamBlock.allocate("large", 65_536, { pageSize: 65_536 })] },
   ]) {
-    const made = createMappedRamFile({ path, blocks: [block], ...options });
+    const made = createSnapshot({ path, blocks: [block], ...options });
     await expect(made).rejects.toThrow(RangeError);
   }
-  const missing = createMappedRamFile({ path: folder.file("no/where"), blocks: [block] });
+  const missing = createSnapshot({ path: folder.file("no/where"), blocks: [block] });
   expect(await rejectionOf(missing)).toMatchObject({ errno: "ENOENT" });
 });
 
-test("MappedRamWriter and load() end within a second when cancelled, and leave no file", async () => {
+test("SnapshotWriter and load() end within a second when cancelled, and leave no file", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 64 * MIB);
   fillBlock(block, 1);
   const abort = new AbortController();
-  const writer = await createMappedRamFile({ path, blocks: [block], signal: abort.signal });
+  const writer = await createSnapshot({ path, blocks: [block], signal: abort.signal });
   const round = writer.write();
   abort.abort(new Error("enough"));
   const start = performance.now();
@@ -338,8 +326,8 @@ test("MappedRamWriter and load() end within a second when cancelled, and leave n
   expect(performance.now() - start).toBeLessThan(5000);
   expect(readdirSync(folder.path)).toEqual([]);
 
-  await save({ path, blocks: [block], sync: false });
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   const load = file.load({ signal: AbortSignal.abort(new Error("no")) });
   expect(await rejectionOf(load)).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
 });
@@ -349,9 +337,9 @@ test("prepareLoad() has memory and threads ready, and load() fills the memory", 
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 24 * MIB);
   fillBlock(block, 3);
-  await save({ path, blocks: [block], sync: false });
+  await saveSnapshot({ path, blocks: [block] });
   for (const directIo of [false, true]) {
-    using file = await openMappedRamFile(path);
+    using file = await openSnapshot(path);
     await using prepared = await file.prepareLoad({ channels: 3, directIo, prefault: true });
     const [memory] = prepared.blocks;
     expect(memory!.view(0, PAGE).every((byte) => byte === 0)).toBe(true);
@@ -367,8 +355,8 @@ test("prepareLoad() can be given up or cancelled, and needs no name of the file"
   const path = folder.file("guest.snap");
   const block = RamBlock.allocate("pc.ram", 4 * MIB);
   fillBlock(block, 4);
-  await save({ path, blocks: [block], sync: false });
-  using file = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block] });
+  using file = await openSnapshot(path);
   const prepared = await file.prepareLoad({ channels: 2 });
   await prepared[Symbol.asyncDispose]();
   expect(await rejectionOf(prepared.load())).toMatchObject({ code: "ERR_MULTIFD_STOPPED" });
@@ -389,14 +377,14 @@ test("prepareLoad() can be given up or cancelled, and needs no name of the file"
   });
 });
 
-test("openMappedRamFile() refuses a file cut off anywhere, and load() never writes out of range", async () => {
+test("openSnapshot() refuses a file cut off anywhere, and load() never writes out of range", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("whole.snap");
   const cut = folder.file("cut.snap");
   const block = blockWith("pc.ram", 300, range(10, 280));
   const second = blockWith("vga.vram", 5, [4]);
-  await save({ path, blocks: [block, second], sync: false });
-  using whole = await openMappedRamFile(path);
+  await saveSnapshot({ path, blocks: [block, second] });
+  using whole = await openSnapshot(path);
   const { deviceStateOffset, fileBytes, blocks } = whole.index;
   const borders = blocks.flatMap((region) => [
     region.bitmapOffset - 28,
@@ -410,13 +398,13 @@ test("openMappedRamFile() refuses a file cut off anywhere, and load() never writ
   const bytes = readFileSync(path);
   for (const length of lengths) {
     writeFileSync(cut, bytes.subarray(0, length));
-    const error = await rejectionOf(openMappedRamFile(cut));
+    const error = await rejectionOf(openSnapshot(cut));
     expect(error).toBeInstanceOf(StreamError);
     expect(error.peer).toBe(cut);
   }
   // Cut while it is open: the pages that are gone are an error and not zeros.
   writeFileSync(cut, bytes);
-  using file = await openMappedRamFile(cut);
+  using file = await openSnapshot(cut);
   truncateSync(cut, (blocks[0]?.pagesOffset ?? 0) + 20 * PAGE);
   expect(await rejectionOf(file.load())).toMatchObject({
     code: "ERR_MULTIFD_STREAM_TRUNCATED",
@@ -426,12 +414,12 @@ test("openMappedRamFile() refuses a file cut off anywhere, and load() never writ
   expect(fileBytes).toBe(bytes.byteLength);
 });
 
-test("openMappedRamFile() survives any flipped bit outside the pages", async () => {
+test("openSnapshot() survives any flipped bit outside the pages", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("flipped.snap");
   const block = blockWith("pc.ram", 70, range(0, 40));
   const guard = 16 * PAGE;
-  await save({ path, blocks: [block], sync: false });
+  await saveSnapshot({ path, blocks: [block] });
   const bytes = readFileSync(path);
   const { bitmapOffset, pagesOffset } = openOnce(path);
   // Everything in front of the padding, and everything behind the pages.
@@ -472,7 +460,7 @@ test("openMappedRamFile() survives any flipped bit outside the pages", async () 
   const changed = Buffer.from(bytes);
   changed[bitmapOffset + 8] = 0x3f; // pages 64 to 69, the last of the block
   writeFileSync(path, changed);
-  using file = await openMappedRamFile(path);
+  using file = await openSnapshot(path);
   await file.load({ blocks: [target] });
   expect(differingPages(block, target)).toEqual([]);
   for (const view of [whole.view(0, guard), whole.view(guard + block.bytes, guard)]) {
@@ -480,13 +468,13 @@ test("openMappedRamFile() survives any flipped bit outside the pages", async () 
   }
   changed[bitmapOffset + 8] = 0x40; // page 70, which the block has not
   writeFileSync(path, changed);
-  expect((await rejectionOf(openMappedRamFile(path))).code).toBe("ERR_MULTIFD_STREAM_BITMAP");
+  expect((await rejectionOf(openSnapshot(path))).code).toBe("ERR_MULTIFD_STREAM_BITMAP");
 });
 
-test("openMappedRamFile() refuses streams of another kind and RAM records among the sections", async () => {
+test("openSnapshot() refuses streams of another kind and RAM records among the sections", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("other.snap");
-  await save({ path, blocks: [blockWith("pc.ram", 1, [0])], sync: false });
+  await saveSnapshot({ path, blocks: [blockWith("pc.ram", 1, [0])] });
   const bytes = readFileSync(path);
   const code = (change: (copy: Buffer) => void): string => {
     const copy = Buffer.from(bytes);

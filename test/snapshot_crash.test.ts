@@ -1,31 +1,22 @@
 import { expect, test } from "bun:test";
 import { existsSync, writeFileSync } from "node:fs";
-import { MultifdError, openMappedRamFile } from "../mod.ts";
+import { MultifdError, openSnapshot } from "../mod.ts";
+import { killWithin, runCommand } from "./kit/subprocess.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
+import { bun } from "./setup/command.ts";
 
-const CHILD = new URL("./kit/mapped_ram_child.ts", import.meta.url).pathname;
+const CHILD = new URL("./kit/file_child.ts", import.meta.url).pathname;
 const KILLS = 8;
-const CHILD_LIMIT_MS = 40_000;
 
-/** Starts the writer, waits for its first complete file, and kills it `delayMs` later. */
-async function killWriter(path: string, offset: number, delayMs: number): Promise<void> {
-  const child = Bun.spawn([process.execPath, CHILD, "overwrite", path, String(offset)], {
-    stdout: "pipe",
-    stderr: "inherit",
-    timeout: CHILD_LIMIT_MS,
-    killSignal: "SIGKILL",
-  });
-  await child.stdout.getReader().read();
-  await Bun.sleep(delayMs);
-  child.kill("SIGKILL");
-  await child.exited;
-  expect(child.signalCode).toBe("SIGKILL");
+/** Starts the writer, waits for its first complete file, and kills it within 150 ms. */
+function killWriter(path: string, offset: number): Promise<void> {
+  return killWithin(150, [bun, CHILD, "overwrite", path, String(offset)]);
 }
 
 /** The number that all words of the file hold; undefined when the file is visibly incomplete. */
 async function generationOf(path: string, offset: number): Promise<number | undefined> {
   try {
-    using file = await openMappedRamFile(path, { offset });
+    using file = await openSnapshot(path, { offset });
     const { blocks } = await file.load();
     const words = new Set<number>();
     for (const view of blocks[0]?.views() ?? []) {
@@ -41,24 +32,24 @@ async function generationOf(path: string, offset: number): Promise<number | unde
   }
 }
 
-test("createMappedRamFile() always leaves one complete file when killed at any moment", async () => {
+test("createSnapshot() always leaves one complete file when killed at any moment", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   for (let kill = 0; kill < KILLS; kill++) {
-    await killWriter(path, 0, Math.random() * 150);
+    await killWriter(path, 0);
     expect(existsSync(path)).toBe(true);
     expect(await generationOf(path, 0)).toBeGreaterThan(0);
   }
 }, 120_000);
 
-test("createMappedRamFile() in place leaves a complete file or one that is visibly none when killed", async () => {
+test("createSnapshot() in place leaves a complete file or one that is visibly none when killed", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.snap");
   const offset = 4096;
   let incomplete = 0;
   for (let kill = 0; kill < KILLS; kill++) {
     writeFileSync(path, new Uint8Array(offset).fill(0xa5));
-    await killWriter(path, offset, Math.random() * 150);
+    await killWriter(path, offset);
     if ((await generationOf(path, offset)) === undefined) incomplete++;
     const front = new Uint8Array(await Bun.file(path).slice(0, offset).arrayBuffer());
     expect(front.every((byte) => byte === 0xa5)).toBe(true);
@@ -82,20 +73,16 @@ const canMount = ((): boolean => {
 const missing = canMount ? "" : " (needs user namespaces with mount, which are not allowed here)";
 
 test.skipIf(!canMount)(
-  `createMappedRamFile() on a full disk fails with ENOSPC, leaves nothing, and works again${missing}`,
+  `createSnapshot() on a full disk fails with ENOSPC, leaves nothing, and works again${missing}`,
   async () => {
     using folder = new TemporaryFolder();
-    const child = Bun.spawn(
-      onSmallDisk(folder.path, [process.execPath, CHILD, "fill-disk", folder.path]),
-      { stdout: "pipe", stderr: "inherit", timeout: CHILD_LIMIT_MS, killSignal: "SIGKILL" },
-    );
-    const result: unknown = await child.stdout.json();
-    expect(result).toEqual({
+    const end = await runCommand(onSmallDisk(folder.path, [bun, CHILD, "fill-disk", folder.path]));
+    expect(end).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(end.stdout)).toEqual({
       code: "ERR_MULTIFD_SYSTEM",
       errno: "ENOSPC",
       left: [],
       present: 1024,
     });
-    expect(await child.exited).toBe(0);
   },
 );
