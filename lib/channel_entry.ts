@@ -7,16 +7,20 @@
  */
 import { transportOf } from "./net/endpoint.ts";
 import { runPageWorker, type PageWorkerJob } from "./memory/page_worker.ts";
+import { runRelayChannel } from "./relay/relay_channel_worker.ts";
+import type { RelayChannelJob } from "./relay/relay_messages.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import { runReceiveChannel, runSendChannel } from "./session/channel_worker.ts";
 import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
 
-serveJobs((job: SendChannelJob | ReceiveChannelJob | PageWorkerJob) => {
+serveJobs((job: SendChannelJob | ReceiveChannelJob | RelayChannelJob | PageWorkerJob) => {
   switch (job.role) {
     case "send-channel":
       return runSendChannel(job, transportOf(job.endpoint));
     case "receive-channel":
       return runReceiveChannel(job, transportOf(job.endpoint));
+    case "relay-channel":
+      return runRelayChannel(job, transportOf(job.endpoint));
     case "page-worker":
       return runPageWorker(job);
     default:

@@ -7,9 +7,11 @@
 import type { ColoPrimaryJob, ColoSecondaryJob } from "./colo/colo_messages.ts";
 import type { FileChannelJob } from "./snapshot/file_channel_messages.ts";
 import type { IndexJob } from "./snapshot/index_messages.ts";
+import type { TransportChoice } from "./net/transport_of_session.ts";
+import type { Transport } from "./net/transport.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
-import type { RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
+import type { RelayChannelJob, RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import type { ReceiverJob, SenderJob } from "./session/session_messages.ts";
 import type { PoolJob } from "./thread/pool_messages.ts";
@@ -27,6 +29,7 @@ type WorkerJob =
   | RecordingJob
   | AnalyzerJob
   | RelayJob
+  | RelayChannelJob
   | RelayReturnJob
   | ColoPrimaryJob
   | ColoSecondaryJob;
@@ -41,9 +44,15 @@ async function run(job: WorkerJob): Promise<void> {
     case "receiver":
       return (await import("./session/session_worker.ts")).runReceiver(job);
     case "send-channel":
-      return (await import("./session/tls_channel_worker.ts")).runTlsSendChannel(job);
+      return (await import("./session/channel_worker.ts")).runSendChannel(
+        job,
+        await transport(job),
+      );
     case "receive-channel":
-      return (await import("./session/tls_channel_worker.ts")).runTlsReceiveChannel(job);
+      return (await import("./session/channel_worker.ts")).runReceiveChannel(
+        job,
+        await transport(job),
+      );
     case "pool":
       return (await import("./thread/pool_worker.ts")).runPoolWorker(job);
     case "save":
@@ -60,6 +69,11 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./qemu/analysis_worker.ts")).runAnalyzer(job);
     case "relay":
       return (await import("./relay/relay_worker.ts")).runRelay(job);
+    case "relay-channel":
+      return (await import("./relay/relay_channel_worker.ts")).runRelayChannel(
+        job,
+        await transport(job),
+      );
     case "relay-return":
       return (await import("./relay/relay_worker.ts")).runRelayReturn(job);
     case "colo-primary":
@@ -69,4 +83,9 @@ async function run(job: WorkerJob): Promise<void> {
     default:
       return unknownRole(job);
   }
+}
+
+/** How a channel's bytes travel; what encrypts them is not in the program of plain channels. */
+async function transport(job: TransportChoice): Promise<Transport> {
+  return (await import("./net/transport_of_session.ts")).sessionTransport(job);
 }

@@ -36,7 +36,7 @@ function handler(isSecondary: boolean): MainStreamHandler & { readonly pages: nu
     openReturnPath: () => {},
     ping: () => {},
     switchoverStart: () => {},
-    enableColo: () => isSecondary,
+    goesOn: () => isSecondary,
     ramBlocks: () => {},
     zeroPage: (_idstr, offset) => void pages.push(offset / 4096),
     syncMarker: () => {},

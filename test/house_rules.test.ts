@@ -117,6 +117,17 @@ test("house rules: imports in lib go down the layers only, type imports included
   expect(wrong).toEqual([]);
 });
 
+test("house rules: what features are built from names no feature", () => {
+  const folders = /^lib\/(?:sync|thread|net|engine|rehearsal|device|session)\//;
+  // Comments may name one to say what a part is for; a snapshot of counters is none of a guest.
+  const feature =
+    /\w*(?:colo(?![nru])|checkpoint|secondar|relay|record(?:er|ing)|restor|snapshot(?!\()|analy)\w*/gi;
+  const named = libraryFiles
+    .filter((file) => folders.test(file))
+    .flatMap((file) => [...codeOf(file).matchAll(feature)].map(([name]) => `${file}: ${name}`));
+  expect(named).toEqual([]);
+});
+
 test("house rules: only lib/net knows kinds of endpoints and makes connections", () => {
   const wrong = libraryFiles
     .filter((file) => !file.startsWith("lib/net/"))

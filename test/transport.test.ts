@@ -88,13 +88,17 @@ test("an open connection is used by one thread or by two, and that is said once"
   try {
     const whole = new OpenLink(transportOf(endpoint), { fd });
     expect(whole.attach(control, testTimeouts).hasUnreadBytes()).toBe(false);
-    expect(() => whole.split()).toThrow("in use already");
+    expect(() => whole.split(control, testTimeouts)).toThrow("in use already");
     const halves = new OpenLink(transportOf(endpoint), { fd });
-    expect(halves.split()).toMatchObject({
-      sending: { direction: "sending" },
-      receiving: { direction: "receiving" },
-    });
+    expect(halves.split(control, testTimeouts).receiving).toMatchObject({ direction: "receiving" });
     expect(() => halves.attach(control, testTimeouts)).toThrow("in use already");
+    const shared = new OpenLink(transportOf(endpoint), { fd }).share(control, testTimeouts);
+    expect(shared.whole().hasUnreadBytes()).toBe(false);
+    expect(shared.lend()).toMatchObject({ direction: "sending" });
+    expect(() => shared.whole()).toThrow("another thread sends on it");
+    expect(() => shared.lend()).toThrow("another thread sends on it");
+    shared.takeBack();
+    expect(shared.whole().hasUnreadBytes()).toBe(false);
   } finally {
     close(fd);
     close(listener.fd);

@@ -10,7 +10,7 @@ import { SenderSession } from "../session/sender_session.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { ColoMessage, expectColoMessage, sendColoMessage } from "../wire/colo_message.ts";
 import type { PrimaryConfig } from "./colo_messages.ts";
-import { Step, type ColoProgress } from "./colo_progress.ts";
+import { CHECKPOINT_PHASE, Step, type ColoProgress } from "./colo_progress.ts";
 import { blobAbout, blobWith } from "./device_state_blob.ts";
 import { STATE_DEVICE } from "./state_channel.ts";
 
@@ -40,7 +40,7 @@ export class BlockingPrimary implements Disposable {
   start(rounds: number, roundDelayMs: number): void {
     this.#sender.sendRounds(rounds, roundDelayMs);
     this.#sender.endMigration();
-    this.#sender.converse((_out, replies) => {
+    this.#sender.converse(CHECKPOINT_PHASE, (_out, replies) => {
       expectColoMessage(replies, ColoMessage.CHECKPOINT_READY, "begin with checkpoints");
     });
     // Not before: the migration itself has no device.
@@ -51,7 +51,7 @@ export class BlockingPrimary implements Disposable {
   /** Begins a checkpoint; returns when the secondary stands still. */
   request(): void {
     this.#progress.step(Step.UNDER_WAY);
-    this.#sender.converse((out, replies) => {
+    this.#sender.converse(CHECKPOINT_PHASE, (out, replies) => {
       sendColoMessage(out, ColoMessage.CHECKPOINT_REQUEST);
       expectColoMessage(replies, ColoMessage.CHECKPOINT_REPLY, "begin checkpoint");
     });
@@ -67,17 +67,17 @@ export class BlockingPrimary implements Disposable {
   commit(dirty: readonly PageBitmap[], deviceState: Uint8Array): number {
     const start = performance.now();
     const sender = this.#sender;
-    sender.converse((out) => sendColoMessage(out, ColoMessage.VMSTATE_SEND));
+    sender.converse(CHECKPOINT_PHASE, (out) => sendColoMessage(out, ColoMessage.VMSTATE_SEND));
     for (const [index, bitmap] of dirty.entries()) sender.queueBitmap(index, bitmap);
     if (this.#stateOverChannels && deviceState.byteLength > 0) {
       sender.queueDeviceState(STATE_DEVICE.idstr, STATE_DEVICE.instanceId, deviceState);
     }
-    sender.endCheckpoint();
+    sender.endRam(CHECKPOINT_PHASE);
     const parts = this.#stateOverChannels
       ? blobAbout(deviceState.byteLength)
       : blobWith(deviceState);
     let receivedMs = 0;
-    sender.converse((out, replies) => {
+    sender.converse(CHECKPOINT_PHASE, (out, replies) => {
       out.u32(ColoMessage.VMSTATE_SIZE);
       out.u64(parts.reduce((sum, { byteLength }) => sum + byteLength, 0));
       // From the last byte on the secondary may have all of it.

@@ -6,6 +6,7 @@
  * @module
  */
 import type { StatisticsTable } from "../engine/statistics.ts";
+import { CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
 import { PageCrew } from "../memory/page_crew.ts";
 import { PageOperation } from "../memory/page_task.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -21,7 +22,7 @@ import {
 } from "../wire/colo_message.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { ReceivedCheckpoint, SecondaryConfig } from "./colo_messages.ts";
-import { Step, type ColoProgress } from "./colo_progress.ts";
+import { CHECKPOINT_PHASE, Step, type ColoProgress } from "./colo_progress.ts";
 import type { CheckpointStatistics } from "./checkpoint_statistics.ts";
 import { checkGuestSections, checkStateBytes, readBlob } from "./device_state_blob.ts";
 import { LocalWrites } from "./local_writes.ts";
@@ -63,15 +64,20 @@ export class BlockingSecondary implements Disposable {
     this.#hooks = hooks;
     this.#progress = progress;
     this.#control = control;
-    const stateQueue = createStateQueue();
-    this.#stateChannel = new StateChannel(stateQueue, control, config.timeouts.stallMs);
+    const queue = createStateQueue();
+    this.#stateChannel = new StateChannel(queue, control, config.timeouts.stallMs);
+    // In the queue of the channels and in front of the caller, or on the main connection.
+    const held = { bytes: 2 * CHECKPOINT_STATE_BYTES_MAX, what: "the state of checkpoints" };
     this.#receiver = new ReceiverSession(
       config,
       {
-        stateQueue,
-        cacheOf: (block) => this.#makeCache(block),
         onBlocks: (blocks, channels) => hooks.onBlocks(blocks, this.#caches, channels),
-        afterMigration: (link) => this.#follow(link),
+        sequel: {
+          queue,
+          held,
+          makeCache: (block) => this.#makeCache(block),
+          run: (link) => this.#follow(link),
+        },
       },
       control,
       statistics,
@@ -106,7 +112,7 @@ export class BlockingSecondary implements Disposable {
       ? new LocalWrites(this.#receiver.blocks, link.table, crew)
       : undefined;
     link.table.collecting = true;
-    this.#control.phase = "checkpoint";
+    this.#control.phase = CHECKPOINT_PHASE;
     this.#progress.reach(0);
     this.#hooks.onReady(link.state);
     sendColoMessage(link.replies, ColoMessage.CHECKPOINT_READY);

@@ -10,6 +10,9 @@ const EPOCH = 0; // last checkpoint in place; -1 before the first migration is c
 const STEP = 1; // see Step
 const WORDS = 2;
 
+/** What a session does between the migration and its end, for messages. */
+export const CHECKPOINT_PHASE = "checkpoint";
+
 /** What the session thread does. */
 export const Step = {
   /** Between two checkpoints, or still in the first migration. */

@@ -127,7 +127,6 @@ export class ColoSecondary implements AsyncDisposable {
       ...receiverConfig({ ...options, uuid }),
       revertLocalWrites,
       threads: applyThreads,
-      checkpoints: true,
     };
     this.#options = options;
     this.#pageSize = config.pageSize;

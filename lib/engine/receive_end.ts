@@ -52,7 +52,7 @@ export function endChannels(ending: EndingChannels, limitMs: number): void {
 
 /**
  * As {@linkcode endChannels}, but leaves the connections as they are: what still comes on one of them
- * is an error of its channel. For a relay, whose source goes on with its devices.
+ * is an error of its channel. For channels whose source goes on with its devices.
  *
  * @throws {PacketError} when anything is left over or uncovered.
  */

@@ -140,11 +140,11 @@ export class SendChannel implements Disposable {
     this.#parts.counters.setCodec(this.#parts.compression.engine, governor.level);
   }
 
-  /** A packet that a relay has received; it goes on with the same pages. */
+  /** A packet that was received goes on with the same pages. */
   #sendStaged(connection: SendingConnection, slot: Slot): void {
     const { blocks, state, counters } = this.#parts;
     const start = performance.now();
-    // The relay learns its blocks when this thread is already running.
+    // Its blocks become known when this thread is already running.
     if (slot.blockIndex >= blocks.blocks.length) blocks.refresh();
     const { pages, pageCount, stagedNormalPages: normal } = slot;
     this.#builder.buildStaged(

@@ -16,7 +16,7 @@ export const Payload = { NONE: 0, RAM: 1, DEVICE_STATE: 2, STAGED: 3 } as const;
  *   0 payload type   1 block index   2 number of pages   16… page numbers
  *   3 bytes of device-state header   4 bytes of device state
  *   6 address of that header (64 bits)   8 address of the device state (64 bits)
- * or, for a packet on its way through a relay,
+ * or, for a packet that was received and goes on,
  *   4 normal pages, the first of all   8 address of their content, page by page (64 bits)
  */
 const TYPE_AT = 0;
@@ -91,18 +91,18 @@ export class Slot {
     return this.#words[DEVICE_BYTES_AT];
   }
 
-  /** Sets where the content of a relayed packet's normal pages lies. */
+  /** Sets where the content of a received packet's normal pages lies. */
   setStaged(address: number, normalPages: number): void {
     this.#words[STAGED_NORMAL_AT] = normalPages;
     this.#setAddress(STAGED_AT, address);
   }
 
-  /** Address of the content of a relayed packet. */
+  /** Address of the content of a received packet. */
   get staged(): number {
     return this.#address(STAGED_AT);
   }
 
-  /** How many of a relayed packet's pages are normal; the others are zero. */
+  /** How many of a received packet's pages are normal; the others are zero. */
   get stagedNormalPages(): number {
     return this.#words[STAGED_NORMAL_AT];
   }

@@ -76,7 +76,7 @@ export interface BlockTableHandle {
 
 /**
  * What the table keeps of a block. One without segments has no memory here, only a name and a length,
- * which is all that a relay needs.
+ * which is all that is needed where packets only pass.
  */
 type TableEntry = Pick<
   RamBlock,

@@ -3,8 +3,8 @@
  * Codecs and channels know nothing of it but these two calls around a packet, since a block's
  * addresses in the table are those of its cache (engine description, section 5).
  *
- * While the first migration runs, every page is copied on to memory as it comes. Once checkpoints
- * are collected, only the cache changes and the pages are marked, to be applied all at once.
+ * While the migration runs, every page is copied on to memory as it comes. Once pages are collected,
+ * only the cache changes and they are marked, to be applied all at once.
  *
  * @module
  */

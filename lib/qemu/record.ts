@@ -14,6 +14,7 @@ import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning
 import { listen, type Receiver } from "../session/receiver.ts";
 import { checkOutputPath } from "../storage/output_file.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
+import { isSourceStaying } from "../wire/waiting_source.ts";
 
 /** Options of {@linkcode record}. */
 export interface RecordOptions extends ReceivingOptions, WarningOptions {
@@ -105,8 +106,7 @@ export class Recorder implements AsyncDisposable {
 
   /** A source that stays for checkpoints is found when the file is there, and a user must know. */
   #withOutcome(error: unknown): unknown {
-    const staying = error instanceof StreamError && error.code === "ERR_MULTIFD_STREAM_COLO";
-    if (!staying || this.#writing.metadata === undefined) return error;
+    if (!isSourceStaying(error) || this.#writing.metadata === undefined) return error;
     const { code, message, side, phase, peer } = error;
     return new StreamError(code, `${message}; the recording ${this.#output} is complete`, {
       side,

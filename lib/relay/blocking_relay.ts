@@ -8,29 +8,28 @@
  *
  * @module
  */
-import { createStage } from "../engine/relay_placer.ts";
 import { RoundCounter } from "../engine/round_counter.ts";
 import { SendState } from "../engine/send_state.ts";
 import type { MainCounters, StatisticsTable } from "../engine/statistics.ts";
 import { StreamError } from "../errors.ts";
 import { CHANNELS_MAX, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { BlockTable } from "../memory/block_table.ts";
-import type { Connection } from "../net/connection.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
-import { sessionTransport } from "../net/transport_of_session.ts";
-import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
+import type { SharedConnection } from "../net/open_link.ts";
+import type { ReceivingHalf } from "../net/transport.ts";
 import { refuseSource, tellFailure } from "../session/last_words.ts";
 import type { SessionConfig } from "../session/session_config.ts";
 import { ReceiveSide } from "../session/receive_side.ts";
 import { SendSide } from "../session/send_side.ts";
 import { missingReturnPath, type SessionWarning } from "../session/session_warning.ts";
-import { SECOND_SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_control.ts";
+import { SIDE_DESCRIPTORS, type SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { PEER_PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamReader } from "../wire/main_stream_reader.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
-import type { RelayReturnJob } from "./relay_messages.ts";
+import type { RelayReturnJob, RelaySink } from "./relay_messages.ts";
+import { createStage } from "./relay_placer.ts";
 import type { RelayConfig } from "./relay_config.ts";
 import { RelayStream, type RelayTarget } from "./relay_stream.ts";
 import { Confirmation } from "./return_path_relay.ts";
@@ -55,14 +54,13 @@ export class BlockingRelay implements RelayTarget, Disposable {
   readonly #rounds: RoundCounter;
   readonly #hooks: RelayHooks;
   readonly #state: SendState;
-  readonly #stage: SharedArrayBuffer;
   readonly #receiveSide: ReceiveSide;
   readonly #returnWorker: WorkerGroup;
   readonly #confirmation = new Confirmation();
   #sendSide: SendSide | undefined;
   #out: ByteWriter | undefined;
-  readonly #transports = new DisposableStack();
-  #toSource: SendingHalf | undefined;
+  /** The main connection of the source; another thread writes the answers. */
+  #source: SharedConnection | undefined;
   #fromDestination: ReceivingHalf | undefined;
   #uuid: Uint8Array;
   #answers = false;
@@ -86,7 +84,6 @@ export class BlockingRelay implements RelayTarget, Disposable {
     const clients = config.incomingChannels ?? CHANNELS_MAX;
     const { pageSize } = config.incoming;
     this.#state = SendState.create({ channels, clients, pageSize }, control);
-    this.#stage = createStage(channels, clients);
     this.#returnWorker = new WorkerGroup(control);
     this.#receiveSide = new ReceiveSide({
       config: config.incoming,
@@ -96,7 +93,11 @@ export class BlockingRelay implements RelayTarget, Disposable {
       statistics: incoming,
       blocks: this.table.handle,
       devices: [],
-      relay: { state: this.#state.handle, stage: this.#stage },
+      sink: {
+        role: "relay-channel",
+        outgoing: this.#state.handle,
+        stage: createStage(channels, clients),
+      } satisfies RelaySink,
     });
   }
 
@@ -124,13 +125,11 @@ export class BlockingRelay implements RelayTarget, Disposable {
       );
       if (this.#config.keepUuid) this.#uuid = uuid;
       const { incoming } = this.#config;
-      const { sending, both } = main.split(); // answers are written by another thread
-      this.#toSource = sending;
       // A source writes its main stream when a buffer is full, which may be in the middle of a record.
-      const transport = this.#transports.use(sessionTransport(incoming));
-      return transport.attachShared(both, this.#control, incoming.timeouts, "with-session");
+      return main.share(this.#control, incoming.timeouts, "with-session");
     });
-    const reader = new ByteReader(connection);
+    this.#source = connection;
+    const reader = new ByteReader(connection.receiving);
     // The source has sent its first bytes and goes on; only now is the destination bothered.
     this.#guarded("source", () => {
       try {
@@ -138,7 +137,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       } catch (error) {
         const peer = formatEndpoint(this.#config.outgoing.endpoint);
         this.#receiveSide.delayRefusal(error, { side: "source", peer });
-        refuseSource(connection, error, "connect");
+        refuseSource(connection.whole(), error, "connect");
         throw error;
       }
     });
@@ -151,7 +150,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       } catch (error) {
         const delayed = this.#control.phase === "setup" && !this.#confirmation.sourceUnderstands;
         if (delayed) this.#receiveSide.delayRefusal(error);
-        this.#tellSource(connection, error);
+        this.#tellSource(error);
         // Both sides know it has succeeded; the source had only to hang up.
         if (this.#confirmation.given) this.#control.noteCompleted();
         throw error;
@@ -198,7 +197,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#returnWorker.start({
       role: "relay-return",
       timeouts: this.#config.outgoing.timeouts,
-      source: choiceWith(this.#config.incoming, this.#toSource!),
+      source: choiceWith(this.#config.incoming, this.#source!.lend()),
       destination: choiceWith(this.#config.outgoing, this.#fromDestination!),
       confirmation: this.#confirmation.buffer,
       tail: this.tail.buffer,
@@ -246,7 +245,6 @@ export class BlockingRelay implements RelayTarget, Disposable {
     this.#returnWorker.join(); // before the sides, to which the connections belong
     this.#receiveSide.join();
     this.#sendSide?.join();
-    this.#transports.dispose();
     this.#control.closeDescriptors();
   }
 
@@ -262,13 +260,11 @@ export class BlockingRelay implements RelayTarget, Disposable {
       state: this.#state,
       blocks: this.table.handle,
       devices: false,
-      descriptors: SECOND_SIDE_DESCRIPTORS,
+      descriptors: SIDE_DESCRIPTORS,
     });
-    const { sending, receiving } = this.#sendSide.connect().split();
-    this.#fromDestination = receiving;
-    const transport = this.#transports.use(sessionTransport(outgoing));
-    const connection = transport.attachSending(sending, this.#control, outgoing.timeouts);
-    const sink = this.#sendSide.mainSink(connection);
+    const main = this.#sendSide.connect().split(this.#control, outgoing.timeouts);
+    this.#fromDestination = main.receiving;
+    const sink = this.#sendSide.mainSink(main.sending);
     // The steps that write here work for the incoming side, and an error must name the right one.
     this.#out = new ByteWriter({
       send: (address, bytes) => this.#guarded("source", () => sink.send(address, bytes)),
@@ -277,14 +273,15 @@ export class BlockingRelay implements RelayTarget, Disposable {
   }
 
   /** Tells a source of this library why the relay fails; any other one sees its connections end. */
-  #tellSource(connection: Connection, error: unknown): void {
+  #tellSource(error: unknown): void {
     const { given, sourceUnderstands } = this.#confirmation;
     if (given || !sourceUnderstands) return;
     const control = this.#control;
     control.fail(error, { side: "destination", peer: this.#receiveSide.peer });
     this.#returnWorker.join(); // it may know better, and speaks on the same connection
-    if (this.#confirmation.sourceTold) return;
-    const source = { connection, understands: true, migrates: true };
+    if (this.#confirmation.sourceTold || control.threadsLeft) return;
+    this.#source!.takeBack();
+    const source = { connection: this.#source!.whole(), understands: true, migrates: true };
     tellFailure(source, control.error ?? error, control.phase);
   }
 

@@ -3,9 +3,11 @@
  *
  * @module
  */
+import type { SendStateHandle } from "../engine/send_state.ts";
 import type { Endpoint } from "../net/endpoint.ts";
 import type { TransportChoice } from "../net/transport_of_session.ts";
 import type { ReceivingHalf, SendingHalf } from "../net/transport.ts";
+import type { ReceiveChannelParts } from "../session/channel_messages.ts";
 import type { Timeouts } from "../session/options.ts";
 import type { SessionWarning } from "../session/session_warning.ts";
 import type { ServiceJob } from "../thread/service.ts";
@@ -36,6 +38,18 @@ export interface RelayReports {
   /** So many channels are there on each side. */
   connected(incoming: number, outgoing: number): void;
 }
+
+/** What the incoming channels need beside what all receive channels do. */
+export interface RelaySink {
+  readonly role: "relay-channel";
+  /** Of the outgoing channels. */
+  readonly outgoing: SendStateHandle;
+  /** Memory for the pages of one packet for each slot of the send state. */
+  readonly stage: SharedArrayBuffer;
+}
+
+/** An incoming channel's thread. */
+export type RelayChannelJob = RelaySink & ReceiveChannelParts;
 
 /** The thread that carries a relay's answers back. */
 export interface RelayReturnJob {

@@ -10,8 +10,8 @@ import { WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
+import { sourceStays } from "../wire/waiting_source.ts";
 import { explainLoss } from "../session/lost_destination.ts";
-import { staysForCheckpoints } from "../session/source_end.ts";
 import {
   endedByPeer,
   failedPeer,
@@ -161,6 +161,6 @@ function forward(
     while (performance.now() < deadline) {
       if (source.isEndedByPeer(WAIT_TICK_MS) || control.stopping) return;
     }
-    throw staysForCheckpoints("Cannot end the relay");
+    throw sourceStays("Cannot end the relay");
   }
 }

@@ -5,7 +5,6 @@
  */
 import type { ResolvedCompression } from "../codec/registry.ts";
 import type { DeviceQueueHandle } from "../engine/device_queue.ts";
-import type { RelayHandle } from "../engine/relay_placer.ts";
 import type { SendStateHandle } from "../engine/send_state.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import type { Endpoint } from "../net/endpoint.ts";
@@ -35,9 +34,8 @@ export interface SendChannelJob {
   readonly descriptors: number;
 }
 
-/** A receive channel's thread. */
-export interface ReceiveChannelJob {
-  readonly role: "receive-channel";
+/** What the thread of a receive channel needs, wherever its pages go. */
+export interface ReceiveChannelParts {
   readonly channel: number;
   /** Where it was listened, which says how bytes travel. */
   readonly endpoint: Endpoint;
@@ -50,8 +48,11 @@ export interface ReceiveChannelJob {
   readonly state: SharedArrayBuffer;
   readonly blocks: BlockTableHandle;
   readonly devices: readonly DeviceQueueHandle[];
-  /** Where packets go on to, when they do not stay here. */
-  readonly relay: RelayHandle | undefined;
+}
+
+/** A receive channel's thread that puts pages into the blocks. */
+export interface ReceiveChannelJob extends ReceiveChannelParts {
+  readonly role: "receive-channel";
 }
 
 /** The program that can carry out a channel's job: encryption is not in that of plain channels. */

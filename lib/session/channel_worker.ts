@@ -4,12 +4,10 @@
  *
  * @module
  */
-import { methodFlag } from "../codec/registry.ts";
 import { DeviceQueue } from "../engine/device_queue.ts";
 import type { PacketPlacer } from "../engine/packet_placer.ts";
 import { ReceiveChannel } from "../engine/receive_channel.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
-import { RelayPlacer } from "../engine/relay_placer.ts";
 import { SendChannel } from "../engine/send_channel.ts";
 import { SendState } from "../engine/send_state.ts";
 import { StatisticsTable } from "../engine/statistics.ts";
@@ -19,7 +17,7 @@ import { BlockTable } from "../memory/block_table.ts";
 import { connectTo, formatEndpoint } from "../net/endpoint.ts";
 import type { Transport } from "../net/transport.ts";
 import { CHANNEL_DESCRIPTOR, SessionControl } from "../sync/session_control.ts";
-import type { ReceiveChannelJob, SendChannelJob } from "./channel_messages.ts";
+import type { ReceiveChannelParts, SendChannelJob } from "./channel_messages.ts";
 
 /**
  * Runs a send channel until its session stops.
@@ -69,8 +67,13 @@ export function runSendChannel(job: SendChannelJob, transport: Transport): void 
  * Runs a receive channel until its connection or session ends.
  *
  * @param transport As of {@linkcode runSendChannel}.
+ * @param makePlacer Makes what puts pages elsewhere than into the blocks.
  */
-export function runReceiveChannel(job: ReceiveChannelJob, transport: Transport): void {
+export function runReceiveChannel(
+  job: ReceiveChannelParts,
+  transport: Transport,
+  makePlacer?: (control: SessionControl) => PacketPlacer,
+): void {
   const { channel, timeouts } = job;
   const control = new SessionControl(job.control);
   const state = new ReceiveState(job.state, control);
@@ -85,7 +88,7 @@ export function runReceiveChannel(job: ReceiveChannelJob, transport: Transport):
       blocks: new BlockTable(job.blocks),
       counters: new StatisticsTable(job.statistics).channel(channel),
       devices: job.devices.map((device) => new DeviceQueue(device, control, timeouts.stallMs)),
-      placer: relayPlacer(job, control),
+      placer: makePlacer?.(control),
       idleMs: timeouts.idleMs,
     });
     if (channel < REHEARSED_CHANNELS_MAX) {
@@ -98,20 +101,4 @@ export function runReceiveChannel(job: ReceiveChannelJob, transport: Transport):
   } catch (error) {
     control.fail(error, { side: "destination", channel });
   }
-}
-
-/** Where a relay's channel puts its packets; undefined for everybody else. */
-function relayPlacer(job: ReceiveChannelJob, control: SessionControl): PacketPlacer | undefined {
-  const { relay, channel, pageSize, compression, timeouts } = job;
-  if (relay === undefined) return undefined;
-  return new RelayPlacer(
-    { pageSize, methodFlag: methodFlag(compression.method) },
-    {
-      state: new SendState(relay.state, control),
-      control,
-      client: channel,
-      stage: relay.stage,
-      limitMs: timeouts.stallMs,
-    },
-  );
 }

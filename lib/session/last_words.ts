@@ -23,7 +23,7 @@ interface ToldSource {
   readonly connection: Connection;
   /** Whether it understands a reason. */
   readonly understands: boolean;
-  /** Whether it still waits for the end of the migration, and not for that of a checkpoint. */
+  /** Whether it still waits for the end of the migration, and not for what goes on afterwards. */
   readonly migrates: boolean;
 }
 

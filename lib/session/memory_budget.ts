@@ -26,7 +26,7 @@ interface Promised {
   readonly method: CompressionMethod;
   /** Undefined: as many as connect. */
   readonly channels: number | undefined;
-  /** Most bytes that wait for devices, all queues together; of a relay what it keeps of a stream. */
+  /** Most bytes that wait for devices, all queues together, or what else is kept of a stream. */
   readonly queueBytes: number;
 }
 

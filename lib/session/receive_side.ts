@@ -12,7 +12,6 @@ import {
   requireQuietChannels,
   type EndingChannels,
 } from "../engine/receive_end.ts";
-import type { RelayHandle } from "../engine/relay_placer.ts";
 import { ReceiveState } from "../engine/receive_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
 import {
@@ -38,8 +37,9 @@ import {
   MAIN_DESCRIPTOR,
   type SessionControl,
 } from "../sync/session_control.ts";
+import type { ThreadJob } from "../thread/thread_messages.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
-import { channelProgram, type ReceiveChannelJob } from "./channel_messages.ts";
+import { channelProgram, type ReceiveChannelParts } from "./channel_messages.ts";
 import type { SessionConfig } from "./session_config.ts";
 
 /** What a receive side is made of. */
@@ -53,8 +53,8 @@ interface ReceiveSideParts {
   readonly statistics: StatisticsTable;
   readonly blocks: BlockTableHandle;
   readonly devices: readonly DeviceQueueHandle[];
-  /** Where packets go on to, when they do not stay here. */
-  readonly relay?: RelayHandle | undefined;
+  /** Role of the channels' threads, and what that needs, where pages do not go into the blocks. */
+  readonly sink?: ThreadJob | undefined;
 }
 
 /** A source that is there with all its channels. */
@@ -279,10 +279,10 @@ export class ReceiveSide {
   }
 
   #startChannel(channel: number): void {
-    const { config, control, statistics, blocks, devices, relay } = this.#parts;
+    const { config, control, statistics, blocks, devices } = this.#parts;
+    const { sink = { role: "receive-channel" } } = this.#parts;
     const { endpoint, tls, pageSize, compression, timeouts } = config;
-    const job = {
-      role: "receive-channel",
+    const parts: ReceiveChannelParts = {
       channel,
       endpoint,
       tls,
@@ -294,8 +294,7 @@ export class ReceiveSide {
       state: this.#state.buffer,
       blocks,
       devices,
-      relay,
-    } satisfies ReceiveChannelJob;
-    this.#workers.start(job, channelProgram(tls));
+    };
+    this.#workers.start({ ...sink, ...parts }, channelProgram(tls));
   }
 }

@@ -10,7 +10,7 @@ import { RoundCounter } from "../engine/round_counter.ts";
 import { StatisticsTable, type MainCounters, type Statistics } from "../engine/statistics.ts";
 import { clearMemory } from "../../ffi/libc.ts";
 import { LimitError } from "../errors.ts";
-import { CHANNELS_MAX, CHECKPOINT_STATE_BYTES_MAX } from "../limits.ts";
+import { CHANNELS_MAX } from "../limits.ts";
 import { BlockTable, pageAddress } from "../memory/block_table.ts";
 import { pagesArriving } from "../memory/page_cache.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -43,18 +43,26 @@ interface ReceiverHooks {
    * there when it was to be captured.
    */
   finalize?: ((blocks: readonly RamBlock[], state: GuestState | undefined) => void) | undefined;
-  /**
-   * Makes the cache that is received into in place of a block (see `memory/page_cache.ts`). Whoever
-   * makes it keeps it alive until the receiver is disposed.
-   */
-  cacheOf?: ((block: RamBlock) => RamBlock) | undefined;
-  /** A device whose buffers are taken by whoever made the queue, after the migration. */
-  stateQueue?: DeviceQueueHandle | undefined;
-  /** The migration is complete and the sender knows; connections stay open until this returns. */
-  afterMigration?: ((link: ReceiverLink) => void) | undefined;
+  /** What goes on afterwards; absent where the migration is all. */
+  sequel?: Sequel | undefined;
 }
 
-/** A receiver's main connection and blocks, for what follows a migration. */
+/** What goes on over the connections of a migration that is complete. */
+interface Sequel {
+  /** A device whose buffers it takes. */
+  readonly queue: DeviceQueueHandle;
+  /** What it can be made to hold beside blocks and their caches, for the budget of the session. */
+  readonly held: { readonly bytes: number; readonly what: string };
+  /**
+   * Makes the cache that is received into in place of a block (see `memory/page_cache.ts`), and keeps
+   * it alive until the receiver is disposed.
+   */
+  makeCache(block: RamBlock): RamBlock;
+  /** The migration is complete and the sender knows; connections stay open until this returns. */
+  run(link: ReceiverLink): void;
+}
+
+/** A receiver's main connection and blocks, for a {@linkcode Sequel}. */
 export interface ReceiverLink {
   readonly reader: ByteReader;
   readonly replies: ByteWriter;
@@ -100,13 +108,11 @@ export class ReceiverSession implements Disposable {
       (sum, { segments }) => sum + segments.reduce((bytes, segment) => bytes + segment.bytes, 0),
       0,
     );
-    const copies = hooks.cacheOf === undefined ? 1 : 2;
+    const { sequel } = hooks;
+    const copies = sequel === undefined ? 1 : 2;
     this.#table = new BlockTable(copies * (given ?? config.ramBytesMax));
     this.#budget = new MemoryBudget(config.heldBytesLeft, copies * (given ?? config.ramBytesMax));
-    // In the queue of the channels and in front of the caller, or on the main connection.
-    if (hooks.stateQueue !== undefined) {
-      this.#budget.take(2 * CHECKPOINT_STATE_BYTES_MAX, "the state of checkpoints");
-    }
+    if (sequel !== undefined) this.#budget.take(sequel.held.bytes, sequel.held.what);
     this.#devices = new ReceiverDevices(config.devices, control, config.timeouts.idleMs);
     this.#side = new ReceiveSide({
       config,
@@ -117,7 +123,7 @@ export class ReceiverSession implements Disposable {
       blocks: this.#table.handle,
       devices: [
         ...config.devices.map(({ queue }) => queue),
-        ...(hooks.stateQueue === undefined ? [] : [hooks.stateQueue]),
+        ...(sequel === undefined ? [] : [sequel.queue]),
       ],
     });
   }
@@ -149,13 +155,13 @@ export class ReceiverSession implements Disposable {
       this.#control.phase = "setup";
       const reader = new ByteReader(connection);
       const stream = new MainStreamReader(reader, handler, this.#config.pageSize);
-      const { afterMigration } = this.#hooks;
+      const { sequel } = this.#hooks;
       let state: GuestState | undefined;
       try {
         stream.readAll();
         this.#control.throwIfFailed();
         this.#devices.finish(() => handler.requireSource(connection));
-        if (afterMigration !== undefined) this.requireQuietChannels();
+        if (sequel !== undefined) this.requireQuietChannels();
         else this.#requireEnd(reader, connection);
         handler.verify();
         this.#control.phase = "end";
@@ -170,11 +176,11 @@ export class ReceiverSession implements Disposable {
       } finally {
         this.#counters.addBytes(reader.position);
       }
-      this.#confirm(handler, connection, afterMigration === undefined); // else there is more to come
+      this.#confirm(handler, connection, sequel === undefined); // else there is more to come
       this.#counters.endSwitchover();
       const replies = new ByteWriter(connection);
       try {
-        afterMigration?.({ reader, replies, stream, table: this.#table, state });
+        sequel?.run({ reader, replies, stream, table: this.#table, state });
       } catch (error) {
         this.#reportFailure(handler, connection, error);
         throw error;
@@ -213,7 +219,7 @@ export class ReceiverSession implements Disposable {
   }
 
   /**
-   * Checks between migration and checkpoints that nothing is left on any channel.
+   * Checks, for a session that goes on, that nothing is left on any channel.
    *
    * @throws {PacketError} when something is.
    */
@@ -243,6 +249,7 @@ export class ReceiverSession implements Disposable {
   #target(): StreamTarget {
     return {
       config: this.#config,
+      goesOn: this.#hooks.sequel !== undefined,
       budget: this.#budget,
       checkConfiguration: (configuration) => this.#checkConfiguration(configuration),
       missReturnPath: () => this.#missReturnPath(),
@@ -316,14 +323,15 @@ export class ReceiverSession implements Disposable {
         `Cannot allocate RAM blocks: the sender announces ${total} bytes, at most ${ramBytesMax} are allowed`,
       );
     }
-    const copies = (given === undefined ? 1 : 0) + (this.#hooks.cacheOf === undefined ? 0 : 1);
+    const { sequel } = this.#hooks;
+    const copies = (given === undefined ? 1 : 0) + (sequel === undefined ? 0 : 1);
     this.#budget.take(copies * total, copies === 1 ? "RAM blocks" : "RAM blocks and their caches");
     this.#blocks =
       given === undefined
         ? announced.map((block) => this.#allocate(block))
         : this.#match(announced);
     for (const block of this.#blocks) {
-      const cache = this.#hooks.cacheOf?.(block);
+      const cache = sequel?.makeCache(block);
       if (cache === undefined) this.#table.add(block);
       else this.#table.add(cache, block);
       block.markWritten();

@@ -42,6 +42,8 @@ const SHUT_OK = 0;
 /** The receiver behind a stream; all calls come in stream order from the stream's thread. */
 export interface StreamTarget {
   readonly config: ReceiverConfig;
+  /** Whether source and receiver go on after the migration. */
+  readonly goesOn: boolean;
   readonly budget: MemoryBudget;
   checkConfiguration(configuration: StreamConfiguration): void;
   /** The source will not wait for a confirmation. */
@@ -80,12 +82,10 @@ export class ReceiverStream implements MainStreamHandler {
     this.#target = target;
     this.#replies = new ByteWriter(replies);
     if (!target.config.capture) return;
-    // A COLO primary without a return path stays connected too, and waits for the first word.
-    const staysConnected = target.config.checkpoints === true;
     this.takeRest = (reader) => {
       this.#devices = readToEnd(
         reader,
-        this.#returnPath || staysConnected,
+        this.#returnPath || target.goesOn, // the source stays connected
         // It is copied as it grows, and once more for the caller.
         Math.floor(target.budget.left / STATE_COPIES),
       );
@@ -133,9 +133,9 @@ export class ReceiverStream implements MainStreamHandler {
     this.#target.startDevices();
   }
 
-  enableColo(): boolean {
+  goesOn(): boolean {
     this.#requireFitting();
-    return this.#target.config.checkpoints === true;
+    return this.#target.goesOn;
   }
 
   ramSection(sectionId: number): void {
@@ -174,7 +174,7 @@ export class ReceiverStream implements MainStreamHandler {
       return true;
     }
     if (!isOwnSection(header, digestSection)) {
-      if (this.#target.config.checkpoints !== true) return false;
+      if (!this.#target.goesOn) return false;
       const device = JSON.stringify(header.idstr);
       throw mismatch("SECTION", `${device} is a guest's device, kept with option capture only`);
     }
@@ -228,7 +228,7 @@ export class ReceiverStream implements MainStreamHandler {
   /**
    * Checks that a guest's source, told so, ends its connection.
    *
-   * @throws {StreamError} when it goes on to checkpoints.
+   * @throws {StreamError} when it stays.
    */
   requireSourceEnd(connection: Connection): void {
     const { capture, timeouts } = this.#target.config;

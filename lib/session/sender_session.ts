@@ -18,7 +18,7 @@ import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";
 import type { Connection } from "../net/connection.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
-import { SessionControl, type Phase } from "../sync/session_control.ts";
+import { SessionControl } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
 import { MainStreamWriter, type RamSectionKind } from "../wire/main_stream_writer.ts";
@@ -223,7 +223,7 @@ export class SenderSession implements Disposable {
     this.#control.phase = "end";
   }
 
-  /** The same but for the last step, and with all connections left open, for checkpoints. */
+  /** The same but for the last step, and with all connections left open, for a session that goes on. */
   endMigration(): void {
     this.#during("complete", () => {
       const { state, switchoverAck } = this.#config;
@@ -243,9 +243,9 @@ export class SenderSession implements Disposable {
     });
   }
 
-  /** Sends what is queued as the RAM of a checkpoint. */
-  endCheckpoint(): void {
-    this.#during("checkpoint", () => {
+  /** Sends what was queued after the migration as RAM of its own, with an end mark. */
+  endRam(phase: string): void {
+    this.#during(phase, () => {
       this.#closeSection();
       this.#syncPoint("end");
       this.#writer!.endMark();
@@ -254,8 +254,8 @@ export class SenderSession implements Disposable {
   }
 
   /** Uses the main connection after the migration; what is written is flushed at the end. */
-  converse(step: (out: ByteWriter, replies: ByteReader) => void): void {
-    this.#during("checkpoint", () => {
+  converse(phase: string, step: (out: ByteWriter, replies: ByteReader) => void): void {
+    this.#during(phase, () => {
       step(this.#out!, this.#replies!);
       this.#flushMain();
     });
@@ -380,7 +380,7 @@ export class SenderSession implements Disposable {
   }
 
   /** Runs a step; its failure becomes the session's first error unless there is one already. */
-  #during(phase: Phase, step: () => void): void {
+  #during(phase: string, step: () => void): void {
     this.#control.speaking(() => {
       const control = this.#control;
       try {

@@ -81,8 +81,6 @@ export interface ReceiverConfig extends SessionConfig {
   readonly machine: string | undefined;
   readonly finalize: boolean;
   readonly requireReturnPath: boolean;
-  /** Whether the connection stays open after the migration, for checkpoints. */
-  readonly checkpoints?: boolean | undefined;
   readonly capture: boolean;
   readonly switchoverAck: SwitchoverAck;
   /** Whether `uuid` says nothing and any is accepted. */

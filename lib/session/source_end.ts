@@ -1,23 +1,19 @@
 /**
- * What a source does that has been told that its guest is in place: it ends its connections, or, with
- * QEMU's capability x-colo, it goes on to checkpoints. Since QEMU 10.2 nothing in the stream tells
- * which of them it will be.
+ * What a source does that has been told that its guest is in place: it ends its connections, or it
+ * stays. Since QEMU 10.2 nothing in the stream tells which of them it will be.
  *
  * @module
  */
-import { StreamError } from "../errors.ts";
 import { SOURCE_END_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { ReceivingConnection } from "../net/connection.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
-import { ColoMessage, sendColoMessage } from "../wire/colo_message.ts";
+import { releaseSource, sourceStays } from "../wire/waiting_source.ts";
 
 /**
- * Waits until a source that keeps its guest ends the connection.
+ * Waits until a source that keeps its guest ends the connection. One that stays would keep its guest
+ * stopped, so it is released.
  *
- * One that waits for checkpoints has stopped its guest, and would keep it so. The word for "ready"
- * lets it run; any other source does not read it any more.
- *
- * @param limitMs How long a source may stay after that word.
+ * @param limitMs How long a source may stay after that.
  * @throws {StreamError} when it does not end the connection.
  */
 export function requireSourceEnd(
@@ -27,21 +23,12 @@ export function requireSourceEnd(
 ): void {
   if (hasEndedWithin(connection, SOURCE_END_MS)) return;
   try {
-    sendColoMessage(replies, ColoMessage.CHECKPOINT_READY);
+    releaseSource(replies);
   } catch {
     return; // it has ended the connection
   }
   if (hasEndedWithin(connection, limitMs)) return;
-  throw staysForCheckpoints("Cannot take the guest");
-}
-
-/** An error about a source that does not end its connection. */
-export function staysForCheckpoints(action: string): StreamError {
-  return new StreamError(
-    "ERR_MULTIFD_STREAM_COLO",
-    `${action}: the source goes on to checkpoints (capability x-colo), which must be off; ` +
-      "it ends them by x-colo-lost-heartbeat",
-  );
+  throw sourceStays("Cannot take the guest");
 }
 
 /** False as well when the source says something more, or the limit has passed. */

@@ -24,26 +24,22 @@ import type { ActiveSession } from "./semaphore.ts";
 const STOP = 0; // 0 running, 1 stopping; set once by any thread, never cleared
 const OUTCOME = 1; // OPEN, then exactly one of the others; whoever changes it from OPEN owns the record
 const RECORD_BYTES = 2; // length of the error record; written before OUTCOME becomes FAILED
-const PHASE = 3; // index into PHASES; written by the thread that runs the session
+const PHASE = 3; // index into PHASES, or behind them; written by the thread that runs the session
 const COMPLETED = 4; // 1 = the session has done what it is for
 const SPEAKING = 5; // 1 = the thread of the main connections uses them; written by that thread
 const THREADS_LEFT = 6; // 1 = a thread did not end in time and may still be at work
 const ACTIVITY = 16; // counts moves of bytes, on a cache line of its own; some may get lost
 const DESCRIPTORS = 32; // one word each, fd + 1, 0 = none; written by the thread that opened it
-const SIDE_DESCRIPTORS = CHANNELS_MAX + 2; // main, listener, channels
-const DESCRIPTOR_COUNT = 2 * SIDE_DESCRIPTORS;
-const RECORD_AT = (DESCRIPTORS + DESCRIPTOR_COUNT) * 4;
 const RECORD_BYTES_MAX = 4096;
+const PHASE_NAME_BYTES_MAX = 16;
 
 const OPEN = 0;
 const WRITING = 1;
 const FAILED = 2;
 const FINISHED = 3;
 
-/** What a session can be doing, in order. */
-const PHASES = ["start", "connect", "setup", "transfer", "complete", "checkpoint", "end"] as const;
-/** One of {@linkcode PHASES}. */
-export type Phase = (typeof PHASES)[number];
+/** What every session can be doing, in order. One that goes on afterwards has a phase of its own. */
+const PHASES: readonly string[] = ["start", "connect", "setup", "transfer", "complete", "end"];
 
 /** Descriptor place of the main connection. */
 export const MAIN_DESCRIPTOR = 0;
@@ -51,10 +47,14 @@ export const MAIN_DESCRIPTOR = 0;
 export const LISTENER_DESCRIPTOR = 1;
 /** Descriptor place of channel 0; the others follow. */
 export const CHANNEL_DESCRIPTOR = 2;
-/** What to add to the places above for the second side of a session that has two, a relay. */
-export const SECOND_SIDE_DESCRIPTORS: number = SIDE_DESCRIPTORS;
+/** Places of one side; those of a second one, in a session that receives and sends, come behind them. */
+export const SIDE_DESCRIPTORS: number = CHANNEL_DESCRIPTOR + CHANNELS_MAX;
 
-const MAIN_PLACES: readonly number[] = [MAIN_DESCRIPTOR, SECOND_SIDE_DESCRIPTORS];
+const MAIN_PLACES: readonly number[] = [MAIN_DESCRIPTOR, SIDE_DESCRIPTORS + MAIN_DESCRIPTOR];
+const DESCRIPTOR_COUNT = 2 * SIDE_DESCRIPTORS;
+const RECORD_AT = (DESCRIPTORS + DESCRIPTOR_COUNT) * 4;
+const PHASE_NAME_AT = RECORD_AT + RECORD_BYTES_MAX;
+const CONTROL_BYTES = PHASE_NAME_AT + PHASE_NAME_BYTES_MAX;
 
 /** See the module comment. Each thread makes its own object over the same buffer. */
 export class SessionControl implements ActiveSession {
@@ -62,13 +62,16 @@ export class SessionControl implements ActiveSession {
   readonly buffer: SharedArrayBuffer;
   readonly #words: Int32Array;
   readonly #record: Uint8Array;
+  /** A phase that is none of all sessions; written before PHASE says so, and once. */
+  readonly #phaseName: Uint8Array;
   /** What is behind an error that was recorded through this object; it does not cross threads. */
   #cause: unknown;
 
-  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(RECORD_AT + RECORD_BYTES_MAX)) {
+  constructor(buffer: SharedArrayBuffer = new SharedArrayBuffer(CONTROL_BYTES)) {
     this.buffer = buffer;
     this.#words = new Int32Array(buffer);
     this.#record = new Uint8Array(buffer, RECORD_AT, RECORD_BYTES_MAX);
+    this.#phaseName = new Uint8Array(buffer, PHASE_NAME_AT, PHASE_NAME_BYTES_MAX);
   }
 
   get stopping(): boolean {
@@ -83,12 +86,16 @@ export class SessionControl implements ActiveSession {
     this.#words[ACTIVITY]++;
   }
 
-  get phase(): Phase {
-    return PHASES[Atomics.load(this.#words, PHASE)] ?? "end";
+  /** One of {@linkcode PHASES}, or the one that the session has besides, in small letters. */
+  get phase(): string {
+    const known = PHASES[Atomics.load(this.#words, PHASE)];
+    return known ?? new TextDecoder().decode(this.#phaseName.slice()).replaceAll("\0", "");
   }
 
-  set phase(phase: Phase) {
-    Atomics.store(this.#words, PHASE, PHASES.indexOf(phase));
+  set phase(phase: string) {
+    const index = PHASES.indexOf(phase);
+    if (index < 0) this.#phaseName.set(new TextEncoder().encode(phase));
+    Atomics.store(this.#words, PHASE, index < 0 ? PHASES.length : index);
   }
 
   /**

@@ -27,8 +27,8 @@ export interface MainStreamHandler extends RamHandler {
   openReturnPath(): void;
   ping(value: number): void;
   switchoverStart(): void;
-  /** The source is a COLO primary. @returns false when this destination is no secondary. */
-  enableColo?(): boolean;
+  /** The source goes on after the migration. @returns false where this destination does not. */
+  goesOn?(): boolean;
   /**
    * A section of another device. The handler must read exactly the section's data from `reader`.
    *
@@ -220,7 +220,7 @@ export class MainStreamReader {
       case Command.SWITCHOVER_START:
         return this.#handler.switchoverStart();
       case Command.ENABLE_COLO:
-        if (this.#handler.enableColo?.()) return;
+        if (this.#handler.goesOn?.()) return;
         throw streamError("COMMAND", "the source is a COLO primary, this is no secondary");
       default:
         throw streamError("COMMAND", `command ${command} is not known`);

@@ -14,20 +14,13 @@ import { PACKET_PAYLOAD_BYTES } from "../limits.ts";
 import type { TableBlock } from "../memory/block_table.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { PacketExpectation } from "../wire/packet.ts";
-import { PacketPlacer } from "./packet_placer.ts";
-import type { SendState, SendStateHandle } from "./send_state.ts";
-import { Payload } from "./slot.ts";
+import { PacketPlacer } from "../engine/packet_placer.ts";
+import type { SendState } from "../engine/send_state.ts";
+import { Payload } from "../engine/slot.ts";
 
 /** Staging memory of all slots of a send state. */
 export function createStage(channels: number, clients: number): SharedArrayBuffer {
   return new SharedArrayBuffer((2 * channels + clients) * PACKET_PAYLOAD_BYTES);
-}
-
-/** What receive channels need to hand packets to send channels. */
-export interface RelayHandle {
-  readonly state: SendStateHandle;
-  /** Memory for the pages of one packet for each slot of the send state. */
-  readonly stage: SharedArrayBuffer;
 }
 
 /** What a relay placer is made of. */
