@@ -62,6 +62,7 @@ export type {
 export { BandwidthLimit } from "./lib/sync/bandwidth_limit.ts";
 export type { SwitchoverAck } from "./lib/session/switchover_ack.ts";
 export { RamBlock, type SharedRamBlock } from "./lib/memory/ram_block.ts";
+export type { SharedResidency } from "./lib/memory/residency.ts";
 export type { ImageOptions, MapOptions, RamBlockOptions } from "./lib/memory/ram_block_options.ts";
 export type { FilePlace } from "./lib/storage/opened_file.ts";
 export type { Segment } from "./lib/memory/block_memory.ts";
@@ -101,6 +102,11 @@ export {
   type LoadOptions,
   type OpenSnapshotOptions,
 } from "./lib/snapshot/snapshot.ts";
+export {
+  AttachedRam,
+  type AttachOptions,
+  type AttachStatistics,
+} from "./lib/paging/attached_ram.ts";
 export type { LoadedRam, PreparedLoad } from "./lib/snapshot/prepared_load.ts";
 export {
   PageSource,
@@ -163,6 +169,7 @@ export {
   type EngineCapability,
   type LibraryCapability,
   type MethodCapability,
+  type PageFaultCapability,
 } from "./lib/capabilities.ts";
 export { machineSyncMode } from "./lib/wire/machine_type.ts";
 export type { SyncMode } from "./lib/wire/sync_points.ts";

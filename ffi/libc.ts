@@ -65,6 +65,7 @@ const SYMBOLS = {
   clock_gettime: { args: [INT, ADDRESS], returns: INT }, // clock, timespec *
   mmap: { args: [ADDRESS, SIZE, INT, INT, INT, SIZE], returns: SSIZE }, // addr, length, prot, flags, fd, offset
   munmap: { args: [ADDRESS, SIZE], returns: INT },
+  mprotect: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, prot
   madvise: { args: [ADDRESS, SIZE, INT], returns: INT }, // addr, length, advice
   memcmp: { args: [ADDRESS, ADDRESS, SIZE], returns: INT },
   memcpy: { args: [ADDRESS, ADDRESS, SIZE], returns: NativeType.void },
@@ -339,6 +340,11 @@ export function munmap(address: number, bytes: number): number {
   return result(libc().munmap(address as Address, bytes));
 }
 
+/** Changes what may be done with mapped memory, of whole pages. */
+export function mprotect(address: number, bytes: number, prot: number): number {
+  return result(libc().mprotect(address as Address, bytes, prot));
+}
+
 /** Gives the kernel advice on a page-aligned range. */
 export function madvise(address: number, bytes: number, advice: number): number {
   return result(libc().madvise(address as Address, bytes, advice));
@@ -353,6 +359,13 @@ export function isZero(address: number, bytes: number): boolean {
     libc().memcmp(address as Address, (address + 1) as Address, bytes - 1) === 0 &&
     readNative.u8(address, 0) === 0
   );
+}
+
+let touched = 0; // what is never used may never be read
+
+/** Reads a byte, for the sake of what that brings about. */
+export function touchMemory(address: number): void {
+  touched ^= readNative.u8(address, 0);
 }
 
 /** Whether two ranges hold the same bytes. */

@@ -62,9 +62,14 @@ export const SeekFrom = { END: 2, DATA: 3, HOLE: 4 } as const;
 
 /** `mmap()` protections and flags. */
 export const MemoryMap = {
+  PROT_NONE: 0,
   PROT_READ: 1,
   PROT_WRITE: 2,
   SHARED: 1,
+  PRIVATE: 2,
+  ANONYMOUS: 0x20,
+  /** Memory that is never touched counts nowhere. */
+  NORESERVE: 0x4000,
 } as const;
 
 /** `madvise()` advice. */

@@ -1,14 +1,16 @@
 /**
- * Write tracking by the kernel: a userfaultfd in asynchronous write-protect mode remembers which
- * pages were written, and the PAGEMAP_SCAN ioctl reads and re-arms that memory in one step. Nobody
- * handles a fault and no writer changes; both came with Linux 6.7.
+ * userfaultfd: the kernel tells a descriptor which pages of a range are touched and are not there,
+ * and lets whoever touches them wait until somebody has put them in place.
+ *
+ * All calls return a result or `-errno`.
  *
  * @module
  */
 import { NativeType, readNative } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
-import { LIBC } from "./libc.ts";
+import { close, errnoName, LIBC, openFile, readFd } from "./libc.ts";
 import { openLibrary } from "./library.ts";
+import { OpenFlag } from "./linux.ts";
 
 const ADDRESS = NativeType.ptr;
 const INT = NativeType.i32;
@@ -18,8 +20,6 @@ const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
   syscall: { args: [LONG, LONG], returns: LONG }, // number, first argument; variadic in C
   ioctl: { args: [INT, NativeType.u64_fast, ADDRESS], returns: INT }, // fd, request, struct *; variadic in C
-  open: { args: [NativeType.cstring, INT, INT], returns: INT }, // pathname, flags, mode
-  close: { args: [INT], returns: INT },
   getpagesize: { args: [], returns: INT },
 } as const;
 
@@ -43,138 +43,231 @@ function result(value: number | bigint): number {
   return value === -1 ? -readNative.i32(errnoAddress, 0) : Number(value);
 }
 
-const SYSCALL_NUMBERS: Readonly<Record<string, number>> = { x64: 323, arm64: 282 };
-const ENOSYS = 38;
-const EIO = 5;
-const O_CLOEXEC = 0o2000000;
-const UFFD_USER_MODE_ONLY = 1; // what an unprivileged process may have; asynchronous mode needs no more
+/** `ioctl` with the address of a struct, or a number, as its argument. */
+export function ioctl(fd: number, request: number, argument: number): number {
+  return result(native().ioctl(fd, request, argument as unknown as Address));
+}
 
-/*
- * struct uffdio_api                 struct uffdio_register        struct pm_scan_arg
- *    0 u64 api = 0xaa                  0 u64 start                   0 u64 size = 96
- *    8 u64 features wanted/there       8 u64 length                  8 u64 flags
- *   16 u64 ioctls                     16 u64 mode                   16 u64 start    24 u64 end
- *                                     24 u64 ioctls there           32 u64 walk_end: first not scanned
- *                                                                   40 u64 vec      48 u64 vec_len
- * struct page_region                                                56 u64 max_pages
- *    0 u64 start  8 u64 end  16 u64 categories                      64 u64 inverted, mask, any of
- *                                                                   88 u64 return mask
- */
-const UFFDIO_API = 0xc018_aa3f;
-const UFFDIO_REGISTER = 0xc020_aa00;
-const PAGEMAP_SCAN = 0xc060_6610;
-const API_VERSION = 0xaa;
-const FEATURE_WP_ASYNC = 1 << 15;
-const MODE_WRITE_PROTECT = 2;
-const SCAN_ARGUMENT_BYTES = 96;
-const SCAN_WP_MATCHING = 1;
-const SCAN_CHECK_WPASYNC = 2;
-const PAGE_IS_WRITTEN = 2;
-
-const ARGUMENT_AT = 0;
-const REGIONS_AT = 128;
-const REGION_BYTES = 24;
-/** Regions one scan reports; a block with more is scanned in several steps. */
-const REGIONS_MAX = 2048;
-
-/** Bytes of a page as the kernel protects it. */
+/** Bytes of a page as the kernel protects and places it. */
 export function kernelPageBytes(): number {
   return native().getpagesize();
 }
 
-/** Takes the regions of a scan: addresses from `start` up to, not including, `end`. */
-type RegionVisitor = (start: number, end: number) => void;
+const SYSCALL_NUMBERS: Readonly<Record<string, number>> = { x64: 323, arm64: 282 };
+const DEVICE = "/dev/userfaultfd";
+const DESCRIPTOR_FLAGS = OpenFlag.CLOEXEC | OpenFlag.NONBLOCK;
+/** What an unprivileged process may have: system calls on absent pages fail with EFAULT. */
+const USER_MODE_ONLY = 1;
+const EPERM = 1;
+const EAGAIN = 11;
+const ENOSYS = 38;
 
-/**
- * Tracks writes by threads of this process to ranges of its own memory. Used by one thread; the
- * tracked memory must stay allocated until it is disposed.
+/*
+ * struct uffdio_api                 struct uffdio_register          struct uffdio_copy
+ *    0 u64 api = 0xaa                  0 u64 start, 8 u64 length       0 u64 to  8 u64 from
+ *    8 u64 features wanted/there      16 u64 mode                     16 u64 length  24 u64 mode
+ *   16 u64 ioctls                     24 u64 ioctls there             32 s64 copied, or -errno
+ *
+ * struct uffdio_zeropage and uffdio_poison: 0 u64 start  8 u64 length  16 u64 mode  24 s64 done
+ *
+ * struct uffd_msg, 32 bytes: 0 u8 event; of a fault 8 u64 flags, 16 u64 address; of a removal
+ * 8 u64 start, 16 u64 end
  */
-export class WriteTracker implements Disposable {
-  readonly #arena = new Arena(REGIONS_AT + REGIONS_MAX * REGION_BYTES);
-  #uffd: number;
-  #pagemap: number;
+const UFFDIO_API = 0xc018_aa3f;
+const UFFDIO_REGISTER = 0xc020_aa00;
+const UFFDIO_UNREGISTER = 0x8010_aa01;
+const UFFDIO_WAKE = 0x8010_aa02;
+const UFFDIO_COPY = 0xc028_aa03;
+const UFFDIO_ZEROPAGE = 0xc020_aa04;
+const UFFDIO_POISON = 0xc020_aa08;
+const USERFAULTFD_IOC_NEW = 0xaa00;
+const API_VERSION = 0xaa;
+const MESSAGE_BYTES = 32;
+/** Events that one read takes. */
+const MESSAGES_MAX = 64;
+const MESSAGES_AT = 64;
 
-  private constructor(uffd: number, pagemap: number) {
-    this.#uffd = uffd;
-    this.#pagemap = pagemap;
-  }
+/** What a kernel can do beyond placing missing pages; bits of the handshake. */
+export const FaultFeature = { WP_ASYNC: 1 << 15 } as const;
 
-  /** Opens the kernel's interfaces; a tracker, or `-errno` when this kernel or user has none. */
-  static open(): WriteTracker | number {
-    const number = SYSCALL_NUMBERS[process.arch];
-    if (process.platform !== "linux" || number === undefined) return -ENOSYS;
-    const uffd = result(native().syscall(number, O_CLOEXEC | UFFD_USER_MODE_ONLY));
-    if (uffd < 0) return uffd;
-    const pagemap = result(native().open("/proc/self/pagemap", O_CLOEXEC, 0));
-    if (pagemap < 0) {
-      native().close(uffd);
-      return pagemap;
-    }
-    const tracker = new WriteTracker(uffd, pagemap);
-    const arena = tracker.#arena;
-    arena.setPointer(ARGUMENT_AT, API_VERSION);
-    arena.setPointer(ARGUMENT_AT + 8, FEATURE_WP_ASYNC);
-    const status = result(native().ioctl(uffd, UFFDIO_API, arena.address as unknown as Address));
-    if (status < 0) {
-      tracker[Symbol.dispose]();
-      return status;
-    }
-    return tracker;
-  }
+/** What is registered: faults on pages that are not there, or writes to those that are protected. */
+export const FaultMode = { MISSING: 1, WRITE_PROTECT: 2 } as const;
 
-  /** Begins to track a range of whole kernel pages; 0 or `-errno`. All of it counts as written. */
-  add(address: number, bytes: number): number {
-    const arena = this.#arena;
-    arena.setPointer(ARGUMENT_AT, address);
-    arena.setPointer(ARGUMENT_AT + 8, bytes);
-    arena.setPointer(ARGUMENT_AT + 16, MODE_WRITE_PROTECT);
-    arena.setPointer(ARGUMENT_AT + 24, 0);
-    return result(native().ioctl(this.#uffd, UFFDIO_REGISTER, arena.address as unknown as Address));
+/** Events that are read. */
+export const FaultEvent = { PAGEFAULT: 0x12, REMOVE: 0x15 } as const;
+
+/** Who may touch absent pages: code of the process only, or system calls as well. */
+type FaultScope = "user" | "all";
+
+/** A descriptor whose handshake is done. Used by one thread; others make their own object over it. */
+export class Userfaultfd implements Disposable {
+  /** The descriptor. */
+  readonly fd: number;
+  readonly #arena = new Arena(MESSAGES_AT + MESSAGES_MAX * MESSAGE_BYTES);
+
+  /** @param fd Belongs to whoever disposes the object. */
+  constructor(fd: number) {
+    this.fd = fd;
   }
 
   /**
-   * Visits what was written in a tracked range since the last scan, in ascending order, and counts it
-   * as not written from then on. Each page is read and re-armed in one step: a write beside the scan
-   * is in this one or in the next.
+   * Opens a descriptor, by the system call or by its device.
    *
-   * @returns 0 or `-errno`; after an error what was not visited still counts as written.
+   * @param scope `all`: system calls wait for absent pages as well, which takes privileges.
+   * @param features Bits of {@linkcode FaultFeature} that the kernel must have.
    */
-  scan(address: number, bytes: number, visit: RegionVisitor): number {
-    const arena = this.#arena;
-    const end = address + bytes;
-    for (let start = address; start < end;) {
-      arena.setPointer(ARGUMENT_AT, SCAN_ARGUMENT_BYTES);
-      arena.setPointer(ARGUMENT_AT + 8, SCAN_WP_MATCHING | SCAN_CHECK_WPASYNC);
-      arena.setPointer(ARGUMENT_AT + 16, start);
-      arena.setPointer(ARGUMENT_AT + 24, end);
-      arena.setPointer(ARGUMENT_AT + 32, 0);
-      arena.setPointer(ARGUMENT_AT + 40, arena.address + REGIONS_AT);
-      arena.setPointer(ARGUMENT_AT + 48, REGIONS_MAX);
-      arena.setPointer(ARGUMENT_AT + 56, 0);
-      arena.setPointer(ARGUMENT_AT + 64, 0);
-      arena.setPointer(ARGUMENT_AT + 72, PAGE_IS_WRITTEN);
-      arena.setPointer(ARGUMENT_AT + 80, 0);
-      arena.setPointer(ARGUMENT_AT + 88, PAGE_IS_WRITTEN);
-      const count = result(
-        native().ioctl(this.#pagemap, PAGEMAP_SCAN, arena.address as unknown as Address),
-      );
-      if (count < 0) return count;
-      for (let region = 0; region < count; region++) {
-        const at = REGIONS_AT + region * REGION_BYTES;
-        visit(arena.pointerAt(at), arena.pointerAt(at + 8));
-      }
-      const walkEnd = arena.pointerAt(ARGUMENT_AT + 32);
-      if (walkEnd <= start) return -EIO; // cannot happen, and must not become an endless loop
-      start = walkEnd;
-    }
-    return 0;
+  static open(scope: FaultScope, features = 0): Userfaultfd | number {
+    const fd = openDescriptor(scope);
+    if (fd < 0) return fd;
+    const userfaultfd = new Userfaultfd(fd);
+    const arena = userfaultfd.#arena;
+    arena.setPointer(0, API_VERSION);
+    arena.setPointer(8, features);
+    const status = ioctl(fd, UFFDIO_API, arena.address);
+    if (status >= 0) return userfaultfd;
+    userfaultfd[Symbol.dispose]();
+    return status;
   }
 
-  /** Ends all tracking; the memory is as any other again. Safe to call twice. */
-  [Symbol.dispose](): void {
-    if (this.#uffd >= 0) native().close(this.#uffd);
-    if (this.#pagemap >= 0) native().close(this.#pagemap);
-    this.#uffd = -1;
-    this.#pagemap = -1;
+  /** Watches a range of whole kernel pages; in `MISSING` none of them may be there yet. */
+  register(address: number, bytes: number, mode: number): number {
+    this.#range(address, bytes, mode);
+    return this.#control(UFFDIO_REGISTER);
   }
+
+  /** Watches a range no longer. Who waits in it goes on: absent pages are zero from now on. */
+  unregister(address: number, bytes: number): number {
+    this.#range(address, bytes, 0);
+    return this.#control(UFFDIO_UNREGISTER);
+  }
+
+  /** Has those who wait in a range look again. */
+  wake(address: number, bytes: number): number {
+    this.#range(address, bytes, 0);
+    return this.#control(UFFDIO_WAKE);
+  }
+
+  /**
+   * Puts pages in place and wakes who waits for them.
+   *
+   * @returns The bytes placed, in front of a page that is there already if they are fewer; or
+   * `-errno`, `-EEXIST` when the first page is there.
+   */
+  copy(to: number, from: number, bytes: number): number {
+    const arena = this.#arena;
+    arena.setPointer(0, to);
+    arena.setPointer(8, from);
+    arena.setPointer(16, bytes);
+    arena.setPointer(24, 0);
+    arena.setPointer(32, 0);
+    return this.#placed(this.#control(UFFDIO_COPY), 32);
+  }
+
+  /** As {@linkcode copy}, of pages that are zero. */
+  zero(to: number, bytes: number): number {
+    this.#range(to, bytes, 0);
+    this.#arena.setPointer(24, 0);
+    return this.#placed(this.#control(UFFDIO_ZEROPAGE), 24);
+  }
+
+  /**
+   * As {@linkcode copy}, of pages that nobody can have: touching one ends the process by SIGBUS.
+   * `-EINVAL` on kernels before Linux 6.6.
+   */
+  poison(to: number, bytes: number): number {
+    this.#range(to, bytes, 0);
+    this.#arena.setPointer(24, 0);
+    return this.#placed(this.#control(UFFDIO_POISON), 24);
+  }
+
+  /** Reads what has happened; the number of events, 0 when nothing has. */
+  read(): number {
+    const arena = this.#arena;
+    const bytes = readFd(this.fd, arena.address + MESSAGES_AT, MESSAGES_MAX * MESSAGE_BYTES);
+    if (bytes >= 0) return bytes / MESSAGE_BYTES;
+    return bytes === -EAGAIN ? 0 : bytes;
+  }
+
+  /** Kind of an event that was read, a {@linkcode FaultEvent}. */
+  eventAt(index: number): number {
+    return this.#arena.u8[MESSAGES_AT + index * MESSAGE_BYTES];
+  }
+
+  /** Address of the fault, or where the range ends that was removed. */
+  addressAt(index: number): number {
+    return this.#arena.pointerAt(MESSAGES_AT + index * MESSAGE_BYTES + 16);
+  }
+
+  /** Where the range begins that was removed. */
+  startAt(index: number): number {
+    return this.#arena.pointerAt(MESSAGES_AT + index * MESSAGE_BYTES + 8);
+  }
+
+  /**
+   * Closes the descriptor. The last one of it to be closed ends the watch, as
+   * {@linkcode unregister} does.
+   */
+  [Symbol.dispose](): void {
+    close(this.fd);
+  }
+
+  #range(address: number, bytes: number, mode: number): void {
+    const arena = this.#arena;
+    arena.setPointer(0, address);
+    arena.setPointer(8, bytes);
+    arena.setPointer(16, mode);
+  }
+
+  #control(request: number): number {
+    return ioctl(this.fd, request, this.#arena.address);
+  }
+
+  /** A call that was interrupted half way says so, and how far it came, which is what counts. */
+  #placed(status: number, at: number): number {
+    const done = this.#arena.pointerAt(at);
+    // A negative number of the kernel's is far beyond any length.
+    const isCount = done > 0 && done < Number.MAX_SAFE_INTEGER;
+    return isCount ? done : status;
+  }
+}
+
+/** What the kernel lets this process have. */
+interface FaultSupport {
+  /** Undefined when it has nothing. */
+  readonly scope: FaultScope | undefined;
+  /** Why it has no more than that; undefined when it has all. */
+  readonly reason: string | undefined;
+}
+
+/** Opens a descriptor with the widest scope there is; undefined when there is none. */
+export function openUserfaultfd(): FaultSupport & { readonly userfaultfd?: Userfaultfd } {
+  let reason: string | undefined;
+  for (const scope of ["all", "user"] as const) {
+    const userfaultfd = Userfaultfd.open(scope);
+    if (typeof userfaultfd !== "number") return { scope, reason, userfaultfd };
+    reason = refusal(scope, -userfaultfd);
+  }
+  return { scope: undefined, reason };
+}
+
+function refusal(scope: FaultScope, errno: number): string {
+  const name = errnoName(errno);
+  if (errno === ENOSYS) return `${name}: this kernel is built without userfaultfd`;
+  if (errno !== EPERM) return name;
+  return scope === "all"
+    ? `${name}: needs CAP_SYS_PTRACE, vm.unprivileged_userfaultfd = 1 or access to ${DEVICE}`
+    : `${name}: refused even for this process's own code, as the filters of containers do`;
+}
+
+function openDescriptor(scope: FaultScope): number {
+  const number = SYSCALL_NUMBERS[process.arch];
+  if (process.platform !== "linux" || number === undefined) return -ENOSYS;
+  const flags = DESCRIPTOR_FLAGS | (scope === "user" ? USER_MODE_ONLY : 0);
+  const fd = result(native().syscall(number, flags));
+  if (fd !== -EPERM) return fd;
+  const device = openFile(DEVICE, OpenFlag.RDWR | OpenFlag.CLOEXEC);
+  if (device < 0) return fd; // why the call itself was refused
+  const made = ioctl(device, USERFAULTFD_IOC_NEW, flags);
+  close(device);
+  return made;
 }

@@ -6,6 +6,7 @@
  */
 import { libcVersion, LIBC } from "../ffi/libc.ts";
 import { mappedFile, type LibrarySource } from "../ffi/library.ts";
+import { openUserfaultfd } from "../ffi/userfaultfd.ts";
 import type { EngineName } from "./codec/engine.ts";
 import { engineFailure, ENGINES } from "./codec/engines.ts";
 import { COMPRESSION_METHODS, METHODS, type CompressionMethod } from "./codec/methods.ts";
@@ -57,12 +58,24 @@ export interface EngineCapability {
   readonly accelerated?: boolean;
 }
 
+/** Whether pages can come in when they are touched, as `Snapshot.attach()` does it. */
+export interface PageFaultCapability {
+  /** Whether the kernel lets this process do so. */
+  readonly available: boolean;
+  /** Whether system calls wait for such pages too; they fail with EFAULT otherwise. */
+  readonly systemCalls: boolean;
+  /** Why one of both is not there; absent when both are. */
+  readonly reason?: string;
+}
+
 /** See {@linkcode capabilities}. */
 export interface Capabilities {
   /** Every library this one can use, available or not. */
   readonly libraries: readonly LibraryCapability[];
   /** Every compression method. */
   readonly methods: readonly MethodCapability[];
+  /** What the kernel does for pages that are not there. */
+  readonly pageFaults: PageFaultCapability;
 }
 
 const LIBRARIES: readonly { source: LibrarySource; version: () => string | undefined }[] = [
@@ -87,6 +100,17 @@ export function capabilities(): Capabilities {
   return {
     libraries: LIBRARIES.map(({ source, version }) => probe(source, version)),
     methods: COMPRESSION_METHODS.map(probeMethod),
+    pageFaults: probePageFaults(),
+  };
+}
+
+function probePageFaults(): PageFaultCapability {
+  const { scope, reason, userfaultfd } = openUserfaultfd();
+  userfaultfd?.[Symbol.dispose]();
+  return {
+    available: scope !== undefined,
+    systemCalls: scope === "all",
+    ...(reason === undefined ? {} : { reason }),
   };
 }
 

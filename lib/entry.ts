@@ -9,7 +9,9 @@ import type { FileChannelJob } from "./snapshot/file_channel_messages.ts";
 import type { IndexJob } from "./snapshot/index_messages.ts";
 import type { TransportChoice } from "./net/transport_of_session.ts";
 import type { Transport } from "./net/transport.ts";
+import type { SnapshotPagesJob } from "./snapshot/snapshot_pages.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
+import type { RecordingPagesJob } from "./recording/recording_pages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
 import type { RelayChannelJob, RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
@@ -26,7 +28,9 @@ type WorkerJob =
   | (PoolJob & { readonly role: "pool" | "save" | "load" })
   | FileChannelJob
   | IndexJob
+  | SnapshotPagesJob
   | RecordingJob
+  | RecordingPagesJob
   | AnalyzerJob
   | RelayJob
   | RelayChannelJob
@@ -63,6 +67,10 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./snapshot/file_channel_worker.ts")).runFileChannel(job);
     case "index-reader":
       return (await import("./snapshot/index_worker.ts")).runIndexReader(job);
+    case "snapshot-pages":
+      return (await import("./snapshot/snapshot_pages.ts")).runSnapshotPages(job);
+    case "recording-pages":
+      return (await import("./recording/recording_pages.ts")).runRecordingPages(job);
     case "recording-reader":
       return (await import("./recording/recording_worker.ts")).runRecordingReader(job);
     case "analyzer":

@@ -323,3 +323,22 @@ export const DEVICE_QUEUED_BUFFERS_DEFAULT = 65_536;
 
 /** The most that can be set; each takes 16 bytes of a table and at least 512 bytes of the heap. */
 export const DEVICE_QUEUED_BUFFERS_MAX = 262_144;
+
+/**
+ * Bytes around a page that is touched which are brought in behind it: 16 faults become one, and the
+ * page itself does not wait for its neighbours.
+ */
+export const FAULT_AROUND_BYTES = 65_536;
+
+/** How long a thread that serves faults looks for the next one before it sleeps; waking costs as much. */
+export const FAULT_SPIN_MS = 0.2;
+
+/** Pieces of `FILE_JOB_BYTES` that a thread takes at once when it fills memory in the background. */
+export const FILL_STRETCH_WINDOWS = 16;
+
+/** How often a page that somebody waits for is read before it is given up, and the pause between. */
+export const FAULT_READS_MAX = 3;
+export const FAULT_READ_PAUSE_MS = 50;
+
+/** How long a thread that serves faults may take to be ready. */
+export const FAULT_SERVER_START_MS = 10_000;

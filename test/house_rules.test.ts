@@ -93,6 +93,7 @@ const layers = [
   ["thread", "storage"],
   ["memory"],
   ["net"],
+  ["paging"],
   ["codec"],
   ["engine"],
   ["rehearsal"],

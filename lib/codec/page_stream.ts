@@ -14,7 +14,7 @@ import { disposedError } from "../errors.ts";
 import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageLayout } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
-import { checkPageSize } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block_options.ts";
 import { IovecList } from "../memory/iovec_list.ts";
 import { codecError, type PageDecoder, type PageEncoder, type PayloadSource } from "./codec.ts";
 import type { CompressionMethod } from "./methods.ts";

@@ -8,7 +8,12 @@
 import { Arena } from "../../ffi/arena.ts";
 import { isZero } from "../../ffi/libc.ts";
 import type { PageEncoder } from "../codec/codec.ts";
-import { pageAddress, type PageLayout, type TableBlock } from "../memory/block_table.ts";
+import {
+  pageAddress,
+  touchPages,
+  type PageLayout,
+  type TableBlock,
+} from "../memory/block_table.ts";
 import type { FilePlace } from "../storage/opened_file.ts";
 import { PageRuns } from "../memory/page_runs.ts";
 import { IovecList } from "../memory/iovec_list.ts";
@@ -69,6 +74,7 @@ export class PacketBuilder {
     count: number,
     packetNumber: number,
   ): void {
+    touchPages(block, pages, first, first + count);
     const normal =
       block.file === undefined
         ? this.#takePages(block, pages, first, count)

@@ -6,7 +6,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { clearMemory } from "../../ffi/libc.ts";
-import { pageAddress, type TableBlock } from "../memory/block_table.ts";
+import { pageAddress, touchPages, type TableBlock } from "../memory/block_table.ts";
 import { pagesArrived, pagesArriving } from "../memory/page_cache.ts";
 import { PageRuns } from "../memory/page_runs.ts";
 import {
@@ -54,6 +54,7 @@ export class PacketPlacer {
     }
     // Also before the content is read: the mark orders nothing, the sync point does.
     for (let index = 0; index < normalPages; index++) block.received.set(pages[index]);
+    touchPages(block, pages, 0, normalPages);
     this.runs.assign(block, pages, 0, normalPages);
     return true;
   }

@@ -9,6 +9,7 @@ import { errnoName, madvise, mmap, munmap, unwrap } from "../../ffi/libc.ts";
 import { MemoryAdvice, MemoryMap } from "../../ffi/linux.ts";
 import { BUFFER_BYTES_MAX, SEGMENT_BYTES } from "../limits.ts";
 import type { FilePlace, OpenedFile } from "../storage/opened_file.ts";
+import type { Residency } from "./residency.ts";
 
 /** A contiguous piece of a block's memory. */
 export interface Segment {
@@ -32,6 +33,8 @@ export class BlockMemory {
   zeroed: boolean;
   /** Where a sender reads it; undefined when it reads the pieces. */
   readonly file: FilePlace | undefined;
+  /** Whether its pages are there; undefined when they are, or come in by themselves. */
+  readonly residency: Residency | undefined;
   #unmap: (() => void) | undefined;
   #owners = 1;
 
@@ -41,6 +44,7 @@ export class BlockMemory {
     writable = true,
     unmap?: () => void,
     file?: FilePlace,
+    residency?: Residency,
   ) {
     this.segments = segments;
     this.bytes = segments.reduce((sum, segment) => sum + segment.bytes, 0);
@@ -48,6 +52,7 @@ export class BlockMemory {
     this.writable = writable;
     this.#unmap = unmap;
     this.file = file;
+    this.residency = residency;
   }
 
   /**
@@ -69,8 +74,19 @@ export class BlockMemory {
   }
 
   /** Memory that another thread owns and keeps alive. */
-  static attach(segments: readonly Segment[], zeroed: boolean, file?: FilePlace): BlockMemory {
-    return new BlockMemory(segments, zeroed, true, undefined, file);
+  static attach(
+    segments: readonly Segment[],
+    zeroed: boolean,
+    file?: FilePlace,
+    residency?: Residency,
+  ): BlockMemory {
+    return new BlockMemory(segments, zeroed, true, undefined, file, residency);
+  }
+
+  /** Memory that somebody has mapped and fills; `release` is called when its last owner lets go. */
+  static filled({ address, bytes, writable, residency, release }: FilledMemory): BlockMemory {
+    const segments = [{ address, bytes, buffer: undefined }];
+    return new BlockMemory(segments, false, writable, release, undefined, residency);
   }
 
   /**
@@ -138,6 +154,16 @@ export class BlockMemory {
   release(): void {
     if (--this.#owners === 0) this.#unmap?.();
   }
+}
+
+/** Memory whose pages come in later. */
+export interface FilledMemory {
+  readonly address: number;
+  readonly bytes: number;
+  readonly writable: boolean;
+  readonly residency: Residency;
+  /** Unmaps it, when nobody works on it any more. */
+  release(this: void): void;
 }
 
 /** What of a file to map. */

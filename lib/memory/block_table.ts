@@ -8,6 +8,7 @@
  * @module
  */
 import { allocateShared } from "../../ffi/arena.ts";
+import { touchMemory } from "../../ffi/libc.ts";
 import { LimitError } from "../errors.ts";
 import { BLOCKS_MAX, SEGMENTS_MAX } from "../limits.ts";
 import { PageBitmap } from "./page_bitmap.ts";
@@ -29,6 +30,7 @@ import type { WireBlock } from "../wire/block_id.ts";
  *          44 u32 segments of the twin, 0 = none; they follow the block's own
  *          48 f64 pages per segment of the twin
  *          56 u32 1 = the twin was zero at the start
+ *          60 u32 1 = pages are touched before system calls
  *         320 u32 1 = the block lies in a file     324 i32 its descriptor
  *         328 f64 byte offset of the block in the file
  *    then  SEGMENTS_MAX f64 addresses
@@ -62,6 +64,8 @@ export interface TableBlock extends WireBlock, PageLayout {
   readonly zeroed: boolean;
   /** Where the pages are to be read, instead of at their addresses. */
   readonly file: FilePlace | undefined;
+  /** See {@linkcode RamBlock.touchFirst}. */
+  readonly touchFirst: boolean;
   /** The second copy of the block, where there is one. */
   readonly twin: TableTwin | undefined;
   /** Pages that have arrived at least once. */
@@ -81,7 +85,7 @@ export interface BlockTableHandle {
 type TableEntry = Pick<
   RamBlock,
   "idstr" | "bytes" | "pages" | "pageSize" | "segments" | "segmentBytes" | "zeroed"
-> & { readonly file?: FilePlace | undefined };
+> & { readonly file?: FilePlace | undefined; readonly touchFirst?: boolean };
 
 /** See the module comment. */
 export class BlockTable {
@@ -168,6 +172,7 @@ export class BlockTable {
       this.#view.setFloat64(at + 48, twin.segmentBytes / twin.pageSize, true);
       this.#view.setUint32(at + 56, twin.zeroed ? 1 : 0, true);
     }
+    if (block.touchFirst === true) this.#view.setUint32(at + 60, 1, true);
     if (block.file !== undefined) {
       this.#view.setUint32(at + 320, 1, true);
       this.#view.setInt32(at + 324, block.file.fd, true);
@@ -223,6 +228,7 @@ export class BlockTable {
               fd: this.#view.getInt32(at + 324, true),
               offset: this.#view.getFloat64(at + 328, true),
             },
+      touchFirst: this.#view.getUint32(at + 60, true) === 1,
       twin: this.#readTwin(at, pages),
     };
   }
@@ -289,4 +295,15 @@ export function pageAddress(block: PageLayout, page: number): number {
   if (block.bases.length === 1) return block.bases[0] + page * block.pageSize;
   const segment = Math.floor(page / block.segmentPages);
   return block.bases[segment] + (page - segment * block.segmentPages) * block.pageSize;
+}
+
+/** Brings in pages `pages[first]` up to, not including, `pages[end]`, where system calls would not. */
+export function touchPages(
+  block: PageLayout & { readonly touchFirst: boolean },
+  pages: Uint32Array,
+  first: number,
+  end: number,
+): void {
+  if (!block.touchFirst) return;
+  for (let index = first; index < end; index++) touchMemory(pageAddress(block, pages[index]));
 }

@@ -9,7 +9,8 @@
  * @module
  */
 import { errnoName } from "../../ffi/libc.ts";
-import { kernelPageBytes, WriteTracker } from "../../ffi/userfaultfd.ts";
+import { kernelPageBytes } from "../../ffi/userfaultfd.ts";
+import { WriteTracker } from "../../ffi/write_tracker.ts";
 import { SystemError } from "../errors.ts";
 import { checkBitmap, type DirtyTracker } from "./dirty_tracker.ts";
 import { PageBitmap } from "./page_bitmap.ts";

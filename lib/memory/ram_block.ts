@@ -10,16 +10,19 @@
 import { checkOptionNames } from "../option_names.ts";
 import { viewOfMemory } from "../../ffi/arena.ts";
 import { OpenFlag } from "../../ffi/linux.ts";
-import { BlockMemory, checkSegments, type Segment } from "./block_memory.ts";
+import { BlockMemory, checkSegments, type FilledMemory, type Segment } from "./block_memory.ts";
 import { ImageReader, saveImage } from "../storage/image_file.ts";
 import { disposedError } from "../errors.ts";
 import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
-import { BLOCK_PAGES_MAX, PAGE_SIZES } from "../limits.ts";
+import { BLOCK_PAGES_MAX } from "../limits.ts";
+import { Residency, type SharedResidency } from "./residency.ts";
 import {
   BLOCK_OPTIONS,
   IMAGE_OPTIONS,
   MAP_OPTIONS,
+  checkLength,
+  checkPageSize,
   type ImageOptions,
   type MapOptions,
   type RamBlockOptions,
@@ -33,10 +36,13 @@ export interface SharedRamBlock {
   readonly zeroed: boolean;
   /** Where a sender reads the block; absent when it reads the segments. */
   readonly file?: FilePlace | undefined;
+  /** Whether its pages are there; absent when they are. */
+  readonly residency?: SharedResidency | undefined;
 }
 
 type FileOptions = MapOptions & { readonly readBySender?: boolean };
 let mapFile: (idstr: string, file: OpenedFile, options: FileOptions) => RamBlock; // the class's own
+let fillBlock: (idstr: string, pageSize: number, memory: FilledMemory) => RamBlock; // likewise
 
 /**
  * Maps a file that is open; see {@linkcode RamBlock.map}. The file stays the caller's: a sender
@@ -44,6 +50,11 @@ let mapFile: (idstr: string, file: OpenedFile, options: FileOptions) => RamBlock
  */
 export function mapRamBlock(idstr: string, file: OpenedFile, options: MapOptions): RamBlock {
   return mapFile(idstr, file, { ...options, readBySender: true });
+}
+
+/** A block over memory whose pages come in when they are touched. */
+export function filledRamBlock(idstr: string, pageSize: number, memory: FilledMemory): RamBlock {
+  return fillBlock(idstr, pageSize, memory);
 }
 
 /** Blocks that somebody holds; dispose them to let go. */
@@ -187,8 +198,9 @@ export class RamBlock implements Disposable {
 
   /** Makes a block object over one that another thread owns and keeps alive. */
   static attach(shared: SharedRamBlock): RamBlock {
-    const { idstr, pageSize, segments, zeroed, file } = shared;
-    return new RamBlock(idstr, pageSize, BlockMemory.attach(segments, zeroed, file));
+    const { idstr, pageSize, segments, zeroed, file, residency } = shared;
+    const state = residency && new Residency(residency);
+    return new RamBlock(idstr, pageSize, BlockMemory.attach(segments, zeroed, file, state));
   }
 
   /** The memory, in ascending order; all but the last have the same length. */
@@ -214,7 +226,30 @@ export class RamBlock implements Disposable {
       segments: this.segments,
       zeroed: this.zeroed,
       file: this.file,
+      residency: this.#memory.residency?.shared,
     };
+  }
+
+  /** Whether all pages are there; those of `attach()` of a snapshot come in when they are touched. */
+  get isResident(): boolean {
+    return this.#open().residency?.isResident ?? true;
+  }
+
+  /**
+   * Whether a system call on its memory may fail with EFAULT because pages are not there. Whoever
+   * makes one reads a byte of each page first, which brings it in.
+   */
+  get touchFirst(): boolean {
+    return !this.isResident && this.#memory.residency?.shared.systemCallsWait === false;
+  }
+
+  /**
+   * Has all pages brought in that are not there, and waits for them. From any thread.
+   *
+   * @throws {MultifdError} when some cannot be, for example because the snapshot is damaged.
+   */
+  async resident(): Promise<void> {
+    await this.#open().residency?.resident();
   }
 
   /**
@@ -302,6 +337,8 @@ export class RamBlock implements Disposable {
 
   static {
     mapFile = (idstr, file, options) => RamBlock.#mapFile(idstr, file, options);
+    fillBlock = (idstr, pageSize, memory) =>
+      new RamBlock(idstr, pageSize, BlockMemory.filled(memory));
   }
 
   /**
@@ -342,29 +379,6 @@ export class RamBlock implements Disposable {
         `Cannot access ${bytes} bytes at ${offset}: RAM block ${this.idstr} has ${this.bytes} bytes`,
       );
     }
-  }
-}
-
-/** @throws {RangeError} unless `pageSize` is one a target may have. */
-export function checkPageSize(pageSize: number): void {
-  if (!PAGE_SIZES.includes(pageSize)) {
-    throw new RangeError(
-      `Cannot use page size ${pageSize}: must be one of ${PAGE_SIZES.join(", ")} bytes`,
-    );
-  }
-}
-
-function checkLength(idstr: string, bytes: number, pageSize: number): void {
-  checkPageSize(pageSize);
-  if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % pageSize !== 0) {
-    throw new RangeError(
-      `Cannot make RAM block ${idstr}: ${bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
-    );
-  }
-  if (bytes / pageSize > BLOCK_PAGES_MAX) {
-    throw new RangeError(
-      `Cannot make RAM block ${idstr}: ${bytes / pageSize} pages, at most ${BLOCK_PAGES_MAX} are allowed`,
-    );
   }
 }
 

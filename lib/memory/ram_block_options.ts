@@ -3,6 +3,7 @@
  *
  * @module
  */
+import { BLOCK_PAGES_MAX, PAGE_SIZES } from "../limits.ts";
 import type { OptionNames } from "../option_names.ts";
 
 /** How a block is made. */
@@ -51,3 +52,27 @@ export interface ImageOptions {
 
 /** Names of {@linkcode ImageOptions}. */
 export const IMAGE_OPTIONS = { signal: true } satisfies OptionNames<ImageOptions>;
+
+/** @throws {RangeError} unless `pageSize` is one a target may have. */
+export function checkPageSize(pageSize: number): void {
+  if (!PAGE_SIZES.includes(pageSize)) {
+    throw new RangeError(
+      `Cannot use page size ${pageSize}: must be one of ${PAGE_SIZES.join(", ")} bytes`,
+    );
+  }
+}
+
+/** @throws {RangeError} unless a block of that name can be so long. */
+export function checkLength(idstr: string, bytes: number, pageSize: number): void {
+  checkPageSize(pageSize);
+  if (!Number.isSafeInteger(bytes) || bytes <= 0 || bytes % pageSize !== 0) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: ${bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
+    );
+  }
+  if (bytes / pageSize > BLOCK_PAGES_MAX) {
+    throw new RangeError(
+      `Cannot make RAM block ${idstr}: ${bytes / pageSize} pages, at most ${BLOCK_PAGES_MAX} are allowed`,
+    );
+  }
+}

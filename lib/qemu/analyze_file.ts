@@ -27,7 +27,7 @@ import {
 } from "../limits.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import { checkPageSize } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block_options.ts";
 import {
   HEADER_BYTES,
   isRecording,

@@ -7,13 +7,22 @@ import type { Statistics } from "../engine/statistics.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
-import { checkPageSize, holdBlocks, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
+import { holdBlocks, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block_options.ts";
+import { checkOptionNames } from "../option_names.ts";
+import {
+  ATTACH_OPTIONS,
+  attachBlocks,
+  type AttachedRam,
+  type AttachOptions,
+} from "../paging/attached_ram.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { formatUuid } from "../wire/uuid.ts";
 import type { RecordingJob } from "./recording_messages.ts";
 import type { RecordingParts } from "./recording_reader.ts";
+import { pagesWithContent, type RecordingPages } from "./recording_pages.ts";
 import {
   BLOCK_ALIGNMENT,
   checksum,
@@ -131,12 +140,48 @@ export class Recording implements Disposable {
   }
 
   /**
+   * Makes blocks with the guest's RAM that can be written to and used at once, see
+   * `Snapshot.attach()`; the blocks of the recording itself are read-only.
+   *
+   * @throws {RangeError} for blocks that are not in the file.
+   * @throws {SystemError} when there is not so much memory.
+   */
+  async attach(options: AttachOptions = {}): Promise<AttachedRam> {
+    checkOptionNames(ATTACH_OPTIONS, options);
+    this.checkLength();
+    const { pageSize } = this.metadata;
+    const names = options.blocks ?? this.metadata.blocks.map(({ idstr }) => idstr);
+    const recorded = names.map((name) => this.#block(name));
+    const blocks = recorded.map((block) => ({
+      idstr: block.idstr,
+      bytes: block.bytes,
+      pageSize,
+      present: pagesWithContent(this.#file, block, pageSize),
+    }));
+    const source = ({ path, fd }: OpenedFile): RecordingPages => ({
+      role: "recording-pages",
+      path,
+      fd,
+      offsets: recorded.map(({ offset }) => offset),
+    });
+    return attachBlocks({ file: this.#file, blocks, source }, options);
+  }
+
+  /**
    * Disposes the blocks and closes the file; what still holds the blocks, such as a sender, keeps
    * their memory until it has ended. Safe to call twice.
    */
   [Symbol.dispose](): void {
     this.#file[Symbol.dispose]();
     for (const block of this.blocks) block[Symbol.dispose]();
+  }
+
+  #block(idstr: string): RecordedBlock {
+    const { blocks } = this.metadata;
+    const found = blocks.find((block) => block.idstr === idstr);
+    if (found !== undefined) return found;
+    const names = blocks.map((block) => block.idstr).join(", ");
+    throw new RangeError(`Cannot find RAM block ${idstr}: ${this.#file.path} has ${names}`);
   }
 }
 

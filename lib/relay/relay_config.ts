@@ -15,7 +15,7 @@ import {
 import { resolveTimeouts, sessionConfig, type SessionConfig } from "../session/session_config.ts";
 import { RELAY_HELD_BYTES } from "../limits.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
-import { checkPageSize } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block_options.ts";
 import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning.ts";
 import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { channelsOf, senderChannels } from "../session/channel_count.ts";

@@ -17,7 +17,7 @@ import {
 } from "../device/device.ts";
 import { RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
-import { checkPageSize } from "../memory/ram_block.ts";
+import { checkPageSize } from "../memory/ram_block_options.ts";
 import { parseEndpoint, type Endpoint } from "../net/endpoint.ts";
 import { tlsConfig, type TlsConfig } from "../net/tls_options.ts";
 import { checkOptionNames } from "../option_names.ts";

@@ -104,7 +104,10 @@ export class FileChannel {
   /** Address of the pages of a window; of one that lies in a file, they are read first. */
   #addressOf(block: FileBlock, first: number, end: number): number {
     const { source, pending, pageSize } = block;
-    if (source === undefined) return block.addressOf(first);
+    if (source === undefined) {
+      block.touch(first, end);
+      return block.addressOf(first);
+    }
     const { address } = (this.#stage ??= new Arena(FILE_JOB_BYTES));
     for (let page = pending.nextSet(first, end); page < end;) {
       const stop = pending.nextClear(page, end);
@@ -142,6 +145,7 @@ export class FileChannel {
       if (runEnd > runStart) {
         const start = performance.now();
         const bytes = (runEnd - runStart) * pageSize;
+        block.touch(runStart, runEnd);
         file.read(block.addressOf(runStart), bytes, pagesOffset + runStart * pageSize);
         counters.addTransfer(performance.now() - start);
       }

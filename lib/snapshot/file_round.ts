@@ -8,6 +8,7 @@
  *
  * @module
  */
+import { touchMemory } from "../../ffi/libc.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import type { FilePlace } from "../storage/opened_file.ts";
@@ -37,6 +38,8 @@ export class FileBlock {
   readonly zeroed: boolean;
   /** Where the block itself lies in a file; undefined when its memory is read. */
   readonly source: FilePlace | undefined;
+  /** See {@linkcode RamBlock.touchFirst}. */
+  readonly touchFirst: boolean;
   /** Windows of this block. */
   readonly windows: number;
   /** Pages of every window but the last. */
@@ -49,6 +52,7 @@ export class FileBlock {
     const segmentBytes = segments[0].bytes;
     this.idstr = shared.ram.idstr;
     this.source = shared.ram.file;
+    this.touchFirst = shared.ram.residency?.systemCallsWait === false;
     this.pageSize = pageSize;
     this.pages = segments.reduce((sum, { bytes }) => sum + bytes, 0) / pageSize;
     this.pagesOffset = shared.pagesOffset;
@@ -68,6 +72,12 @@ export class FileBlock {
   addressOf(page: number): number {
     const segment = this.#segments.length === 1 ? 0 : Math.floor(page / this.#segmentPages);
     return this.#segments[segment].address + (page - segment * this.#segmentPages) * this.pageSize;
+  }
+
+  /** Brings in pages of a window for which system calls would not wait. */
+  touch(first: number, end: number): void {
+    if (!this.touchFirst) return;
+    for (let page = first; page < end; page++) touchMemory(this.addressOf(page));
   }
 }
 

@@ -9,9 +9,15 @@ import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
 import { FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
-import { openRegularFile } from "../storage/opened_file.ts";
+import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
+import {
+  ATTACH_OPTIONS,
+  attachBlocks,
+  type AttachedRam,
+  type AttachOptions,
+} from "../paging/attached_ram.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
@@ -28,6 +34,7 @@ import {
 import { ChannelLoad, type LoadedRam, type PreparedLoad } from "./prepared_load.ts";
 import { sharePages, type SharedPages } from "./page_source.ts";
 import type { SnapshotSource } from "./positioned_io.ts";
+import type { SnapshotPages } from "./snapshot_pages.ts";
 import { snapshotSource } from "./snapshot_source.ts";
 
 /** How a file is opened. */
@@ -233,6 +240,25 @@ export class Snapshot implements Disposable {
     const prepared = this.#startLoad(options);
     await prepared.ready();
     return prepared;
+  }
+
+  /**
+   * Makes blocks that can be used at once: a page comes in when it is touched, by whatever thread,
+   * and the others behind that. The file must keep its content until all pages are there; see
+   * {@linkcode AttachedRam} for what happens otherwise.
+   *
+   * @throws {RangeError} for blocks that are not in the file.
+   * @throws {SystemError} when there is not so much memory.
+   */
+  async attach(options: AttachOptions = {}): Promise<AttachedRam> {
+    checkOptionNames(ATTACH_OPTIONS, options);
+    const blocks = options.blocks?.map((idstr) => this.block(idstr)) ?? this.blocks;
+    const { file, seekTable } = this.#source;
+    const source = (own: OpenedFile): SnapshotPages => ({
+      role: "snapshot-pages",
+      pages: sharePages(own, seekTable, blocks),
+    });
+    return attachBlocks({ file, blocks, source }, options);
   }
 
   /**

@@ -23,6 +23,7 @@ export {
   type LoadOptions,
   type OpenSnapshotOptions,
 } from "../snapshot/snapshot.ts";
+export { AttachedRam, type AttachOptions, type AttachStatistics } from "../paging/attached_ram.ts";
 export type { LoadedRam, PreparedLoad } from "../snapshot/prepared_load.ts";
 export {
   PageSource,
