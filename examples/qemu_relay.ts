@@ -17,6 +17,9 @@ import {
   pageSize,
   parseProgramArguments,
   sessionOptions,
+  TLS_OPTIONS,
+  TLS_USAGE,
+  tlsOptions,
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
@@ -44,6 +47,9 @@ status 2.
   --max-bandwidth BYTES    per second towards the destination, with K, M, G for powers of 1024
   --page-size BYTES        of the guest: 4K, 8K, 16K or 64K (default 4K)
   --accept-timeout SECS    for the source's first connection (default 600)
+${TLS_USAGE}
+  --to-tls-…               the same options with this beginning: for the connections to the
+                           destination, while those without it are for the source's
 ${SOURCE_USAGE}
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
   --idle-timeout SECS      without any data (default 300)
@@ -72,6 +78,12 @@ function relayArguments() {
     "connect-timeout": { type: "string" },
     "idle-timeout": { type: "string" },
     "stall-timeout": { type: "string" },
+    ...TLS_OPTIONS,
+    "to-tls-creds": { type: "string" },
+    "to-tls-psk-code": { type: "string" },
+    "to-tls-username": { type: "string" },
+    "to-tls-hostname": { type: "string" },
+    "to-tls-verify-peer": { type: "string" },
     json: { type: "boolean", default: false },
     help: { type: "boolean", short: "h" },
   });
@@ -80,15 +92,23 @@ function relayArguments() {
     compression: method,
     uuid,
     timeouts,
+    tls,
   } = sessionOptions(values, values["accept-timeout"]);
   return {
     json: values.json,
     options: {
-      listen: { endpoint: endpoint("--listen", values.listen), channels, compression: method },
+      listen: { endpoint: endpoint("--listen", values.listen), channels, compression: method, tls },
       connect: {
         endpoint: endpoint("--connect", values.connect),
         channels: channelCount(values["to-channels"]),
         compression: compression(values["to-compression"], values["to-level"]),
+        tls: tlsOptions({
+          "tls-creds": values["to-tls-creds"],
+          "tls-psk-code": values["to-tls-psk-code"],
+          "tls-username": values["to-tls-username"],
+          "tls-hostname": values["to-tls-hostname"],
+          "tls-verify-peer": values["to-tls-verify-peer"],
+        }),
       },
       uuid,
       pageSize: pageSize(values["page-size"]),

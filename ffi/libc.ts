@@ -27,6 +27,7 @@ const SIZE = NativeType.u64_fast; // size_t and off_t below 2^53
 const SSIZE = NativeType.i64_fast; // ssize_t or off_t; -1 on failure
 
 const CLOCK_MONOTONIC = 1;
+const MFD_CLOEXEC = 1;
 const STATX_BASIC = 0x7ff; // what stat() tells
 const TIMESPEC_BYTES = 16; // i64 seconds, i64 nanoseconds
 let timespec: Arena | undefined;
@@ -54,6 +55,7 @@ const SYMBOLS = {
   lseek: { args: [INT, SSIZE, INT], returns: SSIZE }, // fd, offset, whence
   ftruncate: { args: [INT, SIZE], returns: INT }, // fd, length
   fsync: { args: [INT], returns: INT },
+  memfd_create: { args: [NativeType.cstring, INT], returns: INT }, // name, flags
   statx: { args: [INT, NativeType.cstring, INT, INT, ADDRESS], returns: INT }, // dirfd, pathname, flags, mask, statx *
   flock: { args: [INT, INT], returns: INT }, // fd, operation
   linkat: { args: [INT, NativeType.cstring, INT, NativeType.cstring, INT], returns: INT }, // olddirfd, oldpath, newdirfd, newpath, flags
@@ -272,6 +274,11 @@ export function monotonicMs(): number {
 /** Sets the length of a file. */
 export function ftruncate(fd: number, bytes: number): number {
   return result(libc().ftruncate(fd, bytes));
+}
+
+/** `memfd_create()`: a file that is in memory only, its descriptor not for programs that are started. */
+export function makeMemoryFile(name: string): number {
+  return result(libc().memfd_create(name, MFD_CLOEXEC));
 }
 
 /** Waits until a file's data is on its device. */

@@ -1,4 +1,4 @@
-import { expect, test } from "bun:test";
+import { expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { connect, listen, RamBlock, relay, type TlsOptions } from "../mod.ts";
 import { rejectionOf } from "./kit/errors.ts";
@@ -34,6 +34,26 @@ async function refusal(sender: TlsOptions | undefined, receiver: TlsOptions | un
   return { sent, received: await received };
 }
 
+/** What a mistake of the caller is told with. */
+async function failureOf(call: Promise<unknown>): Promise<Error> {
+  return call.then(
+    () => new Error("Nothing was thrown"),
+    (error: unknown) => error as Error,
+  );
+}
+
+/** Texts and bytes that a message copies; what threads share is not in it. */
+function copiedBy(message: unknown): string[] {
+  if (typeof message === "string") return [message];
+  if (message instanceof SharedArrayBuffer) return [];
+  if (ArrayBuffer.isView(message)) {
+    if (message.buffer instanceof SharedArrayBuffer) return [];
+    return [Buffer.from(message.buffer).toString("latin1")];
+  }
+  if (typeof message !== "object" || message === null) return [];
+  return Object.entries(message).flatMap(([name, value]) => [name, ...copiedBy(value)]);
+}
+
 test("a shared key encrypts a transfer, and nothing is left of it", async () => {
   using folder = new TemporaryFolder();
   const before = resourcesNow();
@@ -41,6 +61,50 @@ test("a shared key encrypts a transfer, and nothing is left of it", async () => 
   expect(await move(tls, tls, "none")).toEqual([]);
   expect(await move(tls, tls, "zstd")).toEqual([]);
   await expectReleased(before);
+});
+
+test("keys without a file encrypt a transfer, and nothing is left of them", async () => {
+  const before = resourcesNow();
+  const keys = ["qemu", "ann"].map((user) => `${user}:${randomBytes(32).toString("hex")}\n`);
+  const tls = { kind: "psk", keys: keys.join("") } as const;
+  expect(await move({ ...tls, username: "ann" }, tls, "none")).toEqual([]);
+  await expectReleased(before);
+});
+
+test("no message to a thread has a key in it", async () => {
+  const key = randomBytes(32).toString("hex");
+  const copied: string[] = [];
+  const spy = spyOn(Worker.prototype, "postMessage"); // calls through
+  try {
+    const tls = { kind: "psk", keys: `ann:${key}\n`, username: "ann" } as const;
+    expect(await move(tls, tls, "none")).toEqual([]);
+    copied.push(...spy.mock.calls.flatMap(([message]) => copiedBy(message)));
+  } finally {
+    spy.mockRestore();
+  }
+  expect(copied).toContain("ann"); // the options were among them
+  expect(copied.join("\n")).not.toContain(key);
+});
+
+test("keys that are none are a mistake of the caller, told without them", async () => {
+  const secret = "0123456789abcdef";
+  const wrong: [object, string][] = [
+    [{ keys: `qemu:${secret}\nann ${secret}\n` }, "line 2 of keys must be a name"],
+    [{ keys: `qemu:${secret}0` }, "line 1 of keys"],
+    [{ keys: "" }, "line 1 of keys"],
+    [{ keys: `qemu:${secret}`, dir: "/etc" }, "must have dir or keys, not both"],
+    [{ keys: `qemu:${"ab".repeat(600_000)}` }, "must have at most 1048576"],
+    [{}, "dir must name the folder"],
+  ];
+  for (const [options, words] of wrong) {
+    const tls = { kind: "psk", ...options } as const;
+    const { message } = await failureOf(listen({ endpoint: "127.0.0.1:0", tls }));
+    expect(message).toContain(words);
+    expect(message).not.toContain(secret);
+  }
+  const tls = { kind: "psk", keys: `qemu:${secret}`, username: "ann" } as const;
+  const unknown = await rejectionOf(connect({ endpoint: "127.0.0.1:9", blocks: [block], tls }));
+  expect(unknown.message).toContain('tls.keys has no key of "ann"');
 });
 
 test("certificates encrypt a transfer, with and without one of the sender", async () => {

@@ -6,6 +6,8 @@
  */
 import { accessSync, constants, existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
+import { addressOf } from "../../ffi/arena.ts";
+import { close, makeMemoryFile, unwrap, writeFd } from "../../ffi/libc.ts";
 import { TlsCredentials, TlsFileError, TlsSettings } from "../../ffi/libgnutls.ts";
 import { TlsError } from "../errors.ts";
 import { TLS_KEYS_BYTES_MAX } from "../limits.ts";
@@ -28,6 +30,8 @@ const PURPOSES: Readonly<Record<TlsSide, string>> = {
   client: "1.3.6.1.5.5.7.3.2",
 };
 
+const KEY_FILE = "keys.psk";
+
 /** Credentials of one side, and how its sessions are made with them. */
 export interface LoadedCredentials extends Disposable {
   readonly settings: TlsSettings;
@@ -39,9 +43,11 @@ export interface LoadedCredentials extends Disposable {
  * @throws {TlsError} for a file that is missing or is none, {MissingLibraryError} without GnuTLS.
  */
 export function loadCredentials(config: TlsConfig, side: TlsSide): LoadedCredentials {
+  using made = new DisposableStack();
   const credentials = guarded(() =>
-    config.kind === "psk" ? pskCredentials(config, side) : certificates(config, side),
+    config.kind === "psk" ? pskCredentials(config, side, made) : certificates(config, side),
   );
+  made.use(credentials);
   const suffix = side === "server" ? SERVER_PRECEDENCE : "";
   const priorities = (config.kind === "psk" ? PSK_PRIORITIES : X509_PRIORITIES) + suffix;
   const verified = config.kind === "x509" && config.verifyPeer;
@@ -50,7 +56,8 @@ export function loadCredentials(config: TlsConfig, side: TlsSide): LoadedCredent
     ? { hostname: side === "client" ? config.hostname : undefined, purpose: PURPOSES[peer] }
     : undefined;
   const settings = new TlsSettings(side, credentials, priorities, check);
-  return { settings, [Symbol.dispose]: () => credentials[Symbol.dispose]() };
+  const owned = made.move();
+  return { settings, [Symbol.dispose]: () => owned.dispose() };
 }
 
 function certificates(
@@ -73,12 +80,18 @@ function certificates(
 }
 
 function pskCredentials(
-  { dir, username }: TlsConfig & { kind: "psk" },
+  { keys, username }: TlsConfig & { kind: "psk" },
   side: TlsSide,
+  owned: DisposableStack,
 ): TlsCredentials {
-  const file = readable(join(dir, "keys.psk"));
-  if (side === "server") return TlsCredentials.pskServer(file);
-  const content = readFileSync(file);
+  const { dir, memory } = keys;
+  if (side === "server") {
+    return TlsCredentials.pskServer(
+      dir === undefined ? memoryFile(memory, owned) : readable(join(dir, KEY_FILE)),
+    );
+  }
+  const file = dir === undefined ? "tls.keys" : readable(join(dir, KEY_FILE));
+  const content = dir === undefined ? Buffer.from(new Uint8Array(memory)) : readFileSync(file);
   try {
     if (content.byteLength > TLS_KEYS_BYTES_MAX) {
       throw error(`${file} has ${content.byteLength} bytes, at most ${TLS_KEYS_BYTES_MAX}`);
@@ -89,6 +102,15 @@ function pskCredentials(
   } finally {
     content.fill(0);
   }
+}
+
+/** A file that is in memory only, since the library reads keys of a server from files. */
+function memoryFile(memory: SharedArrayBuffer, owned: DisposableStack): string {
+  const fd = unwrap("make a file in memory", makeMemoryFile("multifd-tls-keys"));
+  owned.defer(() => close(fd));
+  const bytes = new Uint8Array(memory);
+  unwrap("write a file in memory", writeFd(fd, addressOf(memory), bytes.byteLength));
+  return `/proc/self/fd/${fd}`;
 }
 
 /** The hexadecimal digits behind a user's name, as bytes that may be wiped; no text is made of them. */

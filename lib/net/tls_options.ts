@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { TLS_KEYS_BYTES_MAX } from "../limits.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { parseEndpoint } from "./endpoint.ts";
 
@@ -29,11 +30,13 @@ export interface TlsX509Options {
   readonly allow?: string | readonly string[] | undefined;
 }
 
-/** A shared key in the file `keys.psk` of a folder, as QEMU's `tls-creds-psk` has it. */
+/** A shared key as QEMU's `tls-creds-psk` has it: of `dir` or of `keys`. */
 export interface TlsPskOptions {
   readonly kind: "psk";
-  /** Has `keys.psk`: lines of a user's name, a colon, and the key in hexadecimal. */
-  readonly dir: string;
+  /** Folder with a file `keys.psk`: lines of a user's name, a colon, and the key in hexadecimal. */
+  readonly dir?: string | undefined;
+  /** Such lines, without a file. */
+  readonly keys?: string | undefined;
   /** Whose key a sender uses. Default `qemu`. */
   readonly username?: string | undefined;
 }
@@ -50,7 +53,16 @@ export type TlsConfig =
       readonly hostname: string | undefined;
       readonly allow: readonly string[] | undefined;
     }
-  | { readonly kind: "psk"; readonly dir: string; readonly username: string };
+  | {
+      readonly kind: "psk";
+      readonly keys: PskKeys;
+      readonly username: string;
+    };
+
+/** Where shared keys are: a folder, or memory that threads share, so that no message has them. */
+type PskKeys =
+  | { readonly dir: string; readonly memory?: undefined }
+  | { readonly dir?: undefined; readonly memory: SharedArrayBuffer };
 
 const X509_OPTIONS = {
   kind: true,
@@ -63,6 +75,7 @@ const X509_OPTIONS = {
 const PSK_OPTIONS = {
   kind: true,
   dir: true,
+  keys: true,
   username: true,
 } satisfies OptionNames<TlsPskOptions>;
 
@@ -75,25 +88,52 @@ const USERNAME_DEFAULT = "qemu";
  */
 export function tlsConfig(options: TlsOptions | undefined): TlsConfig | undefined {
   if (options === undefined) return undefined;
-  const { kind, dir } = options;
-  if (typeof dir !== "string" || dir === "") {
-    throw new TypeError("Cannot use TLS: dir must name the folder of the credentials");
-  }
-  if (kind === "psk") {
+  if (options.kind === "psk") {
     checkOptionNames(PSK_OPTIONS, options, "tls");
-    return { kind, dir, username: options.username ?? USERNAME_DEFAULT };
+    const { kind, username = USERNAME_DEFAULT } = options;
+    return { kind, keys: pskKeys(options), username };
   }
-  if (kind === "x509") {
+  if (options.kind === "x509") {
     checkOptionNames(X509_OPTIONS, options, "tls");
-    const { verifyPeer = true, hostname, allow } = options;
+    const { kind, verifyPeer = true, hostname, allow } = options;
     if (allow !== undefined && !verifyPeer) {
       throw new TypeError("Cannot use TLS: allow needs verifyPeer, a name alone proves nothing");
     }
     const names = typeof allow === "string" ? [allow] : allow;
-    return { kind, dir, verifyPeer, hostname, allow: names };
+    return { kind, dir: folder(options.dir), verifyPeer, hostname, allow: names };
   }
+  const { kind } = options as { kind: unknown };
   throw new TypeError(`Cannot use TLS of kind ${String(kind)}: must be x509 or psk`);
 }
+
+function folder(dir: unknown): string {
+  if (typeof dir === "string" && dir !== "") return dir;
+  throw new TypeError("Cannot use TLS: dir must name the folder of the credentials");
+}
+
+function pskKeys({ dir, keys }: TlsPskOptions): PskKeys {
+  if (keys === undefined) return { dir: folder(dir) };
+  if (dir !== undefined) throw new TypeError("Cannot use TLS: must have dir or keys, not both");
+  // No message here may have a part of them.
+  const lines = keys.split("\n");
+  const wrong = lines.findIndex((line) => line.trim() !== "" && !KEY_LINE.test(line.trim()));
+  if (wrong >= 0 || keys.trim() === "") {
+    throw new TypeError(
+      `Cannot use TLS: line ${Math.max(wrong, 0) + 1} of keys must be a name, a colon and a key in hexadecimal`,
+    );
+  }
+  const bytes = new TextEncoder().encode(keys);
+  if (bytes.byteLength > TLS_KEYS_BYTES_MAX) {
+    throw new TypeError(
+      `Cannot use TLS: keys have ${bytes.byteLength} bytes, must have at most ${TLS_KEYS_BYTES_MAX}`,
+    );
+  }
+  const memory = new SharedArrayBuffer(bytes.byteLength);
+  new Uint8Array(memory).set(bytes);
+  return { memory };
+}
+
+const KEY_LINE = /^[^:]+:(?:[\da-f]{2})+$/i;
 
 /** Fills in the name that a sender expects in the receiver's certificate: the host it connects to. */
 export function withHostname(
