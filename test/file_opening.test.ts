@@ -157,6 +157,14 @@ test("a recording that is replaced stays the one that was opened, and one cut of
   expect(await rejectionOf(analyze(path))).toMatchObject({ code: "ERR_MULTIFD_RECORDING" });
 });
 
+test("a recording that is cut off while it is used does not end the process", async () => {
+  using folder = new TemporaryFolder();
+  const codes = await fixtureResult("cut_recording", [folder.path]);
+  const restored = Array.from({ length: 3 }, () => "ERR_MULTIFD_RECORDING");
+  const used = Array.from({ length: 3 }, () => "ERR_MULTIFD_IMAGE");
+  expect(codes).toEqual([...restored, ...used]);
+}, 60_000);
+
 test("a snapshot that is cut off in place after it was opened is an error, not zeros", async () => {
   using folder = new TemporaryFolder();
   const block = blockOf(1);

@@ -11,7 +11,7 @@ const BUDGET_SECONDS = 15;
 /** Nothing here waits for long; on a busy machine all of it takes longer. */
 const TEST_TIMEOUT_MS = 20_000;
 
-/** Files that took more than a second and a half of processor time, or need a QEMU. */
+/** Files that took more than a second of processor time, or need a QEMU. */
 const SLOW = [
   "bandwidth_limit",
   "blocking",
@@ -34,14 +34,18 @@ const SLOW = [
   "documents",
   "examples",
   "failure_reason",
+  "file_opening",
   "fuzz/fuzz",
   "golden",
   "large_block",
   "leaks",
   "live_memory",
   "mapped_blocks",
+  "memory_budget",
   "opaque_state",
+  "output_file",
   "packaging",
+  "page_source",
   "progress",
   "ram_block",
   "receiver_faults",
@@ -53,8 +57,11 @@ const SLOW = [
   "snapshot_crash",
   "snapshot_limits",
   "snapshot_program",
+  "snapshot_tools",
   "strangers",
   "surface",
+  "sync_interleavings",
+  "tls",
   "transfers",
 ];
 
