@@ -33,6 +33,9 @@ export const CHANNELS_MAX = 255;
 /** Page sizes in bytes a target may have. */
 export const PAGE_SIZES: readonly number[] = [4096, 8192, 16_384, 65_536];
 
+/** The one of a target that is not told another, and of a stream that names none. */
+export const PAGE_SIZE_DEFAULT = 4096;
+
 /** Bytes of a RAM block's id string; one more is the terminating NUL (section 1). */
 export const BLOCK_ID_BYTES_MAX = 255;
 

@@ -11,7 +11,7 @@ import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { addressOf, Arena } from "../../ffi/arena.ts";
 import { copyMemory } from "../../ffi/libc.ts";
 import { disposedError } from "../errors.ts";
-import { PACKET_PAYLOAD_BYTES, PAYLOAD_BYTES_MAX } from "../limits.ts";
+import { PACKET_PAYLOAD_BYTES, PAGE_SIZE_DEFAULT, PAYLOAD_BYTES_MAX } from "../limits.ts";
 import type { PageLayout } from "../memory/block_table.ts";
 import { PageRuns } from "../memory/page_runs.ts";
 import { checkPageSize } from "../memory/ram_block_options.ts";
@@ -54,7 +54,7 @@ class PageMemory {
 
   constructor(options: PageStreamOptions, direction: CodecDirection) {
     checkOptionNames(PAGE_STREAM_OPTIONS, options);
-    const { memory, compression, pageSize = 4096 } = options;
+    const { memory, compression, pageSize = PAGE_SIZE_DEFAULT } = options;
     checkPageSize(pageSize);
     if (memory.byteLength === 0 || memory.byteLength % pageSize !== 0) {
       throw new RangeError(

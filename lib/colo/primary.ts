@@ -28,7 +28,7 @@ import {
   type CheckpointStatistics,
   type CheckpointSummary,
 } from "./checkpoint_statistics.ts";
-import type { ColoPrimaryJob, PrimaryCalls } from "./colo_messages.ts";
+import type { ColoPrimaryJob, PrimaryCalls, PrimaryConfig } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
 import { STATE_DEVICE } from "./state_channel.ts";
 
@@ -97,10 +97,7 @@ export class ColoPrimary implements AsyncDisposable {
   readonly #idleMs: number;
   #busy = false;
 
-  private constructor(options: PrimaryOptions) {
-    const { stateOverChannels = false } = options;
-    const config = { ...senderConfig(options), stateOverChannels };
-    if (stateOverChannels) saveConfig(STATE_DEVICE, config.deviceTransport);
+  private constructor(options: PrimaryOptions, config: PrimaryConfig) {
     this.#blocks = options.blocks;
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
@@ -115,9 +112,11 @@ export class ColoPrimary implements AsyncDisposable {
   /** Connects; see {@linkcode connectPrimary}. */
   static async connect(options: PrimaryOptions): Promise<ColoPrimary> {
     checkOptionNames(PRIMARY_OPTIONS, options);
-    return started(new ColoPrimary(await withAddress(options)), (primary) =>
-      primary.#thread.call("connect"),
-    );
+    const { stateOverChannels = false } = options;
+    const checked = { ...senderConfig(options), stateOverChannels };
+    if (stateOverChannels) saveConfig(STATE_DEVICE, checked.deviceTransport);
+    const config = await withAddress(checked);
+    return started(new ColoPrimary(options, config), (primary) => primary.#thread.call("connect"));
   }
 
   /**

@@ -35,6 +35,7 @@ import type {
   ColoSecondaryJob,
   ReceivedCheckpoint,
   SecondaryCalls,
+  SecondaryConfig,
   SecondaryReports,
 } from "./colo_messages.ts";
 import { ColoProgress, type FailOver } from "./colo_progress.ts";
@@ -117,17 +118,7 @@ export class ColoSecondary implements AsyncDisposable {
   #guest: CapturedGuest | undefined;
   #ended: Promise<SecondaryFailOver> | undefined;
 
-  private constructor(options: SecondaryOptions) {
-    const { revertLocalWrites = false, applyThreads = crewThreads(), capture = false } = options;
-    const { uuid = capture ? "any" : undefined } = options; // a guest brings its own
-    if (!Number.isInteger(applyThreads) || applyThreads < 1 || applyThreads > 64) {
-      throw new RangeError(`Cannot apply with ${applyThreads} threads: must be 1 to 64`);
-    }
-    const config = {
-      ...receiverConfig({ ...options, uuid }),
-      revertLocalWrites,
-      threads: applyThreads,
-    };
+  private constructor(options: SecondaryOptions, config: SecondaryConfig) {
     this.#options = options;
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;
@@ -168,7 +159,8 @@ export class ColoSecondary implements AsyncDisposable {
   /** Listens; see {@linkcode listenSecondary}. */
   static async listen(options: SecondaryOptions): Promise<ColoSecondary> {
     checkOptionNames(SECONDARY_OPTIONS, options);
-    return started(new ColoSecondary(await withAddress(options)), async (secondary) => {
+    const config = await withAddress(secondaryConfig(options));
+    return started(new ColoSecondary(options, config), async (secondary) => {
       secondary.#endpoint = formatEndpoint(await secondary.#thread.during(secondary.#listening));
     });
   }
@@ -306,4 +298,13 @@ export class ColoSecondary implements AsyncDisposable {
  */
 export function listenSecondary(options: SecondaryOptions): Promise<ColoSecondary> {
   return ColoSecondary.listen(options);
+}
+
+function secondaryConfig(options: SecondaryOptions): SecondaryConfig {
+  const { revertLocalWrites = false, applyThreads = crewThreads(), capture = false } = options;
+  const { uuid = capture ? "any" : undefined } = options; // a guest brings its own
+  if (!Number.isInteger(applyThreads) || applyThreads < 1 || applyThreads > 64) {
+    throw new RangeError(`Cannot apply with ${applyThreads} threads: must be 1 to 64`);
+  }
+  return { ...receiverConfig({ ...options, uuid }), revertLocalWrites, threads: applyThreads };
 }

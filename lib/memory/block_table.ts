@@ -252,44 +252,6 @@ export class BlockTable {
   }
 }
 
-/**
- * Checks pages a caller names.
- *
- * @throws {RangeError} unless there is such a block and all pages from `first` to `end` are in it.
- */
-export function checkPages(
-  blocks: readonly Pick<RamBlock, "idstr" | "pages">[],
-  blockIndex: number,
-  first: number,
-  end: number,
-): void {
-  const block = blocks[blockIndex];
-  if (block === undefined) {
-    throw new RangeError(`Cannot queue pages: there is no block with index ${blockIndex}`);
-  }
-  const whole = Number.isInteger(first) && Number.isInteger(end);
-  if (!(whole && first >= 0 && first < end && end <= block.pages)) {
-    throw new RangeError(
-      `Cannot queue pages ${first} to ${end}: RAM block ${block.idstr} has ${block.pages} pages`,
-    );
-  }
-}
-
-/**
- * Index of a block whose pages somebody wants to queue, given as it is or by its id.
- *
- * @throws {RangeError} unless there is such a block.
- */
-export function indexOfBlock(
-  blocks: readonly Pick<RamBlock, "idstr">[],
-  block: RamBlock | string,
-): number {
-  const idstr = typeof block === "string" ? block : block.idstr;
-  const index = blocks.findIndex((candidate) => candidate.idstr === idstr);
-  if (index < 0) throw new RangeError(`Cannot queue pages: there is no RAM block ${idstr}`);
-  return index;
-}
-
 /** Address of a page that is known to be inside the block. */
 export function pageAddress(block: PageLayout, page: number): number {
   if (block.bases.length === 1) return block.bases[0] + page * block.pageSize;

@@ -15,14 +15,13 @@ import { ImageReader, saveImage } from "../storage/image_file.ts";
 import { disposedError } from "../errors.ts";
 import { openRegularFile, type FilePlace, type OpenedFile } from "../storage/opened_file.ts";
 import { blockIdFault } from "../wire/block_id.ts";
-import { BLOCK_PAGES_MAX } from "../limits.ts";
+import { PAGE_SIZE_DEFAULT } from "../limits.ts";
 import { Residency, type SharedResidency } from "./residency.ts";
 import {
   BLOCK_OPTIONS,
   IMAGE_OPTIONS,
   MAP_OPTIONS,
   checkLength,
-  checkPageSize,
   type ImageOptions,
   type MapOptions,
   type RamBlockOptions,
@@ -86,14 +85,9 @@ export class RamBlock implements Disposable {
   private constructor(idstr: string, pageSize: number, memory: BlockMemory) {
     const fault = blockIdFault(idstr);
     if (fault !== undefined) throw new RangeError(`Cannot make RAM block: its id ${fault}`);
-    checkPageSize(pageSize);
+    checkLength(idstr, memory.bytes, pageSize);
     this.bytes = memory.bytes;
     this.pages = this.bytes / pageSize;
-    if (!Number.isInteger(this.pages) || this.pages < 1 || this.pages > BLOCK_PAGES_MAX) {
-      throw new RangeError(
-        `Cannot make RAM block ${idstr}: ${this.bytes} bytes, must be a positive multiple of the page size ${pageSize}`,
-      );
-    }
     checkSegments(idstr, memory.segments, pageSize);
     this.idstr = idstr;
     this.pageSize = pageSize;
@@ -108,7 +102,7 @@ export class RamBlock implements Disposable {
    */
   static allocate(idstr: string, bytes: number, options: RamBlockOptions = {}): RamBlock {
     checkOptionNames(BLOCK_OPTIONS, options);
-    const { pageSize = 4096, hugePages = true } = options;
+    const { pageSize = PAGE_SIZE_DEFAULT, hugePages = true } = options;
     checkLength(idstr, bytes, pageSize);
     const memory = BlockMemory.allocate(bytes, `RAM block ${idstr}`);
     return prepared(new RamBlock(idstr, pageSize, memory), memory, { ...options, hugePages });
@@ -128,7 +122,11 @@ export class RamBlock implements Disposable {
     checkOptionNames(BLOCK_OPTIONS, options);
     const list = buffers instanceof SharedArrayBuffer ? [buffers] : buffers;
     const memory = BlockMemory.of(list, options.zeroed ?? false);
-    return prepared(new RamBlock(idstr, options.pageSize ?? 4096, memory), memory, options);
+    return prepared(
+      new RamBlock(idstr, options.pageSize ?? PAGE_SIZE_DEFAULT, memory),
+      memory,
+      options,
+    );
   }
 
   /**
@@ -150,7 +148,7 @@ export class RamBlock implements Disposable {
   }
 
   static #mapFile(idstr: string, file: OpenedFile, options: FileOptions): RamBlock {
-    const { pageSize = 4096, offset = 0, writable = false, zeroed = false } = options;
+    const { pageSize = PAGE_SIZE_DEFAULT, offset = 0, writable = false, zeroed = false } = options;
     const fileBytes = file.length();
     const { bytes = fileBytes - offset } = options;
     checkLength(idstr, bytes, pageSize);
@@ -190,7 +188,7 @@ export class RamBlock implements Disposable {
     checkOptionNames({ ...BLOCK_OPTIONS, ...IMAGE_OPTIONS }, options);
     const { signal, ...memory } = options;
     await using image = await ImageReader.open(path);
-    checkLength(path, image.bytes, options.pageSize ?? 4096);
+    checkLength(path, image.bytes, options.pageSize ?? PAGE_SIZE_DEFAULT);
     const block = RamBlock.allocate(idstr, image.bytes, memory);
     await image.load(block, signal);
     return block;

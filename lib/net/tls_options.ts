@@ -6,7 +6,7 @@
  */
 import { TLS_KEYS_BYTES_MAX } from "../limits.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
-import { parseEndpoint } from "./endpoint.ts";
+import type { Endpoint } from "./endpoint.ts";
 
 /** Certificates in a folder, named as QEMU's `tls-creds-x509` wants them. */
 export interface TlsX509Options {
@@ -82,11 +82,15 @@ const PSK_OPTIONS = {
 const USERNAME_DEFAULT = "qemu";
 
 /**
- * Checks options.
+ * Checks options. The name that a sender expects in the receiver's certificate is the host it connects
+ * to unless another is given.
  *
  * @throws {TypeError} for those that cannot be.
  */
-export function tlsConfig(options: TlsOptions | undefined): TlsConfig | undefined {
+export function tlsConfig(
+  options: TlsOptions | undefined,
+  endpoint: Endpoint,
+): TlsConfig | undefined {
   if (options === undefined) return undefined;
   if (options.kind === "psk") {
     checkOptionNames(PSK_OPTIONS, options, "tls");
@@ -95,7 +99,8 @@ export function tlsConfig(options: TlsOptions | undefined): TlsConfig | undefine
   }
   if (options.kind === "x509") {
     checkOptionNames(X509_OPTIONS, options, "tls");
-    const { kind, verifyPeer = true, hostname, allow } = options;
+    const { kind, verifyPeer = true, allow } = options;
+    const { hostname = "host" in endpoint ? endpoint.host : undefined } = options;
     if (allow !== undefined && !verifyPeer) {
       throw new TypeError("Cannot use TLS: allow needs verifyPeer, a name alone proves nothing");
     }
@@ -134,13 +139,3 @@ function pskKeys({ dir, keys }: TlsPskOptions): PskKeys {
 }
 
 const KEY_LINE = /^[^:]+:(?:[\da-f]{2})+$/i;
-
-/** Fills in the name that a sender expects in the receiver's certificate: the host it connects to. */
-export function withHostname(
-  tls: TlsOptions | undefined,
-  endpoint: string,
-): TlsOptions | undefined {
-  if (tls?.kind !== "x509" || tls.hostname !== undefined) return tls;
-  const parsed = parseEndpoint(endpoint);
-  return { ...tls, hostname: "host" in parsed ? parsed.host : undefined };
-}

@@ -23,11 +23,11 @@ import {
   DEVICE_STATE_BYTES_MAX,
   FILE_JOB_BYTES,
   MAPPED_RAM_BYTES_MAX,
+  PAGE_SIZE_DEFAULT,
   PAGE_SIZES,
 } from "../limits.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import { checkPageSize } from "../memory/ram_block_options.ts";
 import {
   HEADER_BYTES,
   isRecording,
@@ -110,7 +110,6 @@ function analyzeRecording(file: OpenedFile): Analysis {
   parts.read(state.early, metadata.early.offset);
   parts.read(state.devices, metadata.devices.offset);
   const { pageSize } = metadata;
-  checkPageSize(pageSize);
   const blocks = metadata.blocks.map((block) => {
     const { idstr, bytes } = block;
     const pages = Math.ceil(bytes / pageSize);
@@ -201,7 +200,7 @@ class StreamAnalyzer implements MainStreamHandler {
     this.#description = findDescription(tailOf(source))?.json;
     this.#parts = new DeviceSections(this.#description);
     const pageSize = this.#description?.["page_size"];
-    this.#pageSize = PAGE_SIZES.find((size) => size === pageSize) ?? 4096;
+    this.#pageSize = PAGE_SIZES.find((size) => size === pageSize) ?? PAGE_SIZE_DEFAULT;
   }
 
   analyze(): Analysis {

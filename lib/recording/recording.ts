@@ -7,8 +7,8 @@ import type { Statistics } from "../engine/statistics.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
+import { commonPageSize } from "../memory/block_list.ts";
 import { holdBlocks, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
-import { checkPageSize } from "../memory/ram_block_options.ts";
 import { checkOptionNames } from "../option_names.ts";
 import {
   ATTACH_OPTIONS,
@@ -188,6 +188,7 @@ export class Recording implements Disposable {
 /** The metadata that a recording of `content` has if it is completed now. */
 export function planRecording(content: RecordingContent): RecordingMetadata {
   const { blocks, state, compression, statistics } = content;
+  const { pageSize } = commonPageSize("Cannot record", blocks);
   let end = BLOCK_ALIGNMENT;
   const recorded = blocks.map(({ idstr, bytes }): RecordedBlock => {
     const offset = Math.ceil(end / BLOCK_ALIGNMENT) * BLOCK_ALIGNMENT;
@@ -204,7 +205,7 @@ export function planRecording(content: RecordingContent): RecordingMetadata {
     machine: state.machine,
     uuid: formatUuid(state.uuid),
     validateUuid: state.validateUuid,
-    pageSize: blocks[0].pageSize,
+    pageSize,
     pageBits: state.pageBits ?? null,
     ramSectionId: state.ramSectionId,
     switchoverStart: state.switchoverStart,
@@ -227,7 +228,6 @@ export function planRecording(content: RecordingContent): RecordingMetadata {
 function mapBlock(file: OpenedFile, block: RecordedBlock, pageSize: number): RamBlock {
   const { idstr, offset, bytes } = block;
   try {
-    checkPageSize(pageSize);
     return mapRamBlock(idstr, file, { offset, bytes, pageSize });
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;

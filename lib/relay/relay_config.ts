@@ -3,19 +3,16 @@
  *
  * @module
  */
-import type { CodecDirection } from "../codec/registry.ts";
-import { withHostname } from "../net/tls_options.ts";
-import { resolveEndpoint } from "../session/address.ts";
+import { withAddress } from "../session/address.ts";
 import {
   LIMIT_OPTIONS,
   LINK_OPTIONS,
   type LimitOptions,
   type LinkOptions,
 } from "../session/options.ts";
-import { resolveTimeouts, sessionConfig, type SessionConfig } from "../session/session_config.ts";
-import { RELAY_HELD_BYTES } from "../limits.ts";
+import { sessionConfig, type SessionConfig } from "../session/session_config.ts";
+import { PAGE_SIZE_DEFAULT, RELAY_HELD_BYTES } from "../limits.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
-import { checkPageSize } from "../memory/ram_block_options.ts";
 import { WARNING_OPTIONS, type WarningOptions } from "../session/session_warning.ts";
 import { bandwidthOf, type BandwidthLimit } from "../sync/bandwidth_limit.ts";
 import { channelsOf, senderChannels } from "../session/channel_count.ts";
@@ -79,27 +76,11 @@ export interface RelayConfig {
  */
 export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
   checkOptionNames(RELAY_OPTIONS, options);
-  const { listen, connect, uuid, pageSize = 4096 } = options;
+  const { listen, connect, uuid, timeouts, pageSize = PAGE_SIZE_DEFAULT } = options;
   checkOptionNames(LINK_OPTIONS, listen, "listen");
   checkOptionNames(LINK_OPTIONS, connect, "connect");
-  checkPageSize(pageSize);
-  const timeouts = resolveTimeouts(options.timeouts);
-  const end = async (
-    { endpoint, compression, tls }: RelayEnd,
-    direction: CodecDirection,
-    uuidText?: string,
-  ): Promise<SessionConfig> => {
-    const resolved = await resolveEndpoint(endpoint, timeouts.connectMs);
-    const session = {
-      endpoint: resolved,
-      tls: withHostname(tls, endpoint),
-      compression,
-      uuid: uuidText,
-      timeouts,
-    };
-    return sessionConfig(session, direction, pageSize);
-  };
-  const incoming = await end(listen, "decode");
+  const incoming = sessionConfig({ ...listen, timeouts }, "decode", pageSize);
+  const outgoing = sessionConfig({ ...connect, timeouts, uuid }, "encode", pageSize);
   const incomingChannels = channelsOf(listen.channels);
   const { windowBits } = planMemory({
     heldBytesMax: options.heldBytesMax,
@@ -108,9 +89,12 @@ export async function relayConfig(options: RelayOptions): Promise<RelayConfig> {
     queueBytes: RELAY_HELD_BYTES,
   });
   return {
-    incoming: { ...incoming, compression: { ...incoming.compression, windowBits } },
+    incoming: await withAddress({
+      ...incoming,
+      compression: { ...incoming.compression, windowBits },
+    }),
     incomingChannels,
-    outgoing: await end(connect, "encode", uuid),
+    outgoing: await withAddress(outgoing),
     outgoingChannels: senderChannels(connect.channels),
     keepUuid: uuid === undefined,
     requireReturnPath: options.requireReturnPath ?? false,

@@ -8,8 +8,8 @@
  *
  * @module
  */
-import { StreamError } from "../errors.ts";
 import type { BlockTable } from "../memory/block_table.ts";
+import { checkConfiguration } from "../session/mismatch.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import type { ByteWriter } from "../wire/byte_writer.ts";
 import {
@@ -69,14 +69,8 @@ export class RelayStream implements MainStreamHandler {
   }
 
   configuration(configuration: StreamConfiguration): void {
-    const { capabilities, pageBits = 12, uuid } = configuration;
-    const { pageSize } = this.#target;
-    if (2 ** pageBits !== pageSize) {
-      throw refused("PAGE_SIZE", `page size is ${2 ** pageBits}, must be ${pageSize}`);
-    }
-    if (capabilities.length > 0) {
-      throw refused("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
-    }
+    const { uuid } = configuration;
+    checkConfiguration(configuration, this.#target.pageSize, "relay migration");
     this.#writer.header({
       ...configuration,
       uuid: uuid === undefined ? undefined : this.#target.uuid,
@@ -170,8 +164,4 @@ export class RelayStream implements MainStreamHandler {
       out.flush();
     }
   }
-}
-
-function refused(part: string, reason: string): StreamError {
-  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot relay migration: ${reason}`);
 }

@@ -6,12 +6,21 @@
 import { availableParallelism } from "node:os";
 import { CHANNELS_MAX } from "../limits.ts";
 
-/** Checks a number of channels; undefined for `auto`. */
+/**
+ * Checks a number of channels.
+ *
+ * @param or What else it may be, for messages.
+ * @throws {RangeError} for one that cannot be.
+ */
+export function checkChannels(channels = 2, or = ""): void {
+  if (Number.isInteger(channels) && channels >= 1 && channels <= CHANNELS_MAX) return;
+  throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX}${or}`);
+}
+
+/** Number of channels by option; undefined for `auto`. */
 export function channelsOf(channels: number | "auto" = 2): number | undefined {
   if (channels === "auto") return undefined;
-  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
-    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX} or auto`);
-  }
+  checkChannels(channels, " or auto");
   return channels;
 }
 

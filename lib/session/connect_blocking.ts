@@ -6,7 +6,7 @@
 import type { DeviceDefinition } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
 import type { Statistics } from "../engine/statistics.ts";
-import { indexOfBlock } from "../memory/block_table.ts";
+import { indexOfBlock } from "../memory/block_list.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { checkOptionNames } from "../option_names.ts";

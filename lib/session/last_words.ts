@@ -8,7 +8,7 @@
  * @module
  */
 import { toErrorRecord, type PeerFailure } from "../errors.ts";
-import { PEER_REASON_MS, WAIT_TICK_MS } from "../limits.ts";
+import { PAGE_SIZE_DEFAULT, PEER_REASON_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { Connection } from "../net/connection.ts";
 import { ByteReader, type ByteSource } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
@@ -68,7 +68,11 @@ export function refuseSource(connection: Connection, error: unknown, phase: stri
     ramSectionEnd: refused,
   };
   try {
-    new MainStreamReader(new ByteReader(onePiece(connection)), handler, 4096).readAll();
+    new MainStreamReader(
+      new ByteReader(onePiece(connection)),
+      handler,
+      PAGE_SIZE_DEFAULT,
+    ).readAll();
   } catch {
     if (opened) tellFailure({ connection, understands, migrates: true }, error, phase);
   }

@@ -16,7 +16,7 @@ import { ServiceThread, started } from "../thread/service_thread.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { withAddress } from "./address.ts";
 import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
-import { receiverConfig } from "./session_config.ts";
+import { receiverConfig, type ReceiverConfig } from "./session_config.ts";
 import type { ReceiverCalls, ReceiverJob, ReceiverReports } from "./session_messages.ts";
 
 /** A listening receiver of one migration, made by {@linkcode listen}. */
@@ -34,8 +34,7 @@ export class Receiver implements AsyncDisposable {
   #channels: number;
   #completed: Promise<Statistics> | undefined;
 
-  private constructor(options: ListenOptions) {
-    const config = receiverConfig(options);
+  private constructor(options: ListenOptions, config: ReceiverConfig) {
     this.#pageSize = config.pageSize;
     this.#channels = config.channels ?? 0;
     this.#table = new StatisticsTable(config.channels ?? CHANNELS_MAX);
@@ -65,7 +64,8 @@ export class Receiver implements AsyncDisposable {
   /** Listens; see {@linkcode listen}. */
   static async listen(options: ListenOptions): Promise<Receiver> {
     checkOptionNames(LISTEN_OPTIONS, options);
-    return started(new Receiver(await withAddress(options)), async (receiver) => {
+    const config = await withAddress(receiverConfig(options));
+    return started(new Receiver(options, config), async (receiver) => {
       receiver.#endpoint = formatEndpoint(await receiver.#thread.during(receiver.#listening));
     });
   }

@@ -29,7 +29,8 @@ import { ReceiverDevices } from "./receiver_devices.ts";
 import { refuseSource } from "./last_words.ts";
 import type { ReceiverConfig } from "./session_config.ts";
 import { MemoryBudget } from "./memory_budget.ts";
-import { mismatch, ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
+import { checkConfiguration, mismatch } from "./mismatch.ts";
+import { ReceiverStream, type StreamTarget } from "./receiver_stream.ts";
 import { missingReturnPath, type SessionWarning } from "./session_warning.ts";
 
 /** Hooks of the thread that runs a receiver. */
@@ -291,17 +292,11 @@ export class ReceiverSession implements Disposable {
 
   /** Checks what the stream says about its source. */
   #checkConfiguration(configuration: StreamConfiguration): void {
-    const { machine, pageBits, capabilities, uuid } = configuration;
-    const { pageSize } = this.#config;
+    const { machine, uuid } = configuration;
     if (this.#config.machine !== undefined && machine !== this.#config.machine) {
       throw mismatch("MACHINE", `machine is ${machine}, must be ${this.#config.machine}`);
     }
-    if (2 ** (pageBits ?? 12) !== pageSize) {
-      throw mismatch("PAGE_SIZE", `page size is ${2 ** (pageBits ?? 12)}, must be ${pageSize}`);
-    }
-    if (capabilities.length > 0) {
-      throw mismatch("CAPABILITIES", `${capabilities.join(", ")} on, must be off`);
-    }
+    checkConfiguration(configuration, this.#config.pageSize);
     if (uuid !== undefined && !uuid.every((byte, at) => byte === this.#uuid[at])) {
       throw mismatch("UUID", `uuid is ${formatUuid(uuid)}, must be ${formatUuid(this.#uuid)}`);
     }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { ChannelError, StreamError } from "../errors.ts";
+import { ChannelError } from "../errors.ts";
 import type { Connection } from "../net/connection.ts";
 import { DEVICE_STATE_BYTES_MAX } from "../limits.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
@@ -31,6 +31,7 @@ import { digestSection } from "./digests.ts";
 import { tellFailure } from "./last_words.ts";
 import { deviceSummarySection, type DeviceSummary } from "./device_summary.ts";
 import type { MemoryBudget } from "./memory_budget.ts";
+import { mismatch } from "./mismatch.ts";
 import type { ReceiverConfig } from "./session_config.ts";
 import { requireSourceEnd } from "./source_end.ts";
 import { expectsSwitchoverAck } from "./switchover_ack.ts";
@@ -252,9 +253,4 @@ export class ReceiverStream implements MainStreamHandler {
   #requireFitting(): void {
     if (this.#refusal !== undefined) throw this.#refusal;
   }
-}
-
-/** An error about a stream that does not fit this receiver. */
-export function mismatch(part: string, reason: string): StreamError {
-  return new StreamError(`ERR_MULTIFD_STREAM_${part}`, `Cannot accept migration: ${reason}`);
 }

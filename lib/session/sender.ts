@@ -14,14 +14,14 @@ import type { DeviceClientHandle } from "../engine/device_client.ts";
 import { DeviceTable } from "../engine/device_table.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
-import { checkPages, indexOfBlock } from "../memory/block_table.ts";
+import { checkPages, indexOfBlock } from "../memory/block_list.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import type { NameOf, NoReports, ResultOf, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import { withAddress } from "./address.ts";
 import { CONNECT_OPTIONS, type ConnectOptions } from "./options.ts";
-import { senderConfig } from "./session_config.ts";
+import { senderConfig, type SenderConfig } from "./session_config.ts";
 import type { SenderCalls, SenderJob } from "./session_messages.ts";
 
 /** Pages collected before they are posted to the sender's thread as one list. */
@@ -67,8 +67,7 @@ export class Sender implements AsyncDisposable {
   #listBlock = 0;
   #list: number[] = [];
 
-  private constructor(options: ConnectOptions) {
-    const config = senderConfig(options);
+  private constructor(options: ConnectOptions, config: SenderConfig) {
     this.#blocks = options.blocks;
     this.#channels = config.channels;
     this.#pageSize = config.pageSize;
@@ -83,7 +82,8 @@ export class Sender implements AsyncDisposable {
   /** Connects; see {@linkcode connect}. */
   static async connect(options: ConnectOptions): Promise<Sender> {
     checkOptionNames(CONNECT_OPTIONS, options);
-    return started(new Sender(await withAddress(options)), async (sender) => {
+    const config = await withAddress(senderConfig(options));
+    return started(new Sender(options, config), async (sender) => {
       sender.#deviceClient = await sender.#thread.call("connect");
     });
   }

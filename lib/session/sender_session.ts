@@ -12,7 +12,8 @@ import { StatisticsTable, type MainCounters, type Statistics } from "../engine/s
 import { saveConfig, type DeviceDefinition } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
 import { DEVICE_SLOTS } from "../limits.ts";
-import { BlockTable, checkPages } from "../memory/block_table.ts";
+import { checkPages } from "../memory/block_list.ts";
+import { BlockTable } from "../memory/block_table.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import { trackDirtyPagesBlocking } from "../memory/track_dirty_pages.ts";

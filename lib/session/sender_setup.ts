@@ -10,18 +10,15 @@ import { pause, type WaitResult } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { PEER_PING_VALUE, PING_VALUE } from "../wire/main_stream.ts";
 import type { MainStreamWriter } from "../wire/main_stream_writer.ts";
+import { configurationOf } from "../wire/opaque_state.ts";
 import type { ReturnPathReader } from "../wire/return_path.ts";
 import type { SenderConfig } from "./session_config.ts";
 
 /** Writes everything up to the RAM section. */
 export function writeStreamStart(writer: MainStreamWriter, config: SenderConfig): void {
   const { machine, pageSize, returnPath, state, uuid } = config;
-  writer.header({
-    machine,
-    pageBits: state?.pageBits ?? (pageSize === 4096 ? undefined : Math.log2(pageSize)),
-    capabilities: [],
-    uuid: state?.validateUuid ? uuid : undefined,
-  });
+  const configuration = configurationOf(state, pageSize);
+  writer.header({ ...configuration, machine, uuid: configuration.uuid && uuid });
   if (returnPath) {
     writer.openReturnPath();
     // A guest goes to a QEMU most likely, which must find nothing that is not its own.

@@ -15,14 +15,15 @@ import {
   type LoadConfig,
   type SaveConfig,
 } from "../device/device.ts";
-import { RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
+import { PAGE_SIZE_DEFAULT, RECEIVE_BYTES_DEFAULT, TIMEOUTS_DEFAULT } from "../limits.ts";
+import { commonPageSize } from "../memory/block_list.ts";
 import type { SharedRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkPageSize } from "../memory/ram_block_options.ts";
 import { parseEndpoint, type Endpoint } from "../net/endpoint.ts";
 import { tlsConfig, type TlsConfig } from "../net/tls_options.ts";
 import { checkOptionNames } from "../option_names.ts";
 import { bandwidthOf } from "../sync/bandwidth_limit.ts";
-import { machineSyncMode } from "../wire/machine_type.ts";
+import { MACHINE_DEFAULT, machineSyncMode } from "../wire/machine_type.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
 import { parseUuid } from "../wire/uuid.ts";
@@ -87,16 +88,14 @@ export interface ReceiverConfig extends SessionConfig {
   readonly anyUuid: boolean;
 }
 
-const MACHINE_DEFAULT = "multifd";
-
 /**
- * Checks a sender's options; the endpoint must be numeric or a Unix socket.
+ * Checks a sender's options.
  *
  * @throws {RangeError | TypeError} for options that cannot work.
  */
 export function senderConfig(options: ConnectOptions): SenderConfig {
   const { blocks, state, verify = false } = options;
-  const pageSize = commonPageSize(blocks);
+  const { pageSize } = commonPageSize("Cannot start", blocks);
   if (verify && state !== undefined) {
     throw new TypeError("Cannot send digests with a guest's state: QEMU does not know them");
   }
@@ -132,14 +131,14 @@ export function senderConfig(options: ConnectOptions): SenderConfig {
 }
 
 /**
- * Checks a receiver's options; the endpoint must be numeric or a Unix socket.
+ * Checks a receiver's options.
  *
  * @throws {RangeError | TypeError} for options that cannot work.
  */
 export function receiverConfig(options: ListenOptions): ReceiverConfig {
   const { blocks, ramBytesMax = RECEIVE_BYTES_DEFAULT } = options;
-  const pageSize = blocks === undefined ? (options.pageSize ?? 4096) : commonPageSize(blocks);
-  checkPageSize(pageSize);
+  const { pageSize = PAGE_SIZE_DEFAULT } =
+    blocks === undefined ? options : commonPageSize("Cannot start", blocks);
   const readOnly = blocks?.find(({ writable }) => !writable);
   if (readOnly !== undefined) {
     throw new TypeError(
@@ -198,7 +197,7 @@ function lend(block: RamBlock): SharedRamBlock {
 }
 
 /** Time limits with defaults filled in. */
-export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
+function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
   checkOptionNames(TIMEOUT_NAMES, timeouts, "timeouts");
   const resolved = { ...TIMEOUTS_DEFAULT, ...timeouts };
   for (const [name, value] of Object.entries(resolved)) {
@@ -208,15 +207,17 @@ export function resolveTimeouts(timeouts: Partial<Timeouts> = {}): Timeouts {
   return resolved;
 }
 
-/** Checks what both sides have; the endpoint must be numeric or a Unix socket. */
+/** Checks what both sides have. */
 export function sessionConfig(
   options: SessionOptions,
   direction: CodecDirection,
   pageSize: number,
 ): SessionConfig {
+  checkPageSize(pageSize);
+  const endpoint = parseEndpoint(options.endpoint);
   return {
-    endpoint: parseEndpoint(options.endpoint),
-    tls: tlsConfig(options.tls),
+    endpoint,
+    tls: tlsConfig(options.tls, endpoint),
     compression: resolveCompression(options.compression, direction, pageSize),
     uuid: parseUuid(options.uuid),
     pageSize,
@@ -227,20 +228,6 @@ export function sessionConfig(
 function transportOf(options: DeviceStateOptions, session: SessionConfig): DeviceTransport {
   const { deviceStateCompressed: compressed = false } = options;
   return { method: session.compression.method, compressed, switchoverStart: true };
-}
-
-function commonPageSize(blocks: readonly RamBlock[]): number {
-  const [first] = blocks;
-  if (first === undefined)
-    throw new RangeError("Cannot start: there is no RAM block, at least 1 is needed");
-  const names = new Set(blocks.map(({ idstr }) => idstr));
-  if (names.size < blocks.length) {
-    throw new RangeError("Cannot start: two RAM blocks have the same id, ids must be unique");
-  }
-  if (blocks.some(({ pageSize }) => pageSize !== first.pageSize)) {
-    throw new RangeError("Cannot start: RAM blocks have different page sizes, must have one");
-  }
-  return first.pageSize;
 }
 
 function oneOf<Name extends string>(what: string, value: Name, allowed: readonly Name[]): Name {

@@ -9,7 +9,7 @@ import { availableParallelism } from "node:os";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
-import { CHANNELS_MAX, FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
+import { FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -82,12 +82,10 @@ export class FileChannels implements AsyncDisposable {
    * Starts threads, as many as there are processors at first. Nothing waits for them: a pass begins
    * with whoever is ready first.
    *
-   * @throws {RangeError} for an impossible number of channels.
    * @throws {CancelledError} when the signal is aborted already.
    */
   constructor(work: FileChannelWork, options: FileChannelOptions) {
     const { channels = 2, signal } = options;
-    checkChannels(channels);
     if (signal?.aborted) throw cancelled(signal);
     this.#file = work.file.duplicate();
     this.#memory = holdBlocks(work.memory);
@@ -281,12 +279,4 @@ function cancelled(signal: AbortSignal | undefined): CancelledError {
   return new CancelledError("ERR_MULTIFD_CANCELLED", `Cannot go on: cancelled (${reason})`, {
     cause,
   });
-}
-
-/** @throws {RangeError} unless `channels` is a possible number of channels or absent. */
-export function checkChannels(channels: number | undefined): void {
-  if (channels === undefined) return;
-  if (!Number.isInteger(channels) || channels < 1 || channels > CHANNELS_MAX) {
-    throw new RangeError(`Cannot use ${channels} channels: must be 1 to ${CHANNELS_MAX}`);
-  }
 }

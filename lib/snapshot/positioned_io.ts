@@ -158,3 +158,9 @@ export class FileOutput implements ByteSink {
 
 /** Bytes kept back at the front: magic and version of the stream. */
 const SEAL_BYTES = 8;
+
+/** @throws {RangeError} unless a stream can start there in a file. */
+export function checkOffset(action: string, offset: number): void {
+  if (Number.isSafeInteger(offset) && offset >= 0) return;
+  throw new RangeError(`${action}: offset ${offset}, must be 0 or more bytes`);
+}

@@ -8,7 +8,8 @@ import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { Arena } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
-import { FILE_JOB_BYTES, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { FILE_JOB_BYTES, PAGE_SIZE_DEFAULT, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
+import { checkChannels } from "../session/channel_count.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
@@ -33,7 +34,7 @@ import {
 } from "./snapshot_index.ts";
 import { ChannelLoad, type LoadedRam, type PreparedLoad } from "./prepared_load.ts";
 import { sharePages, type SharedPages } from "./page_source.ts";
-import type { SnapshotSource } from "./positioned_io.ts";
+import { checkOffset, type SnapshotSource } from "./positioned_io.ts";
 import type { SnapshotPages } from "./snapshot_pages.ts";
 import { snapshotSource } from "./snapshot_source.ts";
 
@@ -101,9 +102,7 @@ export class Snapshot implements Disposable {
     checkOptionNames(OPEN_OPTIONS, options);
     const { offset = 0 } = options;
     const action = `Cannot open ${path}`;
-    if (!Number.isSafeInteger(offset) || offset < 0) {
-      throw new RangeError(`${action}: offset ${offset}, must be 0 or more bytes`);
-    }
+    checkOffset(action, offset);
     const file = openRegularFile(action, path);
     try {
       const { fd } = file;
@@ -315,6 +314,7 @@ export class Snapshot implements Disposable {
 
   #startLoad(options: LoadOptions): ChannelLoad {
     checkOptionNames(LOAD_OPTIONS, options);
+    checkChannels(options.channels);
     const targets = this.#targets(options);
     const channels = new FileChannels(
       {
@@ -324,7 +324,7 @@ export class Snapshot implements Disposable {
         detectZeroPages: false,
         blocks: targets.map(({ shared }) => shared),
         memory: targets.map(({ ram }) => ram),
-        pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? 4096,
+        pageSize: targets[0]?.ram.pageSize ?? this.blocks[0]?.pageSize ?? PAGE_SIZE_DEFAULT,
         ramBytes: targets.reduce((sum, { ram }) => sum + ram.bytes, 0),
       },
       options,

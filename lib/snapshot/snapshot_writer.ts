@@ -12,22 +12,13 @@ import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { addressOf } from "../../ffi/arena.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
+import { checkPages, commonPageSize, indexOfBlock } from "../memory/block_list.ts";
 import type { RamBlock } from "../memory/ram_block.ts";
-import {
-  RamFlag,
-  STREAM_MAGIC,
-  STREAM_VERSION,
-  type StreamConfiguration,
-} from "../wire/main_stream.ts";
+import { RamFlag, STREAM_MAGIC, STREAM_VERSION } from "../wire/main_stream.ts";
 import { MainStreamWriter, RAM_SECTION_ID } from "../wire/main_stream_writer.ts";
-import type { GuestState } from "../wire/opaque_state.ts";
+import { configurationOf, type GuestState } from "../wire/opaque_state.ts";
 import { refuseDevices } from "../device/device.ts";
-import {
-  checkChannels,
-  FileChannels,
-  FILE_CHANNEL_OPTIONS,
-  type FileChannelOptions,
-} from "./file_channels.ts";
+import { FileChannels, FILE_CHANNEL_OPTIONS, type FileChannelOptions } from "./file_channels.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import {
   layOutRegion,
@@ -36,8 +27,9 @@ import {
   type SnapshotRegion,
 } from "./mapped_ram_format.ts";
 import { withProgress } from "./prepared_load.ts";
+import { checkChannels } from "../session/channel_count.ts";
 import { OutputFile } from "../storage/output_file.ts";
-import { FileOutput, writeWhole } from "./positioned_io.ts";
+import { checkOffset, FileOutput, writeWhole } from "./positioned_io.ts";
 
 /** How a file is made. */
 export interface CreateSnapshotOptions extends FileChannelOptions {
@@ -76,8 +68,6 @@ const CREATE_OPTIONS = {
   sync: true,
   onProgress: true,
 } satisfies OptionNames<CreateSnapshotOptions>;
-
-const MACHINE_DEFAULT = "multifd";
 
 interface WriterBlock {
   readonly ram: RamBlock;
@@ -155,10 +145,10 @@ export class SnapshotWriter implements AsyncDisposable {
    * @throws {RangeError} outside the block.
    */
   async writeRange(block: RamBlock | string, first: number, end: number): Promise<void> {
-    const { pending } = this.#find(block);
-    if (!(first >= 0 && first < end && end <= pending.pages)) {
-      throw new RangeError(`Cannot write pages ${first} to ${end}: there are ${pending.pages}`);
-    }
+    const { blocks } = this.#options;
+    const index = indexOfBlock(blocks, block, "write");
+    checkPages(blocks, index, first, end, "write");
+    const { pending } = this.#blocks[index];
     await this.#round(() => pending.setRange(first, end));
   }
 
@@ -167,7 +157,7 @@ export class SnapshotWriter implements AsyncDisposable {
    * go on setting bits; what is set afterwards belongs to the next round.
    */
   async writeBitmap(block: RamBlock | string, dirty: PageBitmap): Promise<void> {
-    const { pending } = this.#find(block);
+    const { pending } = this.#blocks[indexOfBlock(this.#options.blocks, block, "write")];
     await this.#round(() => dirty.drainInto(pending));
   }
 
@@ -247,19 +237,12 @@ export class SnapshotWriter implements AsyncDisposable {
     }
   }
 
-  #find(block: RamBlock | string): WriterBlock {
-    const idstr = typeof block === "string" ? block : block.idstr;
-    const found = this.#blocks.find(({ ram }) => ram.idstr === idstr);
-    if (found === undefined)
-      throw new RangeError(`Cannot find RAM block ${idstr}: not in the file`);
-    return found;
-  }
-
   /** Everything up to the end of the setup section; the places of pages stay holes. */
   #writeSetup(): WriterBlock[] {
     const { blocks } = this.#options;
     const out = this.#output.writer;
-    this.#stream.header(configurationFor(this.#state, blocks[0].pageSize));
+    // A file holds all blocks, so the only capability in it is the one for its own format.
+    this.#stream.header(configurationOf(this.#state, blocks[0].pageSize, [MAPPED_RAM_CAPABILITY]));
     if (this.#state !== undefined) this.#stream.verbatim(this.#state.early);
     this.#stream.beginRamSection("start");
     out.u64(blocks.reduce((sum, { bytes }) => sum + bytes, 0) + RamFlag.MEM_SIZE);
@@ -287,16 +270,6 @@ export class SnapshotWriter implements AsyncDisposable {
   }
 }
 
-/** A file holds all blocks, so the only capability in it is the one for its own format. */
-function configurationFor(state: GuestState | undefined, pageSize: number): StreamConfiguration {
-  return {
-    machine: state?.machine ?? MACHINE_DEFAULT,
-    pageBits: state?.pageBits ?? (pageSize === 4096 ? undefined : Math.log2(pageSize)),
-    capabilities: [MAPPED_RAM_CAPABILITY],
-    uuid: state?.validateUuid === true ? state.uuid : undefined,
-  };
-}
-
 function sharedForWriting(block: WriterBlock): SharedFileBlock {
   return {
     ram: block.ram.share(),
@@ -311,18 +284,8 @@ function checkOptions(options: CreateSnapshotOptions): void {
   checkChannels(options.channels);
   refuseDevices(options);
   checkOptionNames(CREATE_OPTIONS, options);
-  if (blocks.length === 0) {
-    throw new RangeError(`Cannot create ${path}: there is no RAM block, at least 1 is needed`);
-  }
-  if (new Set(blocks.map(({ idstr }) => idstr)).size < blocks.length) {
-    throw new RangeError(`Cannot create ${path}: two RAM blocks have the same id`);
-  }
-  if (blocks.some(({ pageSize }) => pageSize !== blocks[0].pageSize)) {
-    throw new RangeError(`Cannot create ${path}: RAM blocks have different page sizes`);
-  }
-  if (!Number.isSafeInteger(offset) || offset < 0) {
-    throw new RangeError(`Cannot create ${path}: offset ${offset}, must be 0 or more bytes`);
-  }
+  commonPageSize(`Cannot create ${path}`, blocks);
+  checkOffset(`Cannot create ${path}`, offset);
 }
 
 /**

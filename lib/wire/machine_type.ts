@@ -6,6 +6,9 @@
 
 import type { SyncMode } from "./sync_points.ts";
 
+/** What a stream without a guest names. */
+export const MACHINE_DEFAULT = "multifd";
+
 /**
  * The sync mode a machine type uses by default. Types without a version, such as `microvm`, change
  * with QEMU's own version and count as current.

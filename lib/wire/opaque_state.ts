@@ -5,10 +5,16 @@
  *
  * @module
  */
-import { DEVICE_STATE_BYTES_MAX, EARLY_SECTION_BYTES_MAX, STREAM_END_QUIET_MS } from "../limits.ts";
+import {
+  DEVICE_STATE_BYTES_MAX,
+  EARLY_SECTION_BYTES_MAX,
+  PAGE_SIZE_DEFAULT,
+  STREAM_END_QUIET_MS,
+} from "../limits.ts";
 import { LimitError, StreamError } from "../errors.ts";
 import type { ByteReader } from "./byte_reader.ts";
-import { FOOTER_BYTES, Command, Section } from "./main_stream.ts";
+import { MACHINE_DEFAULT } from "./machine_type.ts";
+import { FOOTER_BYTES, Command, Section, type StreamConfiguration } from "./main_stream.ts";
 import type { SyncMode } from "./sync_points.ts";
 import { findDescription } from "./vm_description.ts";
 
@@ -37,6 +43,20 @@ export interface GuestState {
   readonly syncMode?: SyncMode | undefined;
   /** Everything after the RAM's last section: device sections, end mark, VM description. */
   readonly devices: Uint8Array;
+}
+
+/** What a stream says first about a guest, or about memory without one in pages of that size. */
+export function configurationOf(
+  state: GuestState | undefined,
+  pageSize: number,
+  capabilities: readonly string[] = [],
+): StreamConfiguration {
+  return {
+    machine: state?.machine ?? MACHINE_DEFAULT,
+    pageBits: state?.pageBits ?? (pageSize === PAGE_SIZE_DEFAULT ? undefined : Math.log2(pageSize)),
+    capabilities,
+    uuid: state?.validateUuid === true ? state.uuid : undefined,
+  };
 }
 
 /**

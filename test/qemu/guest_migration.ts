@@ -112,15 +112,16 @@ export class GuestTest implements AsyncDisposable {
       version: side.version,
       incoming: "defer",
       paused: true,
-      extraArgs: this.#arguments(side),
+      extraArgs: this.#arguments(side, machine),
     });
     await configure(vm, side);
     return vm;
   }
 
-  #arguments({ tlsObject }: Side): readonly string[] {
+  #arguments({ tlsObject }: Side, machine: GuestMachine = {}): readonly string[] {
+    const { extraArgs = [] } = { ...this.machine, ...machine };
     const credentials = tlsObject === undefined ? [] : ["-object", `${tlsObject},id=tls0`];
-    return [...(this.machine.extraArgs ?? []), ...credentials];
+    return [...extraArgs, ...credentials];
   }
 
   /** Bytes of the guest's RAM. */
