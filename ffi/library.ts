@@ -5,6 +5,7 @@
  * @module
  */
 import {
+  fileSystem,
   NativeType,
   openSymbols,
   type NativeFunction,
@@ -100,8 +101,7 @@ function isMemoryShort(source: LibrarySource): boolean {
  */
 export function mappedFile(source: LibrarySource): string | undefined {
   const override = process.env[source.override];
-  // Not imported: threads that only open libraries start without the module.
-  const { readFileSync, realpathSync } = process.getBuiltinModule("node:fs");
+  const { readFileSync, realpathSync } = fileSystem();
   try {
     if (override?.includes("/") === true) return realpathSync(override);
     const names = (override === undefined ? source.sonames : [override]).map(stem);

@@ -1,9 +1,10 @@
 /**
  * Linux constants under their C names, grouped by the call that takes them. The values are those of
- * x86-64 and arm64, which agree on all of them.
+ * x86-64 and arm64, which agree on all but three.
  *
  * @module
  */
+const isArm = process.arch === "arm64";
 
 /** `socket()` domains. */
 export const AddressFamily = { UNIX: 1, INET: 2, INET6: 10 } as const;
@@ -35,7 +36,7 @@ export const Shutdown = { READ: 0, WRITE: 1, BOTH: 2 } as const;
 /** `poll()` events. */
 export const PollEvent = { IN: 1, OUT: 4, ERR: 8, HUP: 16, RDHUP: 0x2000 } as const;
 
-/** `open()` flags that differ between machines are taken from `node:fs`; these do not differ. */
+/** `open()` flags. */
 export const OpenFlag = {
   RDONLY: 0,
   WRONLY: 1,
@@ -43,6 +44,9 @@ export const OpenFlag = {
   CREAT: 0o100,
   EXCL: 0o200,
   NONBLOCK: 0o4000,
+  DIRECT: isArm ? 0o200000 : 0o40000,
+  DIRECTORY: isArm ? 0o40000 : 0o200000,
+  NOFOLLOW: isArm ? 0o100000 : 0o400000,
   CLOEXEC: 0o2000000,
   /** A file without a name in the folder that is opened; together with O_DIRECTORY. */
   TMPFILE: 0o20000000,

@@ -86,7 +86,7 @@ test("RamBlock.fromFile() notices a file that becomes shorter", async () => {
   using directory = new TemporaryFolder();
   const path = directory.file("shrinking");
   await Bun.write(path, makeImage(64 * MIB));
-  await using image = await ImageReader.open(path);
+  using image = new ImageReader(path);
   await truncate(path, 9 * MIB);
   const error = await rejectionOf(image.load(RamBlock.allocate("a", image.bytes)));
   expect(error.code).toBe("ERR_MULTIFD_IMAGE");

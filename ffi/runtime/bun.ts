@@ -5,8 +5,6 @@
  */
 import { CryptoHasher, gc, hash, stripANSI, zstdCompress } from "bun";
 import { dlopen, type FFIFunction, type Library } from "bun:ffi";
-import { fsync, write } from "node:fs";
-import { promisify } from "node:util";
 
 /**
  * `ptr` is the address of a view's first byte, `toArrayBuffer` memory at an address without a copy,
@@ -60,19 +58,58 @@ export function zstdFrame(content: Uint8Array<ArrayBuffer>, level: number): Prom
   return zstdCompress(content, { level });
 }
 
+/** Functions for files by their names. Loaded with the first use: most threads need none of them. */
+export const fileSystem = () => process.getBuiltinModule("node:fs");
+
+/** Functions for names of files, loaded as {@linkcode fileSystem} is. */
+export const fileNames = () => process.getBuiltinModule("node:path");
+
+/** Processors that this process may use. */
+export function processorCount(): number {
+  return navigator.hardwareConcurrency;
+}
+
+/** Reads from a file at `position`, on a thread of the runtime's own; how many bytes, 0 at its end. */
+export function readDescriptor(fd: number, bytes: Uint8Array, position: number): Promise<number> {
+  return transferred(fileSystem().read, fd, bytes, position);
+}
+
 /** Writes some of `bytes` to a file at `position`, on a thread of the runtime's own; how many. */
-export async function writeDescriptor(
+export function writeDescriptor(fd: number, bytes: Uint8Array, position: number): Promise<number> {
+  return transferred(fileSystem().write, fd, bytes, position);
+}
+
+type Transfer = (
+  fd: number,
+  bytes: Uint8Array,
+  offset: number,
+  length: number,
+  position: number,
+  done: (error: Error | null, count: number) => void,
+) => void;
+
+function transferred(
+  transfer: Transfer,
   fd: number,
   bytes: Uint8Array,
   position: number,
 ): Promise<number> {
-  const { bytesWritten } = await promisify(write)(fd, bytes, 0, bytes.byteLength, position);
-  return bytesWritten;
+  const { promise, resolve, reject } = Promise.withResolvers<number>();
+  transfer(fd, bytes, 0, bytes.byteLength, position, (error, count) => {
+    if (error === null) resolve(count);
+    else reject(error);
+  });
+  return promise;
 }
 
 /** Waits until a file's data is on its device, on a thread of the runtime's own. */
 export function syncDescriptor(fd: number): Promise<void> {
-  return promisify(fsync)(fd);
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  fileSystem().fsync(fd, (error) => {
+    if (error === null) resolve();
+    else reject(error);
+  });
+  return promise;
 }
 
 /** Frees at once what nobody reaches any more. */

@@ -5,7 +5,7 @@
  *
  * @module
  */
-import { availableParallelism } from "node:os";
+import { processorCount } from "../../ffi/runtime/runtime.ts";
 import { disposedError } from "../errors.ts";
 import { WAIT_TICK_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
@@ -20,7 +20,7 @@ const THREADS_MAX = 4;
 
 /** Threads a crew has unless told otherwise. */
 export function crewThreads(): number {
-  return Math.min(THREADS_MAX, availableParallelism());
+  return Math.min(THREADS_MAX, processorCount());
 }
 
 /** See the module comment. Used by one thread. */

@@ -187,7 +187,7 @@ export class RamBlock implements Disposable {
   ): Promise<RamBlock> {
     checkOptionNames({ ...BLOCK_OPTIONS, ...IMAGE_OPTIONS }, options);
     const { signal, ...memory } = options;
-    await using image = await ImageReader.open(path);
+    using image = new ImageReader(path);
     checkLength(path, image.bytes, options.pageSize ?? PAGE_SIZE_DEFAULT);
     const block = RamBlock.allocate(idstr, image.bytes, memory);
     await image.load(block, signal);

@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { join } from "node:path";
 import { OutputFolder } from "../storage/output_folder.ts";
 import type { RamBlock } from "./ram_block.ts";
 
@@ -39,6 +38,6 @@ export async function saveBlocks(
     names.add(name);
   }
   using folder = new OutputFolder(path, `Cannot save to ${path}`);
-  for (const { block, name } of images) await block.toFile(join(folder.path, name), options);
+  for (const { block, name } of images) await block.toFile(`${folder.path}/${name}`, options);
   folder.commit();
 }

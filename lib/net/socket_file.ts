@@ -8,10 +8,8 @@
 import { Arena } from "../../ffi/arena.ts";
 import { close, connect, Errno, socket } from "../../ffi/libc.ts";
 import { AddressFamily, SocketType } from "../../ffi/linux.ts";
+import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import type { SocketAddress } from "./socket_address.ts";
-
-/** Not imported: channels, which connect only, start without the module. */
-const files = () => process.getBuiltinModule("node:fs");
 
 /**
  * Removes the file at `path` (which `address` means) if it is a socket that nobody listens on.
@@ -25,12 +23,12 @@ const files = () => process.getBuiltinModule("node:fs");
  */
 export function removeAbandonedSocket(path: string, address: SocketAddress): boolean {
   try {
-    if (!files().lstatSync(path).isSocket()) return false;
+    if (!fileSystem().lstatSync(path).isSocket()) return false;
     const name = path.slice(path.lastIndexOf("/") + 1);
-    const open = files().readFileSync("/proc/net/unix", "utf8").split("\n");
+    const open = fileSystem().readFileSync("/proc/net/unix", "utf8").split("\n");
     if (open.some((line) => line.endsWith(`/${name}`) || line.endsWith(` ${name}`))) return false;
     if (!isRefused(address)) return false;
-    files().unlinkSync(path);
+    fileSystem().unlinkSync(path);
     return true;
   } catch {
     return false; // then the caller's own failure to bind is what there is to tell
@@ -56,7 +54,7 @@ export function socketFileRemover(path: string): () => void {
   const identity = identityOf(path);
   return () => {
     try {
-      if (identity !== undefined && identityOf(path) === identity) files().unlinkSync(path);
+      if (identity !== undefined && identityOf(path) === identity) fileSystem().unlinkSync(path);
     } catch {
       // Somebody else was faster.
     }
@@ -65,7 +63,7 @@ export function socketFileRemover(path: string): () => void {
 
 function identityOf(path: string): string | undefined {
   try {
-    const { dev, ino } = files().lstatSync(path, { bigint: true });
+    const { dev, ino } = fileSystem().lstatSync(path, { bigint: true });
     return `${dev}:${ino}`;
   } catch {
     return undefined;

@@ -4,10 +4,9 @@
  *
  * @module
  */
-import { accessSync, constants, existsSync, readFileSync } from "node:fs";
-import { join } from "node:path";
 import { addressOf } from "../../ffi/arena.ts";
 import { close, makeMemoryFile, unwrap, writeFd } from "../../ffi/libc.ts";
+import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import { TlsCredentials, TlsFileError, TlsSettings } from "../../ffi/libgnutls.ts";
 import { TlsError } from "../errors.ts";
 import { TLS_KEYS_BYTES_MAX } from "../limits.ts";
@@ -67,13 +66,14 @@ function certificates(
   if (side === "client" && verifyPeer && hostname === undefined) {
     throw error("the endpoint has no host, so tls.hostname must say the name in the certificate");
   }
-  const certificate = join(dir, `${side}-cert.pem`);
-  const key = join(dir, `${side}-key.pem`);
-  const revoked = join(dir, "ca-crl.pem");
+  const { existsSync } = fileSystem();
+  const certificate = `${dir}/${side}-cert.pem`;
+  const key = `${dir}/${side}-key.pem`;
+  const revoked = `${dir}/ca-crl.pem`;
   // A client may have none; one that has a part of it has made a mistake.
   const hasOwn = side === "server" || existsSync(certificate) || existsSync(key);
   return TlsCredentials.x509({
-    authorities: verifyPeer ? readable(join(dir, "ca-cert.pem")) : undefined,
+    authorities: verifyPeer ? readable(`${dir}/ca-cert.pem`) : undefined,
     revoked: existsSync(revoked) ? readable(revoked) : undefined,
     own: hasOwn ? { certificate: readable(certificate), key: readable(key) } : undefined,
   });
@@ -87,11 +87,12 @@ function pskCredentials(
   const { dir, memory } = keys;
   if (side === "server") {
     return TlsCredentials.pskServer(
-      dir === undefined ? memoryFile(memory, owned) : readable(join(dir, KEY_FILE)),
+      dir === undefined ? memoryFile(memory, owned) : readable(`${dir}/${KEY_FILE}`),
     );
   }
-  const file = dir === undefined ? "tls.keys" : readable(join(dir, KEY_FILE));
-  const content = dir === undefined ? Buffer.from(new Uint8Array(memory)) : readFileSync(file);
+  const file = dir === undefined ? "tls.keys" : readable(`${dir}/${KEY_FILE}`);
+  const content =
+    dir === undefined ? Buffer.from(new Uint8Array(memory)) : fileSystem().readFileSync(file);
   try {
     if (content.byteLength > TLS_KEYS_BYTES_MAX) {
       throw error(`${file} has ${content.byteLength} bytes, at most ${TLS_KEYS_BYTES_MAX}`);
@@ -131,6 +132,7 @@ function keyOf(content: Buffer, username: string): Buffer | undefined {
 
 function readable(file: string): string {
   try {
+    const { accessSync, constants } = fileSystem();
     accessSync(file, constants.R_OK);
     return file;
   } catch (cause) {

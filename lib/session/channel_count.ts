@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { availableParallelism } from "node:os";
+import { processorCount } from "../../ffi/runtime/runtime.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 
 /**
@@ -30,5 +30,5 @@ export function senderChannels(channels: number | "auto" | undefined): number {
 }
 
 function automaticChannels(): number {
-  return Math.min(16, Math.max(2, 2 * availableParallelism()));
+  return Math.min(16, Math.max(2, 2 * processorCount()));
 }

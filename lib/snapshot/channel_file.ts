@@ -4,7 +4,6 @@
  *
  * @module
  */
-import { constants } from "node:fs";
 import { close, Errno, fcntl, pread, pwrite, unwrap } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag } from "../../ffi/linux.ts";
 import {
@@ -32,7 +31,7 @@ export class ChannelFile implements Disposable {
     const flags = mode === "read" ? OpenFlag.RDONLY : OpenFlag.WRONLY;
     this.#round = round;
     this.#direct = direct;
-    this.#fd = openAgain(fd, direct ? flags | constants.O_DIRECT : flags);
+    this.#fd = openAgain(fd, direct ? flags | OpenFlag.DIRECT : flags);
     if (direct && this.#fd < 0) {
       this.#direct = false;
       round.refuseDirect(-this.#fd);
@@ -68,7 +67,7 @@ export class ChannelFile implements Disposable {
     // Any other failure shows itself again at the buffered access that follows.
     this.#direct = false;
     const flags = unwrap("Cannot read file flags", fcntl(this.#fd, FileControl.GETFL, 0));
-    const buffered = flags & ~constants.O_DIRECT;
+    const buffered = flags & ~OpenFlag.DIRECT;
     unwrap("Cannot set file flags", fcntl(this.#fd, FileControl.SETFL, buffered));
     return Math.max(0, done);
   }

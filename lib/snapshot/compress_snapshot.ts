@@ -5,7 +5,7 @@
  * @module
  */
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
-import { availableParallelism } from "node:os";
+import { processorCount } from "../../ffi/runtime/runtime.ts";
 import { zstdFrame } from "../../ffi/runtime/runtime.ts";
 import { SEEKABLE_FRAME_BYTES } from "../limits.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
@@ -75,7 +75,7 @@ export async function compressSnapshot(
   const action = `Cannot write ${path}`;
   const writer = new FrameWriter(options);
   await replaceFile(path, action, signal, async (output) => {
-    const framesAhead = FRAMES_AHEAD * availableParallelism();
+    const framesAhead = FRAMES_AHEAD * processorCount();
     for await (const frame of framesOf(file, level, action, signal)) {
       await writer.add(frame, output, file.index.fileBytes, framesAhead);
     }

@@ -5,7 +5,7 @@
  * @module
  */
 import type { OptionNames } from "../option_names.ts";
-import { availableParallelism } from "node:os";
+import { processorCount } from "../../ffi/runtime/runtime.ts";
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CancelledError, MultifdError } from "../errors.ts";
@@ -98,7 +98,7 @@ export class FileChannels implements AsyncDisposable {
     signal?.addEventListener("abort", this.#cancel, { once: true });
     // Nobody may be waiting for it; a failure then shows up in `pass()`.
     this.#opened.promise.catch(() => {});
-    const atOnce = Math.min(channels, availableParallelism());
+    const atOnce = Math.min(channels, processorCount());
     for (let channel = 0; channel < atOnce; channel++) this.#startNext();
   }
 

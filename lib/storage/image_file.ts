@@ -8,15 +8,20 @@
  *
  * @module
  */
-import { constants } from "node:fs";
-import { open, type FileHandle } from "node:fs/promises";
 import { Arena } from "../../ffi/arena.ts";
-import { errnoName, lseek, unwrap } from "../../ffi/libc.ts";
+import { Errno, lseek } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
+import { readDescriptor } from "../../ffi/runtime/runtime.ts";
 import type { MultifdError } from "../errors.ts";
 import { IMAGE_CHUNK_BYTES, IMAGE_CHUNKS_MAX } from "../limits.ts";
 import { replaceFile, throwIfAborted } from "./file_replacement.ts";
-import { imageError, readDescriptor, type FilePlace } from "./opened_file.ts";
+import {
+  imageError,
+  openRegularFile,
+  readFrom,
+  type FilePlace,
+  type OpenedFile,
+} from "./opened_file.ts";
 import type { OutputFile } from "./output_file.ts";
 import { system } from "./system_failure.ts";
 
@@ -41,17 +46,10 @@ interface Extent {
 }
 
 /** An image opened for reading. Disposing closes it. */
-export class ImageReader implements AsyncDisposable {
+export class ImageReader implements Disposable {
   /** Length of the image in bytes. */
   readonly bytes: number;
-  readonly #path: string;
-  readonly #file: FileHandle;
-
-  private constructor(path: string, file: FileHandle, bytes: number) {
-    this.#path = path;
-    this.#file = file;
-    this.bytes = bytes;
-  }
+  readonly #file: OpenedFile;
 
   /**
    * Opens a regular file or a block device.
@@ -59,21 +57,9 @@ export class ImageReader implements AsyncDisposable {
    * @throws {SystemError} when it cannot be opened.
    * @throws {MultifdError} with code `ERR_MULTIFD_IMAGE` for a directory, pipe or the like.
    */
-  static async open(path: string): Promise<ImageReader> {
-    const action = `Cannot load ${path}`;
-    // A pipe without a writer would block in open() for ever; regular files ignore the flag.
-    const flags = constants.O_RDONLY | constants.O_NONBLOCK;
-    const file = await system(action, open(path, flags));
-    try {
-      const facts = await system(action, file.stat());
-      if (!facts.isFile() && !facts.isBlockDevice()) {
-        throw imageError(`${action}: it must be a regular file or a block device`);
-      }
-      return new ImageReader(path, file, unwrap(action, lseek(file.fd, 0, SeekFrom.END)));
-    } catch (error) {
-      await file.close();
-      throw error;
-    }
+  constructor(path: string) {
+    this.#file = openRegularFile(`Cannot load ${path}`, path);
+    this.bytes = this.#file.length();
   }
 
   /**
@@ -84,35 +70,29 @@ export class ImageReader implements AsyncDisposable {
    * @throws {CancelledError} when `signal` is aborted.
    */
   async load(memory: ImageMemory, signal?: AbortSignal): Promise<void> {
-    const action = `Cannot load ${this.#path}`;
+    const action = `Cannot load ${this.#file.path}`;
     await inParallel(this.#chunks(memory), action, signal, async ({ start, end }) => {
       const view = memory.view(start, end - start);
       for (let within = 0; within < view.byteLength;) {
-        const left = view.byteLength - within;
-        const { bytesRead } = await system(
-          action,
-          this.#file.read(view, within, left, start + within),
-        );
+        const rest = within === 0 ? view : view.subarray(within);
+        const read = readDescriptor(this.#file.fd, rest, start + within);
+        const bytesRead = await system(action, read);
         if (bytesRead === 0) throw this.#shortened(action);
         within += bytesRead;
       }
     });
     // What was cut off looks like a hole, which is not read.
-    if (this.#length(action) < memory.bytes) throw this.#shortened(action);
+    if (this.#file.length() < memory.bytes) throw this.#shortened(action);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.#file.close();
+  [Symbol.dispose](): void {
+    this.#file[Symbol.dispose]();
   }
 
   #shortened(action: string): MultifdError {
     return imageError(
-      `${action}: it ends at byte ${this.#length(action)} now, must keep its ${this.bytes} bytes while it is read`,
+      `${action}: it ends at byte ${this.#file.length()} now, must keep its ${this.bytes} bytes while it is read`,
     );
-  }
-
-  #length(action: string): number {
-    return unwrap(action, lseek(this.#file.fd, 0, SeekFrom.END));
   }
 
   /** Everything but holes, cut at chunk and segment borders. */
@@ -129,7 +109,7 @@ export class ImageReader implements AsyncDisposable {
     const start = lseek(this.#file.fd, from, SeekFrom.DATA);
     if (start < 0) {
       // ENXIO: nothing but a hole up to the end. Whatever else: no such information, so all is data.
-      return errnoName(-start) === "ENXIO" ? undefined : { start: from, end: bytes };
+      return start === -Errno.ENXIO ? undefined : { start: from, end: bytes };
     }
     const end = lseek(this.#file.fd, start, SeekFrom.HOLE);
     return { start, end: end < 0 ? bytes : Math.min(end, bytes) };
@@ -200,7 +180,7 @@ function readMemory(
   const { file } = memory;
   if (file === undefined) return memory.view(offset, bytes);
   const copy = new Arena(bytes);
-  const got = readDescriptor("memory", file.fd, copy.address, bytes, file.offset + offset);
+  const got = readFrom("memory", file.fd, copy.address, bytes, file.offset + offset);
   if (got === bytes) return copy.u8.subarray(0, bytes);
   throw imageError(
     `${action}: the file of its memory ends at byte ${file.offset + offset + got} now, must keep its length`,

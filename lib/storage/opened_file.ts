@@ -47,7 +47,7 @@ export class OpenedFile implements Disposable {
    * @throws {SystemError} when the kernel refuses.
    */
   read(address: number, bytes: number, offset: number): number {
-    return readDescriptor(this.path, this.fd, address, bytes, offset);
+    return readFrom(this.path, this.fd, address, bytes, offset);
   }
 
   /** What the file is, as of now. */
@@ -78,7 +78,7 @@ export class OpenedFile implements Disposable {
  * @returns The bytes read; fewer only when the file ends before.
  * @throws {SystemError} when the kernel refuses.
  */
-export function readDescriptor(
+export function readFrom(
   name: string,
   fd: number,
   address: number,

@@ -9,11 +9,14 @@
  *
  * @module
  */
-import { constants, existsSync, realpathSync, renameSync, rmSync } from "node:fs";
-import { basename, dirname, join } from "node:path";
 import { close, Errno, flock, fsync, ftruncate, linkat, openFile, unwrap } from "../../ffi/libc.ts";
 import { FileLock, OpenFlag } from "../../ffi/linux.ts";
-import { syncDescriptor, writeDescriptor } from "../../ffi/runtime/runtime.ts";
+import {
+  fileNames,
+  fileSystem,
+  syncDescriptor,
+  writeDescriptor,
+} from "../../ffi/runtime/runtime.ts";
 import { factsOfDescriptor, factsOfPath, type FileFacts } from "./file_facts.ts";
 import { partName, sweepParts, syncFolder } from "./part_names.ts";
 import { system, systemSync } from "./system_failure.ts";
@@ -126,7 +129,7 @@ export class OutputFile implements Disposable {
   commit(durable: boolean): void {
     if (this.#aside) this.#name();
     this.#committed = true;
-    if (durable && this.#aside) syncFolder(this.#action, dirname(this.#target));
+    if (durable && this.#aside) syncFolder(this.#action, fileNames().dirname(this.#target));
   }
 
   /** Closes the file, and removes what was not committed. Safe to call twice. */
@@ -141,7 +144,7 @@ export class OutputFile implements Disposable {
   }
 
   #openAside(unnamed: boolean): number {
-    const folder = dirname(this.#target);
+    const folder = fileNames().dirname(this.#target);
     sweepParts(folder);
     const nameless = unnamed ? openUnnamed(folder) : -1;
     if (nameless >= 0) return nameless;
@@ -156,16 +159,16 @@ export class OutputFile implements Disposable {
       if (status >= 0) return;
       if (status !== -Errno.EEXIST) unwrap(this.#action, status);
       // A name that exists can only be taken by another name.
-      const part = partName(dirname(this.#target));
+      const part = partName(fileNames().dirname(this.#target));
       unwrap(this.#action, linkDescriptor(this.fd, part));
       this.#part = part;
     }
-    systemSync(this.#action, () => renameSync(this.#part!, this.#target));
+    systemSync(this.#action, () => fileSystem().renameSync(this.#part!, this.#target));
     this.#part = undefined;
   }
 
   #discard(): void {
-    if (this.#part !== undefined) rmSync(this.#part, { force: true });
+    if (this.#part !== undefined) fileSystem().rmSync(this.#part, { force: true });
     else if (!this.#aside && this.#regular) ftruncate(this.fd, this.#offset);
   }
 
@@ -179,10 +182,10 @@ export class OutputFile implements Disposable {
 
 /** A file without a name that can be given one; negative where there is no such thing. */
 function openUnnamed(folder: string): number {
-  const flags = OpenFlag.WRONLY | OpenFlag.TMPFILE | constants.O_DIRECTORY | OpenFlag.CLOEXEC;
+  const flags = OpenFlag.WRONLY | OpenFlag.TMPFILE | OpenFlag.DIRECTORY | OpenFlag.CLOEXEC;
   const fd = openFile(folder, flags, FILE_MODE);
   if (fd < 0) return fd;
-  if (existsSync(descriptorPath(fd))) {
+  if (fileSystem().existsSync(descriptorPath(fd))) {
     flock(fd, FileLock.EXCLUSIVE); // for the moment in which it has a part's name
     return fd;
   }
@@ -242,6 +245,8 @@ function existingFile(action: string, path: string): FileFacts | undefined {
 
 /** Where the file will be in the end: links are followed, so that they stay. */
 function targetOf(action: string, path: string, existing: FileFacts | undefined): string {
+  const { realpathSync } = fileSystem();
+  const { basename, dirname, join } = fileNames();
   return systemSync(action, () =>
     existing === undefined ? join(realpathSync(dirname(path)), basename(path)) : realpathSync(path),
   );

@@ -7,10 +7,9 @@
  *
  * @module
  */
-import { mkdirSync, renameSync, rmSync } from "node:fs";
-import { dirname, resolve } from "node:path";
 import { close, flock, openFile, unwrap } from "../../ffi/libc.ts";
 import { FileLock, OpenFlag } from "../../ffi/linux.ts";
+import { fileNames, fileSystem } from "../../ffi/runtime/runtime.ts";
 import { factsOfDescriptor, factsOfPath } from "./file_facts.ts";
 import { imageError } from "./opened_file.ts";
 import { partName, sweepParts, syncFolder } from "./part_names.ts";
@@ -37,7 +36,7 @@ export class OutputFolder implements Disposable {
       throw imageError(`${action}: it is ${existing.kind}, must be a directory`);
     }
     this.#action = action;
-    this.#target = resolve(path);
+    this.#target = fileNames().resolve(path);
     const { fd, part } = existing === undefined ? this.#make() : { fd: -1, part: this.#target };
     this.#fd = fd;
     this.path = part;
@@ -51,16 +50,16 @@ export class OutputFolder implements Disposable {
   commit(): void {
     if (this.#fd < 0) return;
     syncFolder(this.#action, this.path);
-    systemSync(this.#action, () => renameSync(this.path, this.#target));
+    systemSync(this.#action, () => fileSystem().renameSync(this.path, this.#target));
     this.#close();
-    syncFolder(this.#action, dirname(this.#target));
+    syncFolder(this.#action, fileNames().dirname(this.#target));
   }
 
   /** Removes the folder unless it was committed. Safe to call twice. */
   [Symbol.dispose](): void {
     if (!this.#open || this.#fd < 0) return;
     try {
-      rmSync(this.path, { recursive: true, force: true });
+      fileSystem().rmSync(this.path, { recursive: true, force: true });
     } finally {
       this.#close();
     }
@@ -72,11 +71,11 @@ export class OutputFolder implements Disposable {
   }
 
   #make(): { readonly fd: number; readonly part: string } {
-    const parent = dirname(this.#target);
+    const parent = fileNames().dirname(this.#target);
     sweepParts(parent);
     for (;;) {
       const part = partName(parent);
-      systemSync(this.#action, () => mkdirSync(part));
+      systemSync(this.#action, () => fileSystem().mkdirSync(part));
       const fd = openFile(part, OpenFlag.RDONLY | OpenFlag.CLOEXEC);
       // Whoever swept the folder before the lock was there has taken it for an abandoned one.
       if (fd < 0 && factsOfPath(this.#action, part) === undefined) continue;

@@ -4,41 +4,40 @@
  *
  * @module
  */
-import { randomBytes } from "node:crypto";
-import { constants, readdirSync, rmSync } from "node:fs";
-import { join } from "node:path";
 import { close, Errno, flock, fsync, openFile, unwrap } from "../../ffi/libc.ts";
 import { FileLock, OpenFlag } from "../../ffi/linux.ts";
+import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import { factsOfDescriptor } from "./file_facts.ts";
 
 const PART_PREFIX = ".multifd-part-";
 
 /** Short: the target's own name may leave no room for more. */
 export function partName(folder: string): string {
-  return join(folder, PART_PREFIX + randomBytes(6).toString("hex"));
+  return `${folder}/${PART_PREFIX}${crypto.getRandomValues(new Uint8Array(6)).toHex()}`;
 }
 
 /** Removes unfinished files and folders of writers that are gone. Whatever cannot be removed stays. */
 export function sweepParts(folder: string): void {
   let names: string[];
   try {
-    names = readdirSync(folder);
+    names = fileSystem().readdirSync(folder);
   } catch {
     return; // whoever creates a file there fails with the reason
   }
   for (const name of names) {
-    if (name.startsWith(PART_PREFIX)) sweepPart(join(folder, name));
+    if (name.startsWith(PART_PREFIX)) sweepPart(`${folder}/${name}`);
   }
 }
 
 function sweepPart(part: string): void {
-  const flags = OpenFlag.RDONLY | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC | constants.O_NOFOLLOW;
+  const flags = OpenFlag.RDONLY | OpenFlag.NONBLOCK | OpenFlag.CLOEXEC | OpenFlag.NOFOLLOW;
   const fd = openFile(part, flags);
   if (fd < 0) return;
   try {
     const isAbandoned = flock(fd, FileLock.EXCLUSIVE | FileLock.NONBLOCK) >= 0;
     const { isRegular, isDirectory } = factsOfDescriptor("Cannot sweep", fd);
-    if (isAbandoned && (isRegular || isDirectory)) rmSync(part, { recursive: isDirectory });
+    if (isAbandoned && (isRegular || isDirectory))
+      fileSystem().rmSync(part, { recursive: isDirectory });
   } catch {
     // Not ours to remove.
   } finally {

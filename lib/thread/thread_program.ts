@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { programOf, xxHash64 } from "../../ffi/runtime/runtime.ts";
+import { fileSystem, programOf, xxHash64 } from "../../ffi/runtime/runtime.ts";
 
 /**
  * Programs by the name of their entry: `channel_entry` has what needs only shared memory and native
@@ -51,7 +51,7 @@ export function adoptPrograms(programs: ProgramUrls): void {
 function findPrograms(): ProgramUrls {
   // From source and as an installed package this is a file of its own.
   if (import.meta.url.endsWith("/lib/thread/thread_program.ts")) {
-    const { existsSync } = process.getBuiltinModule("node:fs");
+    const { existsSync } = fileSystem();
     if (existsSync(new URL(import.meta.url))) {
       return { entry: fileProgram("entry"), channel_entry: fileProgram("channel_entry") };
     }
@@ -71,7 +71,7 @@ function textProgram(text: BundledText): string {
 
 /** The built program, if it is there and its sources are as they were; else its entry. */
 function fileProgram(name: ThreadProgram): string {
-  const { readFileSync } = process.getBuiltinModule("node:fs");
+  const { readFileSync } = fileSystem();
   try {
     const text = readFileSync(new URL(`../${name}.bundle.txt`, import.meta.url), "utf8");
     if (isCurrent(text)) return programOf(text);
@@ -86,7 +86,7 @@ function isCurrent(text: string): boolean {
   if (!text.startsWith(MANIFEST_MARK)) return false;
   const line = text.slice(MANIFEST_MARK.length, text.indexOf("\n"));
   const { builtAt, sources } = JSON.parse(line) as ProgramManifest;
-  const { readFileSync, statSync } = process.getBuiltinModule("node:fs");
+  const { readFileSync, statSync } = fileSystem();
   const root = new URL("../../", import.meta.url);
   return Object.entries(sources).every(([path, hash]) => {
     const file = new URL(path, root);
