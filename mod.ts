@@ -37,6 +37,15 @@ export type { DeviceField, DeviceSubsection } from "./lib/qemu/device_parser.ts"
 export type { AnalyzedDevice, AnalyzedSection } from "./lib/qemu/device_sections.ts";
 export { record, Recorder, type RecordOptions } from "./lib/qemu/record.ts";
 export { restore, Restorer, type RestoreOptions } from "./lib/qemu/restore.ts";
+export { InstantRestorer, type InstantRestoreOptions } from "./lib/qemu/restore_instant.ts";
+export type { InstantProgress } from "./lib/qemu/instant_statistics.ts";
+export {
+  orderedPages,
+  readPageOrder,
+  type OrderedBlock,
+  type PageOrder,
+} from "./lib/qemu/page_order.ts";
+export { openGuest, type GuestFile } from "./lib/pages/guest_file.ts";
 export { Recording, writeRecording, type RecordingContent } from "./lib/recording/recording.ts";
 export type {
   CheckedRange,

@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { restore, type Restorer } from "../mod.ts";
+import { describeError, restore, type InstantRestorer, type Restorer } from "../mod.ts";
 import {
   byteCount,
   endpoint,
@@ -18,11 +18,15 @@ import {
   sessionOptions,
   TRANSFER_OPTIONS,
   TRANSFER_USAGE,
+  UsageError,
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { MIGRATION_OPTIONS, MIGRATION_USAGE, switchoverAck, syncMode } from "./qemu_arguments.ts";
-import { printFailure, printSummary } from "./summary.ts";
+import { printEvent, printFailure, printSummary } from "./summary.ts";
+import { formatBytes, formatSeconds } from "./units.ts";
+
+const PAGE_BYTES = 4096; // for the bar, to which only shares matter
 
 const USAGE = `\
 Usage: bun examples/qemu_restore.ts --input FILE --connect ENDPOINT [options]
@@ -41,6 +45,19 @@ ${MIGRATION_USAGE}
                            no limit)
   --sync-mode MODE         round, section or auto (default): as the recorded source did
   --no-return-path         do not wait for QEMU's confirmation
+  --instant                the guest runs at once, and its memory follows it: see below
+
+With --instant the input may be a snapshot as well, plain or compressed, and QEMU has capability
+postcopy-ram on instead of multifd. Pages come when the guest touches them, all others behind them,
+--max-bandwidth is for those. Of the options above, those about channels, compression and the stream do
+not go with it.
+
+  --preempt                QEMU has capability postcopy-preempt on
+  --huge-pages ID=BYTES    memory of that block is made of such pages at the destination; repeatable
+  --order FILE             send first what this file says that the guest will ask for
+  --learn FILE             keep the order in which it asks, for the next time
+  --recover                QEMU has lost its source while the guest ran (postcopy-paused), and waits at
+                           --connect for it to go on (migrate-recover)
 
 The uuid is the recorded one unless --uuid is given; QEMU compares it with its own (-uuid). In the
 monitor of the waiting QEMU:
@@ -50,28 +67,55 @@ monitor of the waiting QEMU:
   migrate_set_parameter multifd-compression zlib
   migrate_incoming tcp:127.0.0.1:5555`;
 
+const INSTANT_OPTIONS = {
+  instant: { type: "boolean" },
+  preempt: { type: "boolean" },
+  "huge-pages": { type: "string", multiple: true },
+  order: { type: "string" },
+  learn: { type: "string" },
+  recover: { type: "boolean" },
+} as const;
+
+/** What has no meaning with `--instant`. */
+const MEANINGLESS = [
+  "channels",
+  "compression",
+  "level",
+  "engine",
+  "sync-mode",
+  "zero-page-detection",
+  "no-return-path",
+  "switchover-ack",
+  "switchover-ack-legacy",
+];
+
 function restoreArguments() {
   const values = parseProgramArguments({
     ...TRANSFER_OPTIONS,
+    ...INSTANT_OPTIONS,
     ...MIGRATION_OPTIONS,
     "sync-mode": { type: "string" },
     input: { type: "string" },
     connect: { type: "string" },
-    "zero-page-detection": { type: "string", default: "multifd" },
+    "zero-page-detection": { type: "string" },
     "max-bandwidth": { type: "string", default: "0" },
-    "no-return-path": { type: "boolean", default: false },
+    "no-return-path": { type: "boolean" },
   });
+  if (values.instant === true)
+    return { json: values.json ?? false, instant: instantOptions(values) };
+  const stray = Object.keys(INSTANT_OPTIONS).find((name) => Object.hasOwn(values, name));
+  if (stray !== undefined) throw new UsageError(`Cannot use --${stray}: needs --instant`);
   return {
     json: values.json ?? false,
     options: {
       ...sessionOptions(values),
       input: required("--input", values.input),
       endpoint: endpoint("--connect", values.connect),
-      zeroPageDetection: oneOf("--zero-page-detection", values["zero-page-detection"], [
-        "multifd",
-        "legacy",
-        "none",
-      ]),
+      zeroPageDetection: oneOf(
+        "--zero-page-detection",
+        values["zero-page-detection"] ?? "multifd",
+        ["multifd", "legacy", "none"],
+      ),
       maxBandwidth: byteCount("--max-bandwidth", values["max-bandwidth"]),
       returnPath: !values["no-return-path"],
       syncMode: syncMode(values["sync-mode"]),
@@ -80,8 +124,100 @@ function restoreArguments() {
   };
 }
 
+type Values = Readonly<Record<string, string | boolean | (string | boolean)[] | undefined>>;
+
+/** Options of `--instant`; those that have no meaning with it are refused. */
+function instantOptions(values: Values) {
+  const text = (name: string): string | undefined => {
+    const value = values[name];
+    return typeof value === "string" ? value : undefined;
+  };
+  const meaningless = MEANINGLESS.find((name) => values[name] !== undefined);
+  if (meaningless !== undefined) {
+    throw new UsageError(`Cannot use --${meaningless} with --instant: its pages go another way`);
+  }
+  const { uuid, timeouts } = sessionOptions(values);
+  const huge = (values["huge-pages"] ?? []) as readonly string[];
+  return {
+    instant: true,
+    input: required("--input", text("input")),
+    endpoint: endpoint("--connect", text("connect")),
+    uuid,
+    timeouts,
+    maxBandwidth: byteCount("--max-bandwidth", text("max-bandwidth") ?? "0"),
+    preempt: values["preempt"] === true,
+    hostPages: Object.fromEntries(
+      huge.map((pair) => {
+        const at = pair.lastIndexOf("=");
+        if (at < 1) throw new UsageError(`Cannot use --huge-pages ${pair}: must be ID=BYTES`);
+        return [pair.slice(0, at), byteCount("--huge-pages", pair.slice(at + 1))];
+      }),
+    ),
+    order: text("order"),
+    learn: text("learn"),
+    resume: values["recover"] === true,
+    onNotice: (notice: string) => console.error(`note: ${notice}`),
+  } as const;
+}
+
+async function restoreInstantly(
+  json: boolean,
+  options: ReturnType<typeof instantOptions>,
+  signal: AbortSignal,
+): Promise<void> {
+  let restorer: InstantRestorer | undefined;
+  try {
+    restorer = await fromArguments(restore({ ...options, signal }));
+    await using connected = restorer;
+    using bar = new ProgressBar("restoring", () => {
+      const { heldPages, leftPages, wireBytes } = connected.progress();
+      const pageBytes = (heldPages - leftPages) * PAGE_BYTES;
+      return { ramBytes: heldPages * PAGE_BYTES, pageBytes, wireBytes, zeroPages: 0, channels: [] };
+    });
+    await connected.running();
+    const { runningMs = 0 } = connected.progress();
+    if (json) printEvent({ running: true, runningMs });
+    else console.log(`running    after ${formatSeconds(runningMs / 1000)}`);
+    const progress = await connected.complete();
+    bar.complete();
+    bar[Symbol.dispose]();
+    if (json) {
+      const facts = {
+        role: "restorer",
+        machine: connected.machine,
+        instant: true,
+        confirmed: true,
+      };
+      console.log(JSON.stringify({ ok: true, ...facts, ...progress }));
+    } else console.log([`guest      ${connected.machine}`, ...instantLines(progress)].join("\n"));
+  } catch (error) {
+    if (json) {
+      const progress = restorer?.progress();
+      const { code } = error as { readonly code?: string };
+      const parts = { code, text: describeError(error) };
+      console.log(JSON.stringify({ ok: false, role: "restorer", error: parts, ...progress }));
+    }
+    throw error;
+  }
+}
+
+function instantLines(progress: ReturnType<InstantRestorer["progress"]>): string[] {
+  const { elapsedMs, requests, requestedPages, sentPages, wireBytes, latencyMs } = progress;
+  const { median, p99 } = latencyMs ?? { median: 0, p99: 0 };
+  return [
+    `memory     all in place after ${formatSeconds(elapsedMs / 1000)}, ${formatBytes(wireBytes)} on the wire`,
+    `pages      ${sentPages} sent, ${requestedPages} of them on demand in ${requests} requests`,
+    ...(latencyMs === undefined
+      ? []
+      : [
+          `answered   in ${(median * 1000).toFixed(0)} µs (median), ${(p99 * 1000).toFixed(0)} µs (99 %)`,
+        ]),
+  ];
+}
+
 async function restoreGuest(signal: AbortSignal): Promise<void> {
-  const { json, options } = restoreArguments();
+  const { json, options, instant } = restoreArguments();
+  if (instant !== undefined) return restoreInstantly(json, instant, signal);
   let restorer: Restorer | undefined;
   try {
     restorer = await fromArguments(restore({ ...options, signal }));

@@ -11,6 +11,7 @@ import type { TransportChoice } from "./net/transport_of_session.ts";
 import type { Transport } from "./net/transport.ts";
 import type { SnapshotPagesJob } from "./snapshot/snapshot_pages.ts";
 import type { AnalyzerJob } from "./qemu/analysis_messages.ts";
+import type { InstantJob } from "./qemu/instant_messages.ts";
 import type { RecordingPagesJob } from "./recording/recording_pages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
 import type { RelayChannelJob, RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
@@ -32,6 +33,7 @@ type WorkerJob =
   | RecordingJob
   | RecordingPagesJob
   | AnalyzerJob
+  | InstantJob
   | RelayJob
   | RelayChannelJob
   | RelayReturnJob
@@ -75,6 +77,8 @@ async function run(job: WorkerJob): Promise<void> {
       return (await import("./recording/recording_worker.ts")).runRecordingReader(job);
     case "analyzer":
       return (await import("./qemu/analysis_worker.ts")).runAnalyzer(job);
+    case "instant":
+      return (await import("./qemu/instant_worker.ts")).runInstant(job);
     case "relay":
       return (await import("./relay/relay_worker.ts")).runRelay(job);
     case "relay-channel":

@@ -136,6 +136,34 @@ export const FRAME_CACHE_SLOTS_MIN = 16;
 /** How long a thread waits for another one to decompress a frame, which takes milliseconds. */
 export const FRAME_WAIT_MS = 10_000;
 
+/** Pages that are sent at once when memory follows its guest; what a request may have to wait for. */
+export const POSTCOPY_STAGE_BYTES = 1_048_576;
+
+/** Pages of a list while the guest asks for others, and when it has not for a while. */
+export const POSTCOPY_PAGES_MIN = 64;
+export const POSTCOPY_PAGES_MAX = 256;
+
+/**
+ * Lists on their way that the destination has not placed yet: more do not make it faster, and requested
+ * pages queue behind them.
+ */
+export const POSTCOPY_LISTS_MAX = 3;
+
+/** Pages behind one that was asked for that go before all others. */
+export const NEAR_PAGES = 64;
+
+/** How long a disk that fails is asked again while the guest waits. */
+export const PAGE_RETRY_MS = 10_000;
+
+/** How long a guest must have asked for nothing, while its order is learned, before all else follows. */
+export const LEARN_QUIET_MS = 1000;
+
+/** Runs of a recorded order of pages: 12 MiB, of a guest that asks for each page by itself 4 GiB. */
+export const ORDER_RUNS_MAX = 1_048_576;
+
+/** Length of a file with such an order, runs and names of blocks. */
+export const ORDER_FILE_BYTES_MAX = ORDER_RUNS_MAX * 12 + 65_536 * 2;
+
 /**
  * Device state kept from a stream, all sections together. A PC's is 100 KiB; a graphics adapter or a
  * virtio device with large queues adds MiB. Accelerators send theirs over the channels instead.

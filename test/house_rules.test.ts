@@ -102,6 +102,7 @@ const layers = [
   ["device"],
   ["session"],
   ["recording", "snapshot"],
+  ["pages"],
   ["colo", "relay", "qemu"],
   ["capabilities.ts", "entry.ts", "channel_entry.ts"],
   ["subpaths"],

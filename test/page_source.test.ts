@@ -3,7 +3,16 @@ import { expect, test } from "bun:test";
 import { truncateSync } from "node:fs";
 import { Arena } from "../ffi/arena.ts";
 import { PageSource, type SharedPages } from "../lib/snapshot/page_source.ts";
-import { compressSnapshot, createSnapshot, openSnapshot, RamBlock, type Snapshot } from "../mod.ts";
+import {
+  compressSnapshot,
+  createSnapshot,
+  openGuest,
+  openSnapshot,
+  PageBitmap,
+  RamBlock,
+  writeRecording,
+  type Snapshot,
+} from "../mod.ts";
 import { thrownBy } from "./kit/errors.ts";
 import { fillBlock } from "./kit/page_content.ts";
 import { TemporaryFolder } from "./kit/temporary_folder.ts";
@@ -72,6 +81,27 @@ test("PageSource reads any pages of a snapshot, plain or compressed, with absent
     expectPages(file.sharePages(), blocks);
     expectPages(file.sharePages(1), blocks); // hardly any room for frames
   });
+});
+
+test("PageSource reads any pages of a recording, whose holes are zero", async () => {
+  using folder = new TemporaryFolder();
+  const { paths, blocks } = await makeFiles(folder);
+  using file = await openSnapshot(paths[0]!);
+  const { statistics } = await file.load();
+  const path = folder.file("guest.rec");
+  const state = file.guestState();
+  await writeRecording(path, { blocks, state, compression: "none", statistics });
+  using guest = await openGuest(path);
+  expectPages(guest.pages, blocks);
+  const [ram] = guest.pages.blocks;
+  const present = new PageBitmap(ram!.pages, ram!.present).count();
+  expect(present).toBeLessThan(ram!.pages); // it has holes
+  truncateSync(path, ram!.pagesOffset + ram!.bytes / 2);
+  using source = new PageSource(guest.pages, RUNNING);
+  const target = new Arena(PAGE);
+  const page = source.blocks[1]!.present.nextSet(0);
+  const error = thrownBy(() => source.read(1, page, page + 1, target.address));
+  expect(error).toMatchObject({ code: "ERR_MULTIFD_STREAM_TRUNCATED" });
 });
 
 test("threads that share the pages of a compressed file decompress each frame once", async () => {

@@ -8,6 +8,7 @@ import { planRecording, Recording, type RecordingContent } from "../recording/re
 import type { RecordingMetadata } from "../recording/recording_layout.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { SENDING_OPTIONS, type SendingOptions } from "../session/options.ts";
+import { InstantRestorer, type InstantRestoreOptions } from "./restore_instant.ts";
 import { connect, type Sender } from "../session/sender.ts";
 
 /** Options of {@linkcode restore}. */
@@ -17,11 +18,14 @@ export interface RestoreOptions extends SendingOptions {
    * change the memory of the latter meanwhile.
    */
   readonly input: string | RecordingContent;
+  /** Whether the guest runs before its memory has arrived: {@linkcode InstantRestoreOptions}. Default false. */
+  readonly instant?: false | undefined;
 }
 
 const RESTORE_OPTIONS = {
   ...SENDING_OPTIONS,
   input: true,
+  instant: true,
 } satisfies OptionNames<RestoreOptions>;
 
 /** A recorded guest on its way, made by {@linkcode restore}. */
@@ -41,7 +45,7 @@ export class Restorer implements AsyncDisposable {
   /** See {@linkcode restore}. */
   static async connect(options: RestoreOptions): Promise<Restorer> {
     checkOptionNames(RESTORE_OPTIONS, options);
-    const { input, ...session } = options;
+    const { input, instant: _, ...session } = options;
     if (typeof input !== "string") {
       const { blocks, state } = input;
       const sender = await connect({ ...session, blocks, state });
@@ -83,6 +87,25 @@ export class Restorer implements AsyncDisposable {
 }
 
 /**
+ * Connects to a QEMU that waits with capability postcopy-ram, to have it run a guest at once: pages come
+ * when the guest touches them, and all others behind them. From a recording or a snapshot.
+ *
+ * @returns A restorer; wait for `running()` and for `complete()`, and dispose it in any case.
+ * @throws {RangeError | TypeError} for options that cannot work.
+ * @throws {MultifdError} when the file cannot be used, or the destination refuses before the switch.
+ *
+ * @example
+ * ```ts
+ * await using restorer = await restore({
+ *   instant: true, input: "guest.snap", endpoint: "127.0.0.1:5555",
+ * });
+ * await restorer.running();
+ * console.log(restorer.progress().runningMs);
+ * await restorer.complete();
+ * ```
+ */
+export function restore(options: InstantRestoreOptions): Promise<InstantRestorer>;
+/**
  * Connects to a QEMU that waits for an incoming migration, to send it a recorded guest. Machine type,
  * devices and memory of that QEMU must be those of the recorded one; channels and compression are
  * those that it is set to, whatever they were when the guest was recorded.
@@ -99,6 +122,9 @@ export class Restorer implements AsyncDisposable {
  * await restorer.complete();
  * ```
  */
-export function restore(options: RestoreOptions): Promise<Restorer> {
-  return Restorer.connect(options);
+export function restore(options: RestoreOptions): Promise<Restorer>;
+export function restore(
+  options: RestoreOptions | InstantRestoreOptions,
+): Promise<Restorer | InstantRestorer> {
+  return options.instant === true ? InstantRestorer.connect(options) : Restorer.connect(options);
 }

@@ -8,6 +8,7 @@ import { replaceFile } from "../storage/file_replacement.ts";
 import { writeMemory } from "../storage/image_file.ts";
 import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
 import { commonPageSize } from "../memory/block_list.ts";
+import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { holdBlocks, mapRamBlock, RamBlock } from "../memory/ram_block.ts";
 import { checkOptionNames } from "../option_names.ts";
 import {
@@ -137,6 +138,23 @@ export class Recording implements Disposable {
     if (length < this.#bytes) {
       throw recordingError(`it has ${length} bytes now, must keep its ${this.#bytes} while in use`);
     }
+  }
+
+  /** Name and descriptor of the file, for as long as the recording is open. */
+  get file(): { readonly path: string; readonly fd: number } {
+    return this.#file;
+  }
+
+  /**
+   * Which pages of each block lie in the file, in the order of `blocks`; all others are zero.
+   *
+   * @throws {MultifdError} with code `ERR_MULTIFD_RECORDING` when the file has become shorter.
+   */
+  presentPages(): PageBitmap[] {
+    const { blocks, pageSize } = this.metadata;
+    const present = blocks.map((block) => pagesWithContent(this.#file, block, pageSize));
+    this.checkLength(); // what was cut off looks like a hole
+    return present;
   }
 
   /**

@@ -55,7 +55,7 @@ export interface SharedPages {
  * @param cacheBytes Room for frames of a compressed file.
  */
 export function sharePages(
-  file: OpenedFile,
+  file: Pick<SharedPages, "path" | "fd">,
   seekTable: SharedSeekTable | undefined,
   blocks: readonly PageBlock[],
   cacheBytes: number = FRAME_CACHE_BYTES,

@@ -26,6 +26,15 @@ export type { DeviceField, DeviceSubsection } from "../qemu/device_parser.ts";
 export type { AnalyzedDevice, AnalyzedSection } from "../qemu/device_sections.ts";
 export { record, Recorder, type RecordOptions } from "../qemu/record.ts";
 export { restore, Restorer, type RestoreOptions } from "../qemu/restore.ts";
+export { InstantRestorer, type InstantRestoreOptions } from "../qemu/restore_instant.ts";
+export type { InstantProgress } from "../qemu/instant_statistics.ts";
+export {
+  orderedPages,
+  readPageOrder,
+  type OrderedBlock,
+  type PageOrder,
+} from "../qemu/page_order.ts";
+export { openGuest, type GuestFile } from "../pages/guest_file.ts";
 export { Recording, writeRecording, type RecordingContent } from "../recording/recording.ts";
 export type {
   CheckedRange,

@@ -88,6 +88,9 @@ export class BandwidthShare {
   readonly #words: Int32Array;
   /** What this object's reservations have been too short by, in ticks below 1. */
   #owed = 0;
+  /** When what was reserved last may go, and the count of changes it was reserved under. */
+  #due = 0;
+  #change = 0;
 
   /** @param buffer Of the limit. */
   constructor(buffer: SharedArrayBuffer) {
@@ -114,6 +117,21 @@ export class BandwidthShare {
       this.#owed = ticks % 1;
       return;
     }
+  }
+
+  /** Reserves `bytes` for a thread that does something else until they may go, see {@linkcode leftMs}. */
+  reserve(bytes: number): void {
+    this.#change = Atomics.load(this.#words, CHANGE);
+    const rate = this.#limit.bytesPerSecond;
+    const ticks = rate === 0 ? 0 : (bytes / rate) * 1000 * TICKS_PER_MS + this.#owed;
+    this.#owed = ticks % 1;
+    this.#due = this.#reserve(Math.min(TICKS_MAX, Math.floor(ticks)));
+  }
+
+  /** How long until what was reserved last may go; 0 when it may, and after a change of the rate. */
+  get leftMs(): number {
+    if (Atomics.load(this.#words, CHANGE) !== this.#change) return 0;
+    return Math.max(0, ((this.#due - nowTicks()) | 0) / TICKS_PER_MS);
   }
 
   /** Reserves so many ticks behind all others; when they will be over. */

@@ -26,6 +26,14 @@ export function hasUnaskedSwitchoverAck(machine: string): boolean {
   return isUpTo(machine, 11, 0);
 }
 
+/**
+ * Whether a destination with capability postcopy-preempt waits for the connection for requested pages
+ * before it reads the main one; later types take it when the guest is about to move.
+ */
+export function wantsPreemptFirst(machine: string): boolean {
+  return isUpTo(machine, 7, 2);
+}
+
 function isUpTo(machine: string, lastMajor: number, lastMinor: number): boolean {
   const version = /-(\d+)\.(\d+)$/.exec(machine);
   if (version === null) return false;

@@ -28,7 +28,13 @@ export const Command = {
   OPEN_RETURN_PATH: 1,
   PING: 2,
   POSTCOPY_ADVISE: 3,
+  POSTCOPY_LISTEN: 4,
+  POSTCOPY_RUN: 5,
+  POSTCOPY_RAM_DISCARD: 6,
+  PACKAGED: 7,
   ENABLE_COLO: 8,
+  POSTCOPY_RESUME: 9,
+  RECV_BITMAP: 10,
   SWITCHOVER_START: 11,
 } as const;
 
@@ -49,6 +55,10 @@ export const RAM_SECTION = { idstr: "ram", instanceId: 0, version: 4 } as const;
 export const ReturnMessage = {
   SHUT: 1,
   PONG: 2,
+  REQ_PAGES_ID: 3,
+  REQ_PAGES: 4,
+  RECV_BITMAP: 5,
+  RESUME_ACK: 6,
   SWITCHOVER_ACK: 7,
   /** Of this library, far from QEMU's numbers (section 7.1). */
   FAILURE: 0x6d66,

@@ -88,13 +88,20 @@ export class MainStreamWriter {
     this.#out.u32(RAM_SECTION.version);
   }
 
-  /** The block list, in a start section. */
-  blockList(blocks: readonly WireBlock[]): void {
+  /**
+   * The block list, in a start section.
+   *
+   * @param hostPages Where memory may follow its guest, the sizes of the pages that the destination's
+   * memory is made of: what is not the usual one is named.
+   */
+  blockList(blocks: readonly WireBlock[], hostPages?: readonly number[]): void {
     const total = blocks.reduce((sum, { pages, pageSize }) => sum + pages * pageSize, 0);
     this.#out.u64(total + RamFlag.MEM_SIZE);
-    for (const { idstr, pages, pageSize } of blocks) {
+    for (const { idstr, index, pages, pageSize } of blocks) {
       this.#out.countedString(idstr);
       this.#out.u64(pages * pageSize);
+      const hostPage = hostPages?.[index] ?? pageSize;
+      if (hostPage !== pageSize) this.#out.u64(hostPage);
     }
   }
 
