@@ -105,17 +105,23 @@ export {
   type TrackingOptions,
 } from "./lib/memory/track_dirty_pages.ts";
 export { PageBitmap, type PageRun } from "./lib/memory/page_bitmap.ts";
+export { openSnapshot, Snapshot, type OpenSnapshotOptions } from "./lib/snapshot/snapshot.ts";
 export {
-  openSnapshot,
-  Snapshot,
-  type LoadOptions,
-  type OpenSnapshotOptions,
-} from "./lib/snapshot/snapshot.ts";
+  PageFaultServer,
+  servePageFaults,
+  type PagedImage,
+  type PageFaultOptions,
+} from "./lib/paging/serve_page_faults.ts";
+export type { FaultClientEnd, FaultClientFacts } from "./lib/paging/fault_server_messages.ts";
 export {
   AttachedRam,
   type AttachOptions,
   type AttachStatistics,
+  type PagedBlock,
+  type PagedBlocks,
+  type PagedFile,
 } from "./lib/paging/attached_ram.ts";
+export type { LoadOptions } from "./lib/snapshot/load_options.ts";
 export type { LoadedRam, PreparedLoad } from "./lib/snapshot/prepared_load.ts";
 export {
   PageSource,

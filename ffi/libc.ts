@@ -100,6 +100,7 @@ let errnoNames: ReadonlyMap<number, string> | undefined;
 /** Linux numbers of the errors that callers decide on. */
 export const Errno = {
   ENOENT: 2,
+  ESRCH: 3,
   EINTR: 4,
   ENXIO: 6,
   EAGAIN: 11,

@@ -17,6 +17,7 @@ export const SocketOption = {
   SOL_SOCKET: 1,
   SO_REUSEADDR: 2,
   SO_ERROR: 4,
+  SO_PEERCRED: 17,
   SO_RCVTIMEO: 20,
   SO_SNDTIMEO: 21,
   IPPROTO_TCP: 6,
@@ -28,6 +29,8 @@ export const MessageFlag = {
   PEEK: 0x2,
   DONTWAIT: 0x40,
   NOSIGNAL: 0x4000,
+  /** Descriptors that come along are closed in programs that are started. */
+  CMSG_CLOEXEC: 0x4000_0000,
 } as const;
 
 /** `shutdown()` directions. */

@@ -373,3 +373,21 @@ export const FAULT_READ_PAUSE_MS = 50;
 
 /** How long a thread that serves faults may take to be ready. */
 export const FAULT_SERVER_START_MS = 10_000;
+
+/** Bytes of the message with which a process hands its memory over, a hundred for each region. */
+export const REGION_MESSAGE_BYTES_MAX = 65_536;
+
+/** Regions of one such memory; virtual machine monitors have one or two. */
+export const REGIONS_MAX = 256;
+
+/** Largest pages of such memory, which are placed whole: 2 MiB, what virtual machine monitors use. */
+export const REGION_PAGE_BYTES_MAX = 2 * 1_048_576;
+
+/** Processes whose faults one server serves at once; each costs two bits of memory a page. */
+export const FAULT_CLIENTS_MAX = 64;
+
+/** How long a process may take to hand its memory over once it has connected. */
+export const FAULT_CLIENT_HELLO_MS = 10_000;
+
+/** How long events of a process are read that has all its pages, for whoever was about to cause one. */
+export const FAULT_LINGER_MS = 200;

@@ -298,7 +298,7 @@ function notice(text: string): void {
   process.stderr.write(`${text}\n`);
 }
 
-function isRecording(path: string): boolean {
+export function isRecording(path: string): boolean {
   // A pipe without a writer would block for ever; regular files ignore the flag.
   const fd = openSync(path, constants.O_RDONLY | constants.O_NONBLOCK);
   try {

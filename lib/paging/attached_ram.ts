@@ -25,7 +25,6 @@ import { PageBitmap } from "../memory/page_bitmap.ts";
 import { filledRamBlock, type RamBlock } from "../memory/ram_block.ts";
 import { Residency } from "../memory/residency.ts";
 import type { OptionNames } from "../option_names.ts";
-import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import type { Thread } from "../thread/job_thread.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
@@ -58,8 +57,8 @@ export const ATTACH_OPTIONS = {
   onNotice: true,
 } satisfies OptionNames<AttachOptions>;
 
-/** A block to attach. */
-interface AttachableBlock {
+/** A block whose pages are brought in. */
+export interface PagedBlock {
   readonly idstr: string;
   readonly bytes: number;
   readonly pageSize: number;
@@ -67,13 +66,21 @@ interface AttachableBlock {
   readonly present: PageBitmap;
 }
 
-/** A snapshot whose blocks are attached. */
-interface Attachable {
+/** A file that is open. */
+export interface PagedFile extends Disposable {
+  readonly path: string;
+  readonly fd: number;
+  /** The same open file, which outlives this object. */
+  duplicate(): PagedFile;
+}
+
+/** Blocks of a snapshot, and where their pages are. */
+export interface PagedBlocks {
   /** Its file; stays the caller's. */
-  readonly file: OpenedFile;
-  readonly blocks: readonly AttachableBlock[];
+  readonly file: PagedFile;
+  readonly blocks: readonly PagedBlock[];
   /** The role of its threads, and where they find the pages in the file that is given. */
-  source(this: void, file: OpenedFile): { readonly role: string };
+  source(this: void, file: PagedFile): { readonly role: string };
 }
 
 /** Counters of an attachment. */
@@ -94,14 +101,14 @@ interface MappedBlock {
   isMapped: boolean;
 }
 
-let attach: (snapshot: Attachable, options: AttachOptions) => Promise<AttachedRam>; // the class's own
+let attach: (snapshot: PagedBlocks, options: AttachOptions) => Promise<AttachedRam>; // the class's own
 
 /**
  * Attaches the blocks of a snapshot; see `Snapshot.attach()`.
  *
  * @throws {SystemError} when there is not so much memory.
  */
-export function attachBlocks(snapshot: Attachable, options: AttachOptions): Promise<AttachedRam> {
+export function attachBlocks(snapshot: PagedBlocks, options: AttachOptions): Promise<AttachedRam> {
   return attach(snapshot, options);
 }
 
@@ -129,7 +136,7 @@ export class AttachedRam implements AsyncDisposable {
    * touch such pages first, or wait for `resident()`. This library does so itself.
    */
   readonly systemCallsWait: boolean;
-  readonly #file: OpenedFile;
+  readonly #file: PagedFile;
   readonly #control = new SessionControl();
   readonly #group = new WorkerGroup(this.#control);
   readonly #userfaultfd: Userfaultfd | undefined;
@@ -140,7 +147,7 @@ export class AttachedRam implements AsyncDisposable {
   #isClosed = false;
 
   private constructor(
-    snapshot: Attachable,
+    snapshot: PagedBlocks,
     options: AttachOptions,
     support: ReturnType<typeof openUserfaultfd>,
   ) {
@@ -156,7 +163,7 @@ export class AttachedRam implements AsyncDisposable {
     }
   }
 
-  static async #attach(snapshot: Attachable, options: AttachOptions): Promise<AttachedRam> {
+  static async #attach(snapshot: PagedBlocks, options: AttachOptions): Promise<AttachedRam> {
     const { channels = 1, ramBytesMax = RECEIVE_BYTES_DEFAULT, writable = true } = options;
     const action = `Cannot attach ${snapshot.file.path}`;
     if (!Number.isInteger(channels) || channels < 0 || channels > CHANNELS_MAX) {
@@ -213,7 +220,7 @@ export class AttachedRam implements AsyncDisposable {
     clearTimeout(timer);
   }
 
-  #map({ idstr, bytes, pageSize, present }: AttachableBlock, writable: boolean): RamBlock {
+  #map({ idstr, bytes, pageSize, present }: PagedBlock, writable: boolean): RamBlock {
     const action = `Cannot attach RAM block ${idstr}`;
     const prot = MemoryMap.PROT_READ | MemoryMap.PROT_WRITE;
     const flags = MemoryMap.PRIVATE | MemoryMap.ANONYMOUS | MemoryMap.NORESERVE;
@@ -234,7 +241,7 @@ export class AttachedRam implements AsyncDisposable {
   }
 
   async #start(
-    snapshot: Attachable,
+    snapshot: PagedBlocks,
     action: string,
     channels: number,
     { onNotice }: AttachOptions,
@@ -343,7 +350,7 @@ export class AttachedRam implements AsyncDisposable {
 }
 
 /** What the kernel lets us have for such blocks. */
-function supportFor({ blocks }: Attachable): ReturnType<typeof openUserfaultfd> {
+function supportFor({ blocks }: PagedBlocks): ReturnType<typeof openUserfaultfd> {
   const smallest = Math.min(...blocks.map(({ pageSize }) => pageSize));
   if (smallest % kernelPageBytes() !== 0) return { scope: undefined, reason: undefined };
   return openUserfaultfd();

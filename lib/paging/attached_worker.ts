@@ -62,7 +62,7 @@ class AttachedPages {
     const placer = this.#placer(userfaultfd, reader);
     const target = new FaultTarget(userfaultfd, this.#ranges, placer, {
       placed: (range, units) => this.#placed(range, units),
-      isResident: (range) => this.#residencies[range.block].isResident,
+      isNeedless: (range) => this.#residencies[range.block].isResident,
       lost: (range, unit, error) => this.#lose(range, unit, error),
     });
     const filler = hasFillers ? undefined : this.#filler(placer);

@@ -13,8 +13,8 @@ import type { PageRange } from "./page_range.ts";
 interface FaultEvents {
   /** Units with content have been placed. */
   placed(range: PageRange, units: number): void;
-  /** Whether a range needs nothing any more, so that a failure in it is none. */
-  isResident(range: PageRange): boolean;
+  /** Whether a range needs nothing any more, so that an error in it is none. */
+  isNeedless(range: PageRange, error: unknown): boolean;
   /** A unit that somebody waits for cannot be brought in, whatever was tried. */
   lost(range: PageRange, unit: number, error: unknown): void;
 }
@@ -103,7 +103,7 @@ export class FaultTarget {
         this.#count(range, unit, placed);
         return placed === 1; // who waits looks again, and is told of anew
       } catch (error) {
-        if (this.#events.isResident(range)) return false;
+        if (this.#events.isNeedless(range, error)) return false;
         if (!range.claim(unit)) return false; // somebody else tries
         if (attempt === FAULT_READS_MAX) {
           // It stays taken on: nobody is to try again.

@@ -16,6 +16,8 @@ import {
   attachBlocks,
   type AttachedRam,
   type AttachOptions,
+  type PagedBlocks,
+  type PagedFile,
 } from "../paging/attached_ram.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
@@ -166,9 +168,13 @@ export class Recording implements Disposable {
    */
   async attach(options: AttachOptions = {}): Promise<AttachedRam> {
     checkOptionNames(ATTACH_OPTIONS, options);
-    this.checkLength();
+    return attachBlocks(this.pagedBlocks(options.blocks), options);
+  }
+
+  /** Blocks and their pages, for `attach()` and `servePageFaults()`. */
+  pagedBlocks(wanted?: readonly string[]): PagedBlocks {
     const { pageSize } = this.metadata;
-    const names = options.blocks ?? this.metadata.blocks.map(({ idstr }) => idstr);
+    const names = wanted ?? this.metadata.blocks.map(({ idstr }) => idstr);
     const recorded = names.map((name) => this.#block(name));
     const blocks = recorded.map((block) => ({
       idstr: block.idstr,
@@ -176,13 +182,14 @@ export class Recording implements Disposable {
       pageSize,
       present: pagesWithContent(this.#file, block, pageSize),
     }));
-    const source = ({ path, fd }: OpenedFile): RecordingPages => ({
+    this.checkLength(); // what was cut off looks like a hole
+    const source = ({ path, fd }: PagedFile): RecordingPages => ({
       role: "recording-pages",
       path,
       fd,
       offsets: recorded.map(({ offset }) => offset),
     });
-    return attachBlocks({ file: this.#file, blocks, source }, options);
+    return { file: this.#file, blocks, source };
   }
 
   /**

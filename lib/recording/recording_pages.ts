@@ -1,14 +1,13 @@
 /**
- * The threads that bring in the pages of a recording whose blocks are attached, and which of its pages
- * have content: those that are no hole of its file.
+ * The threads that bring in the pages of a recording, and which of its pages have content: those that
+ * are no hole of its file.
  *
  * @module
  */
 import { Errno, lseek } from "../../ffi/libc.ts";
 import { SeekFrom } from "../../ffi/linux.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
-import type { AttachedTask, AttachedWork } from "../paging/attached_messages.ts";
-import { runAttachedPages } from "../paging/attached_worker.ts";
+import { runPages, type PagesTask } from "../paging/pages_worker.ts";
 import { duplicateDescriptor, imageError, OpenedFile } from "../storage/opened_file.ts";
 import type { RecordedBlock } from "./recording_layout.ts";
 
@@ -23,11 +22,11 @@ export interface RecordingPages {
 }
 
 /** What such a thread is started with. */
-export type RecordingPagesJob = RecordingPages & AttachedWork & AttachedTask;
+export type RecordingPagesJob = RecordingPages & PagesTask;
 
-/** Works on one attachment. */
-export function runRecordingPages(job: RecordingPagesJob): void {
-  runAttachedPages(job, () => {
+/** Works on one attachment, or serves other processes. */
+export function runRecordingPages(job: RecordingPagesJob): Promise<void> {
+  return runPages(job, () => {
     const { path, fd, offsets } = job;
     const file = new OpenedFile(path, duplicateDescriptor(path, fd));
     return {

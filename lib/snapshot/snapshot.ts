@@ -6,11 +6,10 @@
  */
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import { Arena } from "../../ffi/arena.ts";
-import type { Statistics } from "../engine/statistics.ts";
 import { LimitError } from "../errors.ts";
 import { FILE_JOB_BYTES, PAGE_SIZE_DEFAULT, RECEIVE_BYTES_DEFAULT } from "../limits.ts";
 import { checkChannels } from "../session/channel_count.ts";
-import { openRegularFile, type OpenedFile } from "../storage/opened_file.ts";
+import { openRegularFile } from "../storage/opened_file.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 import { RamBlock } from "../memory/ram_block.ts";
 import {
@@ -18,12 +17,15 @@ import {
   attachBlocks,
   type AttachedRam,
   type AttachOptions,
+  type PagedBlocks,
+  type PagedFile,
 } from "../paging/attached_ram.ts";
 import { answerOf } from "../thread/one_answer.ts";
 import type { Unstarted } from "../thread/service.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
-import { FileChannels, FILE_CHANNEL_OPTIONS, type FileChannelOptions } from "./file_channels.ts";
+import { FileChannels } from "./file_channels.ts";
+import { LOAD_OPTIONS, type LoadOptions } from "./load_options.ts";
 import type { FileIndex, IndexJob } from "./index_messages.ts";
 import type { SharedFileBlock } from "./file_round.ts";
 import {
@@ -50,35 +52,6 @@ export interface OpenSnapshotOptions {
 const OPEN_OPTIONS = {
   offset: true,
 } satisfies OptionNames<OpenSnapshotOptions>;
-
-/** How a file is loaded. */
-export interface LoadOptions extends FileChannelOptions {
-  /**
-   * Memory to load into, matched by id; blocks of the file that are not among them are left out.
-   * Absent: every block of the file is allocated, and none may have been left out as shared memory.
-   */
-  readonly blocks?: readonly RamBlock[] | undefined;
-  /**
-   * The caller vouches that all of `blocks` is zero now, so that absent pages need not be looked at.
-   * Default false; memory that is allocated here is zero anyway.
-   */
-  readonly zeroed?: boolean | undefined;
-  /** Most bytes to allocate. Default 64 GiB. */
-  readonly ramBytesMax?: number | undefined;
-  /** Touch allocated memory before loading. Default false. */
-  readonly prefault?: boolean | undefined;
-  /** Called about four times a second with the counters so far. */
-  readonly onProgress?: ((statistics: Statistics) => void) | undefined;
-}
-
-const LOAD_OPTIONS = {
-  ...FILE_CHANNEL_OPTIONS,
-  blocks: true,
-  zeroed: true,
-  ramBytesMax: true,
-  prefault: true,
-  onProgress: true,
-} satisfies OptionNames<LoadOptions>;
 
 /**
  * See the module comment. Made by {@linkcode openSnapshot}; dispose it to close the file.
@@ -251,13 +224,18 @@ export class Snapshot implements Disposable {
    */
   async attach(options: AttachOptions = {}): Promise<AttachedRam> {
     checkOptionNames(ATTACH_OPTIONS, options);
-    const blocks = options.blocks?.map((idstr) => this.block(idstr)) ?? this.blocks;
+    return attachBlocks(this.pagedBlocks(options.blocks), options);
+  }
+
+  /** Blocks and their pages, for `attach()` and `servePageFaults()`. */
+  pagedBlocks(names?: readonly string[]): PagedBlocks {
+    const blocks = names?.map((idstr) => this.block(idstr)) ?? this.blocks;
     const { file, seekTable } = this.#source;
-    const source = (own: OpenedFile): SnapshotPages => ({
+    const source = (own: PagedFile): SnapshotPages => ({
       role: "snapshot-pages",
       pages: sharePages(own, seekTable, blocks),
     });
-    return attachBlocks({ file, blocks, source }, options);
+    return { file, blocks, source };
   }
 
   /**

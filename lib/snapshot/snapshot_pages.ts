@@ -1,11 +1,10 @@
 /**
- * The threads that bring in the pages of a snapshot whose blocks are attached.
+ * The threads that bring in the pages of a snapshot.
  *
  * @module
  */
-import type { AttachedTask, AttachedWork } from "../paging/attached_messages.ts";
-import { runAttachedPages } from "../paging/attached_worker.ts";
 import type { PageReader } from "../paging/page_reader.ts";
+import { runPages, type PagesTask } from "../paging/pages_worker.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import { PageSource, type SharedPages } from "./page_source.ts";
 
@@ -16,11 +15,11 @@ export interface SnapshotPages {
 }
 
 /** What such a thread is started with. */
-export type SnapshotPagesJob = SnapshotPages & AttachedWork & AttachedTask;
+export type SnapshotPagesJob = SnapshotPages & PagesTask;
 
-/** Works on one attachment. */
-export function runSnapshotPages(job: SnapshotPagesJob): void {
-  runAttachedPages(job, (session) => openSnapshotPages(job, session));
+/** Works on one attachment, or serves other processes. */
+export function runSnapshotPages(job: SnapshotPagesJob): Promise<void> {
+  return runPages(job, (session) => openSnapshotPages(job, session));
 }
 
 /** The pages, for the calling thread. */

@@ -17,13 +17,23 @@
  *
  * @module
  */
+export { openSnapshot, Snapshot, type OpenSnapshotOptions } from "../snapshot/snapshot.ts";
 export {
-  openSnapshot,
-  Snapshot,
-  type LoadOptions,
-  type OpenSnapshotOptions,
-} from "../snapshot/snapshot.ts";
-export { AttachedRam, type AttachOptions, type AttachStatistics } from "../paging/attached_ram.ts";
+  PageFaultServer,
+  servePageFaults,
+  type PagedImage,
+  type PageFaultOptions,
+} from "../paging/serve_page_faults.ts";
+export type { FaultClientEnd, FaultClientFacts } from "../paging/fault_server_messages.ts";
+export {
+  AttachedRam,
+  type AttachOptions,
+  type AttachStatistics,
+  type PagedBlock,
+  type PagedBlocks,
+  type PagedFile,
+} from "../paging/attached_ram.ts";
+export type { LoadOptions } from "../snapshot/load_options.ts";
 export type { LoadedRam, PreparedLoad } from "../snapshot/prepared_load.ts";
 export {
   PageSource,
