@@ -5,7 +5,6 @@
  *
  * @module
  */
-import { readFileSync } from "node:fs";
 import { parseArgs, type ParseArgsConfig } from "node:util";
 import {
   COMPRESSION_METHODS,
@@ -14,41 +13,16 @@ import {
   type Compression,
   type SessionOptions,
   type Timeouts,
-  type TlsOptions,
 } from "../mod.ts";
-import { keysOfCode } from "./psk_code.ts";
+import { TLS_OPTIONS, TLS_USAGE, tlsOptions, type ArgumentValues } from "./tls_arguments.ts";
+import { invalid, UsageError } from "./usage_error.ts";
 
-/** The user called a program in a way that cannot work. */
-export class UsageError extends Error {
-  override readonly name = "UsageError";
-}
+export { UsageError };
 
 /** The user asked for the usage text. */
 export class HelpRequest extends Error {
   override readonly name = "HelpRequest";
 }
-
-/** How connections are encrypted, for `parseProgramArguments()`. */
-export const TLS_OPTIONS = {
-  "tls-creds": { type: "string" },
-  "tls-psk-code": { type: "string" },
-  "tls-username": { type: "string" },
-  "tls-hostname": { type: "string" },
-  "tls-verify-peer": { type: "string" },
-  "tls-allow": { type: "string", multiple: true },
-} as const satisfies ParseArgsConfig["options"];
-
-/** What {@linkcode TLS_OPTIONS} mean, for usage texts. */
-export const TLS_USAGE = `\
-  --tls-creds KIND:DIR     encrypt with x509:DIR, certificates named as QEMU's tls-creds-x509 wants
-                           them, or psk:DIR, whose keys.psk has a shared key (default: no TLS)
-  --tls-psk-code CODE      encrypt with a secret that both sides are told, such as three-words-here;
-                           @FILE takes it from a file, which other users of the machine do not see
-  --tls-username NAME      psk: whose key a sender uses (default qemu)
-  --tls-hostname NAME      x509: name in the receiver's certificate (default: the host it connects to)
-  --tls-verify-peer WHAT   x509: on (default), or off: take peers without a certificate of theirs
-  --tls-allow NAME         x509: distinguished name of a sender that a receiver takes, such as
-                           CN=host,O=firm; may repeat (default: all that the authority has signed)`;
 
 /** Options of every program that transfers something, for `parseProgramArguments()`. */
 export const TRANSFER_OPTIONS = {
@@ -82,18 +56,8 @@ ${TLS_USAGE}
   --json                   last line of stdout: one JSON object with the final statistics
   -h, --help               this text`;
 
-type Values<Options extends NonNullable<ParseArgsConfig["options"]>> = {
-  readonly [Name in keyof Options]?:
-    | (Options[Name]["type"] extends "boolean"
-        ? boolean
-        : Options[Name]["multiple"] extends true
-          ? string[]
-          : string)
-    | undefined;
-};
-
 /** Values of {@linkcode TRANSFER_OPTIONS} as `parseProgramArguments()` returns them. */
-export type TransferValues = Values<typeof TRANSFER_OPTIONS>;
+export type TransferValues = ArgumentValues<typeof TRANSFER_OPTIONS>;
 
 /**
  * Parses the program's arguments; positional ones are refused.
@@ -135,43 +99,6 @@ export function sessionOptions(
     timeouts,
     tls: tlsOptions(values),
   };
-}
-
-/** {@linkcode TLS_OPTIONS}; undefined without any. */
-export function tlsOptions(values: Values<typeof TLS_OPTIONS>): TlsOptions | undefined {
-  const { "tls-creds": creds, "tls-psk-code": code, "tls-username": username } = values;
-  const [, kind, dir = ""] = /^(x509|psk):(.+)$/s.exec(creds ?? "") ?? [];
-  if (creds !== undefined && kind === undefined) {
-    throw invalid("--tls-creds", creds, "x509:DIR or psk:DIR");
-  }
-  if (creds !== undefined && code !== undefined) {
-    throw new UsageError("Cannot use --tls-psk-code with --tls-creds: must be one of them");
-  }
-  for (const name of ["tls-hostname", "tls-verify-peer", "tls-allow"] as const) {
-    if (kind === "x509" || values[name] === undefined) continue;
-    throw new UsageError(`Cannot use --${name} without --tls-creds x509:DIR`);
-  }
-  if (code !== undefined) return { kind: "psk", keys: keysOf(code, username), username };
-  if (kind === "psk") return { kind, dir, username };
-  if (username !== undefined) {
-    throw new UsageError("Cannot use --tls-username without --tls-creds psk:DIR");
-  }
-  if (kind === undefined) return undefined;
-  const verify = oneOf("--tls-verify-peer", values["tls-verify-peer"] ?? "on", ["on", "off"]);
-  const { "tls-hostname": hostname, "tls-allow": allow } = values;
-  return { kind: "x509", dir, hostname, verifyPeer: verify === "on", allow };
-}
-
-function keysOf(text: string, username: string | undefined): string {
-  const path = text.startsWith("@") ? text.slice(1) : undefined;
-  try {
-    const code = path === undefined ? text : readFileSync(path, "utf8");
-    return keysOfCode(code, username);
-  } catch (cause) {
-    // Nothing of the code may be in the message.
-    const why = cause instanceof RangeError ? cause.message : `cannot read ${path}`;
-    throw new UsageError(`Cannot use --tls-psk-code: ${why}`, { cause });
-  }
 }
 
 /** `--channels`: a number from 1 to 255, or `auto`. */
@@ -306,8 +233,4 @@ export async function fromArguments<Result>(call: Promise<Result>): Promise<Resu
     }
     throw error;
   }
-}
-
-function invalid(option: string, text: string, must: string): UsageError {
-  return new UsageError(`Cannot use ${option} ${text}: must be ${must}`);
 }

@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { scryptSync } from "node:crypto";
+import { randomBytes, scryptSync } from "node:crypto";
 
 /** Fewest letters and digits of a code. */
 const LETTERS_MIN = 12;
@@ -36,6 +36,11 @@ export function keysOfCode(code: string, username = "qemu"): string {
   }
   const key = scryptSync(words.join("-"), SALT, KEY_BYTES, HARD);
   return `${username}:${key.toString("hex")}\n`;
+}
+
+/** Content of a `keys.psk` with a random key. */
+export function randomKeys(username: string): string {
+  return `${username}:${randomBytes(KEY_BYTES).toString("hex")}\n`;
 }
 
 /** A code of 64 random bits. */

@@ -17,14 +17,12 @@ import {
   pageSize,
   parseProgramArguments,
   sessionOptions,
-  TLS_OPTIONS,
-  TLS_USAGE,
-  tlsOptions,
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { SOURCE_OPTIONS, SOURCE_USAGE, sourceOptions } from "./qemu_arguments.ts";
 import { printEvent, printFailure, summaryLines } from "./summary.ts";
+import { TLS_OPTIONS, TLS_USAGE, tlsOptions } from "./tls_arguments.ts";
 
 const USAGE = `\
 Usage: bun examples/qemu_relay.ts --listen ENDPOINT --connect ENDPOINT [options]

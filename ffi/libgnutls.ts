@@ -287,7 +287,10 @@ export class TlsSettings {
     const handle = session as Address;
     const priorities = this.#priorities.address as Address;
     const set = library.gnutls_priority_set_direct(handle, priorities, 0 as unknown as Address);
-    if (set < 0) throw new Error(`Cannot set TLS priorities: ${tlsErrorText(set)}`);
+    if (set < 0) {
+      tlsFree(session);
+      throw new Error(`Cannot set TLS priorities: ${tlsErrorText(set)}`);
+    }
     const { type, address } = this.#credentials;
     library.gnutls_credentials_set(handle, type, address as Address);
     if (this.#requiresCertificate)

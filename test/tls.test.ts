@@ -1,6 +1,7 @@
 import { expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
 import { connect, listen, RamBlock, relay, type TlsOptions } from "../mod.ts";
+import { TlsCredentials, TlsSettings } from "../ffi/libgnutls.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { testTimeouts } from "./kit/limits.ts";
 import { differingPages, fillBlock } from "./kit/page_content.ts";
@@ -84,6 +85,16 @@ test("no message to a thread has a key in it", async () => {
   }
   expect(copied).toContain("ann"); // the options were among them
   expect(copied.join("\n")).not.toContain(key);
+});
+
+test("a session that cannot be set up is released", () => {
+  using credentials = TlsCredentials.pskClient("qemu", Buffer.from("ab".repeat(32)));
+  const settings = new TlsSettings("client", credentials, "NO-SUCH-PRIORITY", undefined);
+  const fail = (): void => expect(() => settings.makeSession(0)).toThrow("priorities");
+  fail();
+  const before = process.memoryUsage.rss();
+  for (let count = 0; count < 4000; count++) fail(); // 15 KiB each
+  expect(process.memoryUsage.rss() - before).toBeLessThan(30 * 1_048_576);
 });
 
 test("keys that are none are a mistake of the caller, told without them", async () => {

@@ -1,5 +1,6 @@
 import { expect, test } from "bun:test";
-import { writeFileSync } from "node:fs";
+import { statSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 import { keysOfCode, randomCode } from "../examples/psk_code.ts";
 import {
   ExampleProgram,
@@ -55,7 +56,7 @@ test("folders of certificates and the name that a receiver takes are options of 
   using folder = new TemporaryFolder();
   const { image, copy, block } = await images(folder);
   const authority = new TestAuthority(folder.path, "ca");
-  const server = authority.folder("server", "server", { names: "DNS:elsewhere" });
+  const server = authority.folder("server", "server", { names: ["elsewhere"] });
   const client = authority.folder("client", "client", { commonName: "source" });
   const receiving = ["--output", copy, "--tls-creds", `x509:${server}`, "--tls-allow", "CN=source"];
   const sending = ["--block", block, "--tls-creds", `x509:${client}`];
@@ -104,7 +105,10 @@ test("options of TLS that do not fit together are wrong arguments, told without 
     [["--tls-creds", "psk:x", "--tls-allow", "CN=x"], "--tls-allow without --tls-creds x509:DIR"],
     [["--tls-hostname", "x"], "--tls-hostname without --tls-creds x509:DIR"],
     [["--tls-username", "x"], "--tls-username without --tls-creds psk:DIR"],
-    [["--tls-creds", "x509:x", "--tls-verify-peer", "no"], "--tls-verify-peer no: must be one of"],
+    [
+      ["--tls-creds", "x509:x", "--tls-verify-peer", "no"],
+      "--tls-verify-peer no: must be on or off",
+    ],
     [["--tls-psk-code", "hunter2"], "the code has 7 letters and digits, must have 12"],
     [["--tls-psk-code", "@/nowhere"], "cannot read /nowhere"],
   ];
@@ -115,6 +119,40 @@ test("options of TLS that do not fit together are wrong arguments, told without 
     expect(stderr.split("\n")[0]).toContain(wrong[index]![1]);
     expect(status).toBe(2);
     expect(stderr).not.toContain("hunter2");
+  }
+});
+
+test("keys.ts makes a shared key and certificates that programs use, and replaces nothing", async () => {
+  using folder = new TemporaryFolder();
+  const { image, copy, block } = await images(folder);
+  const [psk, pki] = [folder.file("psk"), folder.file("pki")];
+  const made = await runExample("keys", ["--psk", psk, "--tls-psk-code", CODE]);
+  expect([made.status, made.stderr]).toEqual([0, ""]);
+  expect(made.stdout).toContain(`-object tls-creds-psk,id=tls0,dir=${psk},endpoint=server`);
+  expect(made.stdout).not.toContain(keysOfCode(CODE).slice("qemu:".length, -1));
+  expect(statSync(join(psk, "keys.psk")).mode & 0o777).toBe(0o600);
+  const again = await runExample("keys", ["--psk", psk]);
+  expect(again.stderr).toContain("EEXIST");
+  expect(again.status).toBe(1);
+  const code = ["--output", copy, "--tls-psk-code", CODE];
+  const first = await transfer(code, ["--block", block, "--tls-creds", `psk:${psk}`]);
+  expect(first.sender.status).toBe(0);
+
+  const names = ["--host", "127.0.0.1", "--name", "ann"];
+  const authority = await runExample("keys", ["--pki", pki, ...names]);
+  expect([authority.status, authority.stderr]).toEqual([0, ""]);
+  expect(authority.stdout).toContain(`tls-creds-x509,id=tls0,dir=${pki}/server,endpoint=server`);
+  const second = await transfer(
+    ["--output", copy, "--tls-creds", `x509:${pki}/server`, "--tls-allow", "CN=ann"],
+    ["--block", block, "--tls-creds", `x509:${pki}/client`],
+  );
+  expect(second.sender.status).toBe(0);
+  expect(await filesEqual(image, copy)).toBe(true);
+
+  const random = await runExample("keys", ["--code"]);
+  expect(random.stdout).toMatch(/--tls-psk-code ([a-z]{5}-){3}[a-z]{5}\n/);
+  for (const args of [[], ["--code", "--psk", psk], ["--psk", pki, "--tls-psk-code", "short"]]) {
+    expect((await runExample("keys", args)).status).toBe(2);
   }
 });
 
