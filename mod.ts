@@ -185,6 +185,7 @@ export {
   type LibraryCapability,
   type MethodCapability,
   type PageFaultCapability,
+  type TlsCapability,
 } from "./lib/capabilities.ts";
 export { machineSyncMode } from "./lib/wire/machine_type.ts";
 export type { SyncMode } from "./lib/wire/sync_points.ts";
@@ -195,6 +196,7 @@ export type { AbstractUnixEndpoint } from "./lib/net/abstract_unix.ts";
 export type { TcpEndpoint } from "./lib/net/tcp.ts";
 export type { UnixEndpoint } from "./lib/net/unix.ts";
 export type { TlsOptions, TlsPskOptions, TlsX509Options } from "./lib/net/tls_options.ts";
+export type { TlsStatistics, TlsSuite } from "./lib/net/tls_suites.ts";
 export {
   DeviceClient,
   type DeviceClientHandle,

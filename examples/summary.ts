@@ -34,13 +34,14 @@ export function printEvent(event: object): void {
 /** The statistics in words. */
 export function summaryLines(statistics: Statistics): string[] {
   const { elapsedMs, ramBytes, pageBytes, wireBytes, normalPages, zeroPages } = statistics;
-  const { rounds, switchoverMs, channels } = statistics;
+  const { rounds, switchoverMs, tls, channels } = statistics;
   const elapsed = elapsedMs / 1000;
   return [
     `memory     ${formatBytes(ramBytes)} in ${formatSeconds(elapsed)}, ${formatRate(pageBytes / elapsed)}`,
     `wire       ${formatBytes(wireBytes)}, ratio ${(pageBytes / wireBytes).toFixed(2)}`,
     `pages      ${normalPages} normal, ${zeroPages} zero${rounds > 1 ? `, ${rounds} rounds` : ""}`,
     ...(switchoverMs > 0 ? [`switchover ${formatSeconds(switchoverMs / 1000)}`] : []),
+    ...(tls === undefined ? [] : [`encrypted  ${tls.protocol}, ${tls.suite} by ${tls.library}`]),
     ...channels.map(
       ({ bytes, packets, idleMs, engine, level }, channel) =>
         `channel ${String(channel).padEnd(3)}${formatBytes(bytes)} in ${packets} packets, ` +

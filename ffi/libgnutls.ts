@@ -12,7 +12,7 @@ import { Arena } from "./arena.ts";
 import { openLibrary, type LibrarySource } from "./library.ts";
 
 /** Where GnuTLS is looked for. */
-const LIBGNUTLS: LibrarySource = {
+export const LIBGNUTLS: LibrarySource = {
   name: "libgnutls",
   sonames: ["libgnutls.so.30"],
   override: "MULTIFD_LIBGNUTLS",
@@ -38,17 +38,9 @@ const SYMBOLS = {
   gnutls_record_check_pending: { args: [SESSION], returns: SIZE },
   gnutls_bye: { args: [SESSION, INT], returns: INT }, // how
   gnutls_alert_send_appropriate: { args: [SESSION, INT], returns: INT }, // err
-  gnutls_alert_get: { args: [SESSION], returns: INT },
-  gnutls_alert_get_name: { args: [INT], returns: TEXT },
   gnutls_strerror: { args: [INT], returns: TEXT },
   gnutls_session_set_verify_cert2: { args: [SESSION, ADDRESS, INT, INT], returns: NativeType.void }, // typed_vdata *, elements, flags
-  gnutls_session_get_verify_cert_status: { args: [SESSION], returns: INT },
   gnutls_certificate_server_set_request: { args: [SESSION, INT], returns: NativeType.void }, // request
-  gnutls_certificate_get_peers: { args: [SESSION, ADDRESS], returns: ADDRESS }, // unsigned *; datum *
-  gnutls_x509_crt_init: { args: [ADDRESS], returns: INT }, // crt *
-  gnutls_x509_crt_deinit: { args: [ADDRESS], returns: NativeType.void },
-  gnutls_x509_crt_import: { args: [ADDRESS, ADDRESS, INT], returns: INT }, // datum *, format
-  gnutls_x509_crt_get_dn: { args: [ADDRESS, ADDRESS, ADDRESS], returns: INT }, // buf, size_t *
   gnutls_certificate_allocate_credentials: { args: [ADDRESS], returns: INT }, // credentials *
   gnutls_certificate_free_credentials: { args: [CREDENTIALS], returns: NativeType.void },
   gnutls_certificate_set_x509_trust_file: { args: [CREDENTIALS, ADDRESS, INT], returns: INT }, // file, format; certificates
@@ -91,12 +83,11 @@ const [SERVER, CLIENT] = [1, 2];
 const NO_SIGNAL = 64;
 const NO_TICKETS = 1024;
 const [CERTIFICATE, PSK] = [1, 4];
-const [DER, PEM] = [0, 1];
+const PEM = 1;
 const KEY_HEX = 1;
 const CERT_REQUIRE = 2;
 const SHUT_WR = 1;
 const [VDATA_HOSTNAME, VDATA_PURPOSE] = [1, 2];
-const NAME_BYTES_MAX = 4096;
 
 /*
  * gnutls_datum_t:      0 pointer, 8 u32 size; 16 bytes
@@ -335,37 +326,6 @@ export function tlsBye(session: number): number {
 /** Tells the peer why a handshake failed here with `result`. */
 export function tlsAlert(session: number, result: number): void {
   gnutls().gnutls_alert_send_appropriate(session as Address, result);
-}
-
-/** What the peer's last alert says. */
-export function tlsAlertText(session: number): string {
-  const library = gnutls();
-  return String(library.gnutls_alert_get_name(library.gnutls_alert_get(session as Address)));
-}
-
-/** Bits that say what is wrong with the peer's certificate. */
-export function tlsVerification(session: number): number {
-  return gnutls().gnutls_session_get_verify_cert_status(session as Address);
-}
-
-/** Distinguished name in the peer's certificate; undefined when it has shown none. */
-export function tlsPeerName(session: number): string | undefined {
-  const library = gnutls();
-  const out = new Arena(64 + NAME_BYTES_MAX);
-  const peers = library.gnutls_certificate_get_peers(session as Address, out.address as Address);
-  if (peers === null || Number(peers) === 0) return undefined;
-  if (library.gnutls_x509_crt_init((out.address + 8) as Address) < 0) return undefined;
-  const certificate = out.pointerAt(8) as Address;
-  try {
-    if (library.gnutls_x509_crt_import(certificate, peers, DER) < 0) return undefined;
-    out.setPointer(16, NAME_BYTES_MAX);
-    const [name, length] = [out.address + 64, out.address + 16];
-    const status = library.gnutls_x509_crt_get_dn(certificate, name as Address, length as Address);
-    if (status < 0) return undefined;
-    return new TextDecoder().decode(out.u8.slice(64, 64 + out.pointerAt(16)));
-  } finally {
-    library.gnutls_x509_crt_deinit(certificate);
-  }
 }
 
 /** Releases a session that no thread uses. */

@@ -5,12 +5,15 @@
  * @module
  */
 import { libcVersion, LIBC } from "../ffi/libc.ts";
+import { LIBGNUTLS } from "../ffi/libgnutls.ts";
+import { gnutlsVersion } from "../ffi/libgnutls_facts.ts";
 import { mappedFile, type LibrarySource } from "../ffi/library.ts";
 import { openUserfaultfd } from "../ffi/userfaultfd.ts";
 import type { EngineName } from "./codec/engine.ts";
 import { engineFailure, ENGINES } from "./codec/engines.ts";
 import { COMPRESSION_METHODS, METHODS, type CompressionMethod } from "./codec/methods.ts";
 import { resolveCompression, type CodecDirection } from "./codec/registry.ts";
+import { TLS_PROTOCOL, TLS_SUITES, type TlsSuite } from "./net/tls_suites.ts";
 
 /** One native library. */
 export interface LibraryCapability {
@@ -68,6 +71,18 @@ export interface PageFaultCapability {
   readonly reason?: string;
 }
 
+/** Encryption of connections. */
+export interface TlsCapability {
+  /** Whether this machine can encrypt. */
+  readonly available: boolean;
+  /** The library that does it, a name of {@linkcode Capabilities.libraries}. */
+  readonly library: string;
+  /** Always `TLS 1.3`. */
+  readonly protocol: string;
+  /** What is offered, the first preferred; a shared key leaves out those with SHA-384. */
+  readonly suites: readonly TlsSuite[];
+}
+
 /** See {@linkcode capabilities}. */
 export interface Capabilities {
   /** Every library this one can use, available or not. */
@@ -76,11 +91,14 @@ export interface Capabilities {
   readonly methods: readonly MethodCapability[];
   /** What the kernel does for pages that are not there. */
   readonly pageFaults: PageFaultCapability;
+  /** Encryption of connections. */
+  readonly tls: TlsCapability;
 }
 
 const LIBRARIES: readonly { source: LibrarySource; version: () => string | undefined }[] = [
   { source: LIBC, version: libcVersion },
   ...Object.values(ENGINES),
+  { source: LIBGNUTLS, version: gnutlsVersion },
 ];
 
 /** Page size that the preference is reported for. */
@@ -97,10 +115,14 @@ const PAGE_BYTES = 4096;
  * ```
  */
 export function capabilities(): Capabilities {
+  const libraries = LIBRARIES.map(({ source, version }) => probe(source, version));
+  const library = LIBGNUTLS.name;
+  const available = libraries.some((one) => one.name === library && one.available);
   return {
-    libraries: LIBRARIES.map(({ source, version }) => probe(source, version)),
+    libraries,
     methods: COMPRESSION_METHODS.map(probeMethod),
     pageFaults: probePageFaults(),
+    tls: { available, library, protocol: TLS_PROTOCOL, suites: TLS_SUITES },
   };
 }
 

@@ -16,11 +16,14 @@ fillBlock(block, 7);
 block.view(500 * PAGE, 300 * PAGE).set(randomBytes(300 * PAGE)); // runs longer than a record
 
 async function move(sender: TlsOptions, receiver: TlsOptions, compression: "none" | "zstd") {
-  const { blocks } = await transfer({
+  const { blocks, sent, received } = await transfer({
     both: { channels: 3, compression },
     sender: { blocks: [block], tls: sender },
     receiver: { tls: receiver },
   });
+  const suite = "TLS_AES_128_GCM_SHA256";
+  const agreed = { protocol: "TLS 1.3", suite, library: "libgnutls" } as const;
+  expect([sent.tls, received.tls]).toEqual([agreed, agreed]);
   return blocks.flatMap((copy) => differingPages(block, copy));
 }
 

@@ -5,6 +5,7 @@
  * @module
  */
 import { ENGINE_NAMES, type EngineName } from "../codec/engine.ts";
+import { TLS_PROTOCOL, TLS_SUITES, type TlsStatistics, type TlsSuite } from "../net/tls_suites.ts";
 
 /** Fields of a channel's row, 64-bit floats: counts stay exact up to 2^53. */
 const Field = {
@@ -80,6 +81,8 @@ export interface Statistics {
   readonly rounds: number;
   /** Connections that a receiver has dropped because they belong to no sender, or to a second one. */
   readonly strangers: number;
+  /** How the connections are encrypted; absent without TLS, and before there are any. */
+  readonly tls?: TlsStatistics;
   readonly channels: readonly ChannelStatistics[];
 }
 
@@ -129,6 +132,7 @@ export class StatisticsTable {
       switchoverMs: main.switchoverMs(),
       rounds: main.rounds,
       strangers: main.strangers,
+      ...(main.tls === undefined ? {} : { tls: main.tls }),
       channels,
     };
   }
@@ -223,6 +227,7 @@ const MainField = {
   SWITCHOVER_START: 6,
   SWITCHOVER_END: 7,
   STRANGERS: 8,
+  TLS_SUITE: 9, // place among the suites, from 1 on; 0 for none
 } as const;
 
 /** Writer and reader of the main connection's row. */
@@ -251,6 +256,11 @@ export class MainCounters {
   /** Counts one connection of somebody who is not received. */
   addStranger(): void {
     this.#row[MainField.STRANGERS] += 1;
+  }
+
+  /** Says how the connections are encrypted. */
+  setSuite(suite: TlsSuite | undefined): void {
+    if (suite !== undefined) this.#row[MainField.TLS_SUITE] = TLS_SUITES.indexOf(suite) + 1;
   }
 
   /** Sets the length of all blocks together. */
@@ -302,6 +312,13 @@ export class MainCounters {
 
   get strangers(): number {
     return this.#row[MainField.STRANGERS];
+  }
+
+  get tls(): TlsStatistics | undefined {
+    const suite = TLS_SUITES[this.#row[MainField.TLS_SUITE] - 1];
+    return suite === undefined
+      ? undefined
+      : { protocol: TLS_PROTOCOL, suite, library: "libgnutls" };
   }
 
   get rounds(): number {

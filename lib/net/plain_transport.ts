@@ -127,6 +127,7 @@ export const plainTransport: Transport = {
   [Symbol.dispose]: () => {},
   connect: (fd) => ({ fd }),
   open: (fd) => new PlainOpening(fd),
+  encryption: () => undefined,
   attach: ({ fd }, session, limits, patience) => new PlainConnection(fd, session, limits, patience),
   split: (link) => ({
     sending: { direction: "sending", link },

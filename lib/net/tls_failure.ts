@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { tlsAlertText, tlsErrorText, TlsResult, tlsVerification } from "../../ffi/libgnutls.ts";
+import { tlsErrorText, TlsResult } from "../../ffi/libgnutls.ts";
+import { tlsAlertText, tlsVerification } from "../../ffi/libgnutls_facts.ts";
 import { TlsError } from "../errors.ts";
 import type { TlsSide } from "./tls_credentials.ts";
 

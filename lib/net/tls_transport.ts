@@ -11,7 +11,8 @@
  */
 import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { Errno, shutdown } from "../../ffi/libc.ts";
-import { tlsAlert, tlsFree, tlsHandshake, tlsPeerName, tlsReceive } from "../../ffi/libgnutls.ts";
+import { tlsAlert, tlsFree, tlsHandshake, tlsReceive } from "../../ffi/libgnutls.ts";
+import { tlsCipher, tlsPeerName } from "../../ffi/libgnutls_facts.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError, TlsError } from "../errors.ts";
 import type { ActiveSession, Stoppable } from "../sync/semaphore.ts";
@@ -22,6 +23,7 @@ import { TlsConnection } from "./tls_connection.ts";
 import { loadCredentials, type LoadedCredentials, type TlsSide } from "./tls_credentials.ts";
 import { handshakeFailure, isRepeated } from "./tls_failure.ts";
 import type { TlsConfig } from "./tls_options.ts";
+import { suiteOf, type TlsSuite } from "./tls_suites.ts";
 import type {
   Link,
   LinkHalves,
@@ -90,6 +92,10 @@ export class TlsTransport implements Transport {
     patience: Patience = "alone",
   ): Connection {
     return new TlsConnection(link, session, new Progress(session, limits, patience), undefined);
+  }
+
+  encryption(link: Link): TlsSuite | undefined {
+    return suiteOf(tlsCipher(link.state!));
   }
 
   split(link: Link): LinkHalves {

@@ -8,6 +8,7 @@
  *
  * @module
  */
+import type { TlsSuite } from "./tls_suites.ts";
 import type { ActiveSession, Stoppable } from "../sync/semaphore.ts";
 import type {
   Connection,
@@ -98,6 +99,8 @@ export interface Transport extends Disposable {
     limits: ConnectionLimits,
     patience?: Patience,
   ): Connection;
+  /** How a connection is encrypted; before it is attached or split. Undefined: not at all. */
+  encryption(link: Link): TlsSuite | undefined;
   /** Makes a connection one for two threads; to be called before it is attached, and instead. */
   split(link: Link): LinkHalves;
   /** Uses the sending half of a connection. */

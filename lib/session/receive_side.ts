@@ -148,6 +148,7 @@ export class ReceiveSide {
     this.#peer = accepted.peer;
     // Before anything can fail: from here on the session closes it.
     control.registerDescriptor(MAIN_DESCRIPTOR, accepted.main.fd);
+    counters.setSuite(this.#transport.encryption(accepted.main));
     this.#checkChannelIds(accepted.channels);
     this.#channels = accepted.channels;
     // One migration per receiver: whoever comes later is refused at once.

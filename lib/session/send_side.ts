@@ -62,6 +62,7 @@ export class SendSide {
     );
     const peer = formatEndpoint(endpoint);
     const link = this.#transport.connect(fd, peer, timeouts.connectMs, control);
+    this.#parts.statistics.main().setSuite(this.#transport.encryption(link));
     state.openConnectGate();
     const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;
     for (let channel = 0; channel < channels; channel++) {
