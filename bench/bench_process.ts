@@ -37,13 +37,13 @@ export interface ListenReport {
   readonly endpoint: string;
 }
 
-/** A script of this folder and its arguments. */
-export type SideCommand = readonly [script: string, ...args: string[]];
+/** A script of this folder and what it is to do, as {@link sideOptions} gives it there. */
+export type SideCommand = readonly [script: string, options: object];
 
 const KILL_TIMEOUT_MS = 5_000;
 const LOAD_TIMEOUT_MS = 120_000; // a large image on cold memory
 const TRANSFER_TIMEOUT_MS = 180_000;
-/** How long both sides come to rest before the clock runs; as long as QEMU gets. */
+/** How long both sides come to rest before the clock runs: processes have only just started. */
 export const SETTLE_MS = 300;
 
 /**
@@ -62,14 +62,19 @@ export async function transferBetween(
   await using receiving = new BenchProcess(receiver);
   const { endpoint } = await receiving.next<ListenReport>(LOAD_TIMEOUT_MS);
   await using sending = new BenchProcess(senderTo(endpoint));
-  await sending.next(LOAD_TIMEOUT_MS);
-  await Bun.sleep(SETTLE_MS);
-  const watch = watchMachine();
-  await sending.say("go");
-  const sent = await sending.next<SideReport>(TRANSFER_TIMEOUT_MS);
-  const received = await receiving.next<SideReport>(TRANSFER_TIMEOUT_MS);
+  const watch = await sending.begin();
+  const sent = await sending.next<SideReport>();
+  const received = await receiving.next<SideReport>();
   const { noisy } = watch(sent.cpuSeconds + received.cpuSeconds);
-  const digest = verify ? await receiving.next<DigestReport>(TRANSFER_TIMEOUT_MS) : undefined;
+  const digest = verify ? await receiving.next<DigestReport>() : undefined;
+  return { ...transferRun(sent, received), noisy, sha256: digest?.sha256 };
+}
+
+/** What both sides report of one transfer; the sender's clock counts. */
+export function transferRun(
+  sent: SideReport,
+  received: SideReport,
+): Omit<TransferRun, "noisy" | "sha256"> {
   return {
     seconds: sent.seconds ?? 0,
     setUpSeconds: sent.setUpSeconds ?? 0,
@@ -79,8 +84,6 @@ export async function transferBetween(
     wireBytes: sent.wireBytes ?? 0,
     memorySender: sent.memory,
     memoryReceiver: received.memory,
-    noisy,
-    sha256: digest?.sha256,
   };
 }
 
@@ -90,10 +93,10 @@ export class BenchProcess implements AsyncDisposable {
   readonly #child: Bun.Subprocess<"pipe", "pipe", "inherit">;
   readonly #lines: AsyncGenerator<string, undefined>;
 
-  constructor([script, ...args]: SideCommand) {
+  constructor([script, options]: SideCommand) {
     this.#name = script;
     this.#child = Bun.spawn(
-      [process.execPath, new URL(script, import.meta.url).pathname, ...args],
+      [process.execPath, new URL(script, import.meta.url).pathname, JSON.stringify(options)],
       { stdin: "pipe", stdout: "pipe", stderr: "inherit" },
     );
     this.#lines = linesOf(this.#child.stdout);
@@ -104,7 +107,7 @@ export class BenchProcess implements AsyncDisposable {
    *
    * @throws {Error} If the process ends or stays silent.
    */
-  async next<T>(timeoutMs: number): Promise<T> {
+  async next<T>(timeoutMs = TRANSFER_TIMEOUT_MS): Promise<T> {
     const timer = setTimeout(() => this.#child.kill("SIGKILL"), timeoutMs);
     const { value, done } = await this.#lines.next();
     clearTimeout(timer);
@@ -117,10 +120,14 @@ export class BenchProcess implements AsyncDisposable {
     return JSON.parse(value) as T;
   }
 
-  /** Lets the process take its next step. */
-  async say(word: string): Promise<void> {
-    void this.#child.stdin.write(`${word}\n`);
+  /** Waits until the side is ready and at rest, lets it go, and watches the machine from there on. */
+  async begin(): Promise<ReturnType<typeof watchMachine>> {
+    await this.next(LOAD_TIMEOUT_MS);
+    await Bun.sleep(SETTLE_MS);
+    const watch = watchMachine();
+    void this.#child.stdin.write("go\n");
     await this.#child.stdin.flush();
+    return watch;
   }
 
   /** Waits for its end, or brings it about. Safe to call twice. */
@@ -130,6 +137,11 @@ export class BenchProcess implements AsyncDisposable {
     await this.#child.exited;
     clearTimeout(timer);
   }
+}
+
+/** What a side was told to do. */
+export function sideOptions(): unknown {
+  return JSON.parse(process.argv[2] ?? "{}");
 }
 
 /** What a script of a side uses to play its part. */
@@ -150,10 +162,11 @@ export class BenchSide {
     console.log(JSON.stringify(value));
   }
 
-  /** Waits for the benchmark to say something; exits if it has gone. */
-  async word(): Promise<string> {
-    const { value, done } = await this.#words.next();
-    return done === true ? process.exit(1) : value;
+  /** Says that everything is loaded and waits for the benchmark to say "go"; exits if it has gone. */
+  async ready(): Promise<void> {
+    this.report({ ready: true });
+    const { done } = await this.#words.next();
+    if (done === true) process.exit(1);
   }
 
   /** Call when the RAM is resident and nothing is connected: what is used from here on counts. */
@@ -167,6 +180,13 @@ export class BenchSide {
   /** Call when everything is connected and nothing is sent. */
   endSetUp(): void {
     this.#setUpCpuSeconds = this.#cpuSeconds();
+  }
+
+  /** Reports a transfer that began at `startMs`, after a set-up since `setUpMs`, and has just ended. */
+  finish(setUpMs: number, startMs: number, wireBytes: number): void {
+    const seconds = (performance.now() - startMs) / 1000;
+    const setUpSeconds = (startMs - setUpMs) / 1000;
+    this.report({ ...this.counts(), seconds, setUpSeconds, wireBytes });
   }
 
   /** CPU and memory since {@link startCounting}. */

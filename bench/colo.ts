@@ -16,9 +16,9 @@ import {
   type ColoPrimary,
   type TrackingMethod,
 } from "../mod.ts";
-import { COMPARABLE_METHODS } from "./contender.ts";
+import { BenchProcess, type ListenReport } from "./bench_process.ts";
+import { COMPARABLE_METHODS, compressionOf } from "./contender.ts";
 import { machineDescription, waitIdle, watchMachine } from "./idle_machine.ts";
-import { libraryCompression } from "./ours_transfer.ts";
 import { draw } from "./report.ts";
 import { choice, count, counts, json, runBenchmark, type Values } from "./settings.ts";
 
@@ -43,30 +43,21 @@ const METHODS: readonly TrackingMethod[] = ["bitmap", "compare", "write-protect"
 interface Pair {
   readonly channels: number;
   readonly primary: ColoPrimary;
-  readonly process: Bun.Subprocess;
+  readonly secondary: BenchProcess;
 }
 
 async function makePair(settings: Settings, block: RamBlock, channels: number): Promise<Pair> {
-  const { compression, level } = settings;
-  const common = ["--channels", String(channels), "--compression", compression];
-  const script = new URL("colo_secondary.ts", import.meta.url).pathname;
-  const child = Bun.spawn([process.execPath, script, ...common, "--level", String(level)], {
-    stdin: "ignore",
-    stdout: "pipe",
-    stderr: "inherit",
-  });
-  const reader = child.stdout.getReader();
-  const { value } = await reader.read();
-  const { endpoint } = JSON.parse(new TextDecoder().decode(value)) as { endpoint: string };
+  const session = { channels, compression: compressionOf(settings) };
+  const secondary = new BenchProcess(["colo_secondary.ts", session]);
+  const { endpoint } = await secondary.next<ListenReport>();
   const primary = await connectPrimary({
+    ...session,
     endpoint,
-    channels,
-    compression: libraryCompression(compression, level),
     blocks: [block],
     zeroPageDetection: "multifd",
   });
   await primary.start();
-  return { channels, primary, process: child };
+  return { channels, primary, secondary };
 }
 
 /** Counts the calls below, so that each writes what was nowhere before. */
@@ -127,9 +118,9 @@ async function measureCheckpoints(settings: Settings, block: RamBlock): Promise<
       if (turn >= WARM_UP) records.push(record);
     }
   }
-  for (const { primary, process: child } of pairs) {
+  for (const { primary, secondary } of pairs) {
     await primary.takeOver();
-    await child.exited;
+    await secondary[Symbol.asyncDispose]();
   }
   return kinds.map(({ pair, dirtyPercent, records }) => {
     const middle = (pick: (record: CheckpointStatistics) => number) => median(records.map(pick));

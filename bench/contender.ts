@@ -5,20 +5,29 @@
  * @module
  */
 
-import type { CompressionMethod, EngineName } from "../mod.ts";
+import type { Compression, CompressionMethod, EngineName } from "../mod.ts";
 
 /** The methods that others than this library have. */
 export const COMPARABLE_METHODS: readonly CompressionMethod[] = ["none", "zlib", "zstd"];
 
-/** One transfer of one image. */
-export interface TransferOptions {
-  /** Raw RAM, as a file. */
-  readonly image: string;
-  readonly imageBytes: number;
+/** A codec as the settings of a benchmark say it. */
+interface CodecSettings {
   readonly compression: CompressionMethod;
   readonly level: number;
   /** Library that this library compresses with; undefined for its own choice. */
   readonly engine?: EngineName | undefined;
+}
+
+/** The same for the library, which refuses a level where there is none. */
+export function compressionOf({ compression: method, level, engine }: CodecSettings): Compression {
+  return method === "zlib" || method === "zstd" ? { method, level, engine } : { method, engine };
+}
+
+/** One transfer of one image. */
+export interface TransferOptions extends CodecSettings {
+  /** Raw RAM, as a file. */
+  readonly image: string;
+  readonly imageBytes: number;
   /** Multifd channels; the naive script has one connection whatever this says. */
   readonly channels: number;
   /** Also digest what arrived, outside the clock. */
@@ -52,6 +61,21 @@ export interface TransferRun {
   readonly noisy: boolean;
   /** SHA-256 of what arrived, in hex, if it was asked for. */
   readonly sha256?: string | undefined;
+}
+
+/** What one save or restore of a snapshot took. */
+export interface SnapshotRun {
+  /** With threads ready and the file open; QEMU: everything. */
+  readonly seconds: number;
+  /** Opening and closing the file, where it is not within `seconds`. */
+  readonly setUpSeconds: number;
+  readonly cpuSeconds: number;
+  /** Resident beyond the RAM and what was there before. */
+  readonly extraBytes: number;
+  /** Waiting for the device after a save. */
+  readonly syncSeconds?: number | undefined;
+  /** Whether the machine did something else as well. */
+  readonly noisy: boolean;
 }
 
 /** Makes one transfer, in processes of its own that have ended when it settles. */

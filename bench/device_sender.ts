@@ -4,27 +4,30 @@
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
-import { BenchSide } from "./bench_process.ts";
+import type { ConnectOptions } from "../mod.ts";
+import { BenchSide, sideOptions } from "./bench_process.ts";
 import { fillState } from "./device_source.ts";
-import { count, flag, readSettings, text } from "./settings.ts";
 
-const values = readSettings({
-  endpoint: text(""),
-  ram: count(0),
-  devices: count(0),
-  bytes: count(0),
-  channels: count(2),
+/** What {@link transferBetween} tells this side. */
+export interface DeviceSenderSide {
+  readonly ramBytes: number;
+  readonly devices: number;
+  /** State of each. */
+  readonly bytes: number;
   /** Bytes a second each device gives; 0 for memory. */
-  rate: count(0),
+  readonly rate: number;
   /** All state by one thread, one device after the other, as one device. */
-  serial: flag(),
+  readonly serial: boolean;
   /** State is queued while RAM is sent, and not in the completion phase. */
-  beside: flag(),
-});
+  readonly beside: boolean;
+  readonly endpoint: string;
+  readonly session: Partial<ConnectOptions>;
+}
 
+const values = sideOptions() as DeviceSenderSide;
 const side = new BenchSide();
 const { connect, memoryDevice, RamBlock, ThreadPool } = await import("../mod.ts");
-const block = RamBlock.allocate("pc.ram", values.ram, { prefault: true });
+const block = RamBlock.allocate("pc.ram", values.ramBytes, { prefault: true });
 for (const view of block.views()) fillState(view, 1000);
 const states = Array.from({ length: values.devices }, (_, index) => {
   const buffer = new SharedArrayBuffer(values.bytes);
@@ -32,10 +35,9 @@ const states = Array.from({ length: values.devices }, (_, index) => {
   fillState(new Uint8Array(buffer), index);
   return buffer;
 });
-const { rate, endpoint, channels } = values;
+const { rate, endpoint, session } = values;
 const module = new URL("./device_source.ts", import.meta.url).href;
-side.report({ ready: true });
-await side.word();
+await side.ready();
 
 side.startCounting(block.bytes + states.length * values.bytes);
 const connectMs = performance.now();
@@ -48,7 +50,7 @@ const devices = values.serial
       const save = rate > 0 ? hardware : memory.save;
       return { ...memory, save: values.beside ? undefined : save };
     });
-await using sender = await connect({ endpoint, channels, blocks: [block], devices });
+await using sender = await connect({ blocks: [block], devices, ...session, endpoint });
 await using pool = new ThreadPool();
 const start = new Int32Array(new SharedArrayBuffer(8));
 if (values.beside) {
@@ -66,11 +68,11 @@ Atomics.notify(start, 1);
 await sender.send();
 await pool.settled();
 const statistics = await sender.complete();
-const wholeMs = performance.now() - startMs;
+const endMs = performance.now();
 const [failed] = pool.errors;
 if (failed !== undefined) throw failed.error;
 // RAM takes the time of all its pages, devices that of the switchover.
 const timeOfRam = states.length === 0 || values.beside;
-const seconds = (timeOfRam ? wholeMs : statistics.switchoverMs) / 1000;
+const seconds = (timeOfRam ? endMs - startMs : statistics.switchoverMs) / 1000;
 const setUpSeconds = (startMs - connectMs) / 1000;
 side.report({ ...side.counts(), seconds, setUpSeconds, wireBytes: statistics.wireBytes });

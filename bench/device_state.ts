@@ -16,8 +16,10 @@
 
 import { transferBetween } from "./bench_process.ts";
 import type { TransferRun } from "./contender.ts";
+import type { DeviceSenderSide } from "./device_sender.ts";
 import { fillState } from "./device_source.ts";
 import { machineDescription, warmGib } from "./idle_machine.ts";
+import type { ReceiverSide } from "./ours_receiver.ts";
 import { summarize, table, type Summary } from "./report.ts";
 import { takeTurns } from "./rounds.ts";
 import { count, json, optional, runBenchmark, type Values } from "./settings.ts";
@@ -73,17 +75,21 @@ function sentBytes({ ramBytes, devices, bytes }: Scenario): number {
 
 async function run(scenario: Scenario, verify: boolean): Promise<TransferRun> {
   const { ramBytes, devices, bytes, channels, rate, serialParts, beside } = scenario;
-  const common = ["--ram", String(ramBytes), "--channels", String(channels)];
-  const received = ["--devices", String(devices), "--bytes", String(bytes)];
+  const session = { channels };
   const parts = serialParts === 0 ? devices : serialParts;
-  const sent = ["--devices", String(parts), "--bytes", String((devices * bytes) / (parts || 1))];
-  const how = [...(serialParts > 0 ? ["--serial"] : []), ...(beside ? ["--beside"] : [])];
+  const received: ReceiverSide = { ramBytes, devices, deviceBytes: bytes, verify, session };
+  const sent = {
+    ramBytes,
+    devices: parts,
+    bytes: (devices * bytes) / (parts || 1),
+    rate,
+    serial: serialParts > 0,
+    beside,
+    session,
+  };
   return transferBetween(
-    ["device_receiver.ts", ...common, ...received, ...(verify ? ["--verify"] : [])],
-    (endpoint) => {
-      const rates = ["--rate", String(rate), "--endpoint", endpoint];
-      return ["device_sender.ts", ...common, ...sent, ...rates, ...how];
-    },
+    ["ours_receiver.ts", received],
+    (endpoint) => ["device_sender.ts", { ...sent, endpoint } satisfies DeviceSenderSide],
     verify,
   );
 }

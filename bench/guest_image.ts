@@ -9,7 +9,7 @@
  *
  *     linux1g.ram   the raw bytes of RAM, block pc.ram
  *     linux1g.snap  a mapped-ram migration file, from which QEMU can start with the same bytes
- *     linux1g.json  how it was booted; see guest_meta.ts
+ *     linux1g.json  how it was booted
  *
  * The payload is this machine's /usr, so that images of two machines differ: keep the image to
  * compare runs.
@@ -24,7 +24,6 @@ import { runCommand } from "../test/kit/subprocess.ts";
 import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { Qemu, qemuAvailable } from "../test/qemu/qemu.ts";
 import { cpioArchive, type CpioEntry } from "./cpio_archive.ts";
-import type { GuestMeta } from "./guest_meta.ts";
 import { readPayload } from "./guest_payload.ts";
 import { imageFacts } from "./image_facts.ts";
 import { count, flag, runBenchmark, text as word } from "./settings.ts";
@@ -46,6 +45,36 @@ const RAM_DISK_ZSTD_LEVEL = 3;
 const BOOT_TIMEOUT_MS = 400_000; // by translation, on a slow hour
 const COMMAND_LIMIT_MS = 600_000; // downloads included
 const SAVE_TIMEOUT_MS = 120_000;
+
+/** The `.json` file beside a `.ram` and a `.snap`: how the guest was booted. */
+export interface GuestMeta {
+  readonly name: string;
+  /** MiB of RAM. */
+  readonly mib: number;
+  /** QEMU's machine type. */
+  readonly machine: string;
+  /** Arguments the guest was booted with; whoever loads the snapshot has to have the same devices. */
+  readonly boot_args: readonly string[];
+}
+
+/**
+ * Reads such a file.
+ *
+ * @throws {Error} If it is not one.
+ */
+export async function readGuestMeta(path: string): Promise<GuestMeta> {
+  const value = (await Bun.file(path).json()) as Partial<GuestMeta> | null;
+  const { name, mib, machine, boot_args } = value ?? {};
+  if (
+    name !== undefined &&
+    mib !== undefined &&
+    machine !== undefined &&
+    Array.isArray(boot_args)
+  ) {
+    return { name, mib, machine, boot_args };
+  }
+  throw new Error(`Cannot read ${path}: fields are missing, must be made by guest_image.ts`);
+}
 
 /** Where the benchmarks keep what is costly to make. */
 export function cacheFolder(): string {

@@ -3,8 +3,6 @@
  * 512 KiB, each compressed at once or not at all. It is here to be compared with, so it is written
  * as plainly as such scripts are, but not badly: one copy on the receiver, nothing quadratic.
  *
- *     bun bench/naive_transfer.ts --image FILE [--compression none|zlib|zstd] [--level N] [--verify]
- *
  * A chunk on the wire: u32 little-endian raw length, u32 wire length, the bytes. When the image is
  * complete the receiver answers with one byte.
  *
@@ -12,10 +10,9 @@
  */
 
 import { deflateSync, inflateSync } from "node:zlib";
-import { BenchSide, transferBetween } from "./bench_process.ts";
+import { BenchSide, sideOptions, transferBetween } from "./bench_process.ts";
 import type { CompressionMethod } from "../mod.ts";
-import { COMPARABLE_METHODS, type TransferOptions, type TransferRun } from "./contender.ts";
-import { choice, count, flag, readSettings, text } from "./settings.ts";
+import type { TransferOptions, TransferRun } from "./contender.ts";
 
 const CHUNK_BYTES = 512 * 1024;
 const HEADER_BYTES = 8;
@@ -23,21 +20,10 @@ const PAGE_BYTES = 4096;
 
 /** Makes one transfer by the naive script. */
 export async function naiveTransfer(options: TransferOptions): Promise<TransferRun> {
-  const { image, imageBytes, compression, level, verify } = options;
-  const common = ["--compression", compression, "--level", String(level)];
-  const block = ["--bytes", String(imageBytes), ...(verify ? ["--verify"] : [])];
+  const { verify } = options;
   return transferBetween(
-    ["naive_transfer.ts", "--role", "receiver", ...block, ...common],
-    (port) => [
-      "naive_transfer.ts",
-      "--role",
-      "sender",
-      "--image",
-      image,
-      "--port",
-      port,
-      ...common,
-    ],
+    ["naive_transfer.ts", options],
+    (endpoint) => ["naive_transfer.ts", { ...options, port: Number(endpoint) }],
     verify,
   );
 }
@@ -51,11 +37,10 @@ function decompress(compression: CompressionMethod, bytes: Uint8Array<ArrayBuffe
   return compression === "zstd" ? Bun.zstdDecompressSync(bytes) : inflateSync(bytes);
 }
 
-async function send(file: string, port: number, compression: CompressionMethod, level: number) {
+async function send({ image: file, compression, level }: TransferOptions, port: number) {
   const side = new BenchSide();
   const image = await Bun.file(file).bytes();
-  side.report({ ready: true });
-  await side.word();
+  await side.ready();
   side.startCounting(image.byteLength);
 
   let wake = (): void => {};
@@ -93,13 +78,11 @@ async function send(file: string, port: number, compression: CompressionMethod, 
     wireBytes += HEADER_BYTES + bytes.byteLength;
   }
   await confirmed.promise;
-  const seconds = (performance.now() - startMs) / 1000;
-  const setUpSeconds = (startMs - connectMs) / 1000;
-  side.report({ ...side.counts(), seconds, setUpSeconds, wireBytes });
+  side.finish(connectMs, startMs, wireBytes);
   process.exit(0);
 }
 
-async function receive(bytes: number, compression: CompressionMethod, verify: boolean) {
+async function receive({ imageBytes: bytes, compression, verify }: TransferOptions) {
   const side = new BenchSide();
   const image = new Uint8Array(bytes);
   for (let at = 0; at < bytes; at += PAGE_BYTES) image[at] = 1; // resident, as the others' RAM is
@@ -155,20 +138,6 @@ async function receive(bytes: number, compression: CompressionMethod, verify: bo
 }
 
 if (import.meta.main) {
-  const { role, image, compression, level, bytes, port, verify } = readSettings({
-    role: text(""),
-    image: text(""),
-    compression: choice(COMPARABLE_METHODS, "zstd", ""),
-    level: count(1),
-    bytes: count(0),
-    port: count(0),
-    verify: flag(),
-  });
-  if (role === "sender") await send(image, port, compression, level);
-  else if (role === "receiver") await receive(bytes, compression, verify);
-  else {
-    const imageBytes = Bun.file(image).size;
-    const options = { image, imageBytes, compression, level, channels: 1, verify };
-    console.log(JSON.stringify(await naiveTransfer(options), undefined, 2));
-  }
+  const { port, ...options } = sideOptions() as TransferOptions & { readonly port?: number };
+  await (port === undefined ? receive(options) : send(options, port));
 }

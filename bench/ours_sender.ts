@@ -1,55 +1,43 @@
 /**
- * The sending side of this library's transfers; started by ours_transfer.ts.
+ * The sending side of this library's transfers.
  *
  * The library is imported late, so that what it needs counts as its own and not as Bun's.
  */
 
 import { open } from "node:fs/promises";
-import type { GuestState, RamBlock } from "../mod.ts";
-import { BenchSide } from "./bench_process.ts";
+import type { ConnectOptions, GuestState, RamBlock } from "../mod.ts";
+import { BenchSide, sideOptions } from "./bench_process.ts";
 import { residentMemory } from "./cpu_time.ts";
-import { count, optional, readSettings, text } from "./settings.ts";
 
-const values = readSettings({
-  image: text(""),
-  /** In place of an image: a mapped-ram file, with the rest of its guest, for a QEMU. */
-  snapshot: optional(text("")),
-  endpoint: text(""),
-  compression: text("zstd"),
-  level: count(1),
-  engine: optional(text("")),
-  channels: count(2),
-});
+/** What {@link transferBetween} tells this side. */
+export interface SenderSide {
+  /** Raw RAM, or a snapshot with the rest of its guest, for a QEMU. */
+  readonly image?: string | undefined;
+  readonly snapshot?: string | undefined;
+  readonly endpoint: string;
+  /** Anything else that `connect()` is to be given. */
+  readonly session: Partial<ConnectOptions>;
+}
 
 const PIECE_BYTES = 1_048_576;
 
+const { image = "", snapshot: guest, endpoint, session } = sideOptions() as SenderSide;
 const side = new BenchSide();
 const library = await import("../mod.ts");
-const { libraryCompression } = await import("./ours_transfer.ts");
 const emptyBytes = residentMemory(process.pid).rssBytes;
-const { blocks, state } =
-  values.snapshot === undefined ? await loadImage(values.image) : await loadGuest(values.snapshot);
+const loaded = guest === undefined ? await loadImage(image) : await loadGuest(guest);
 Bun.gc(true);
 const contentBytes = residentMemory(process.pid).rssBytes - emptyBytes;
-side.report({ ready: true });
-await side.word();
+await side.ready();
 
 side.startCounting(contentBytes);
 const connectMs = performance.now();
-await using sender = await library.connect({
-  endpoint: values.endpoint,
-  channels: values.channels,
-  compression: libraryCompression(values.compression, values.level, values.engine),
-  blocks,
-  state,
-});
+await using sender = await library.connect({ ...loaded, ...session, endpoint });
 side.endSetUp();
 const startMs = performance.now();
 await sender.send();
 const { wireBytes } = await sender.complete();
-const seconds = (performance.now() - startMs) / 1000;
-const setUpSeconds = (startMs - connectMs) / 1000;
-side.report({ ...side.counts(), seconds, setUpSeconds, wireBytes });
+side.finish(connectMs, startMs, wireBytes);
 
 /** What is sent: memory, and with a guest all that is not memory. */
 interface Content {
@@ -59,8 +47,8 @@ interface Content {
 
 async function loadGuest(path: string): Promise<Content> {
   using snapshot = await library.openSnapshot(path);
-  const loaded = await snapshot.load();
-  return { blocks: loaded.blocks, state: snapshot.guestState() };
+  const { blocks } = await snapshot.load();
+  return { blocks, state: snapshot.guestState() };
 }
 
 async function loadImage(path: string): Promise<Content> {

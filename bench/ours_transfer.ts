@@ -1,44 +1,55 @@
 /**
- * This library as a contender: `ours_sender.ts` and `ours_receiver.ts`, a process each.
+ * This library as a contender: both sides of a transfer, or the sender of one to a QEMU.
  *
  * @module
  */
 
-import { COMPRESSION_METHODS, ENGINE_NAMES, type Compression } from "../mod.ts";
-import { transferBetween } from "./bench_process.ts";
-import type { TransferOptions, TransferRun } from "./contender.ts";
+import { BenchProcess, transferBetween, transferRun, type SideReport } from "./bench_process.ts";
+import { compressionOf, type TransferOptions, type TransferRun } from "./contender.ts";
+import type { ReceiverSide } from "./ours_receiver.ts";
+import type { SenderSide } from "./ours_sender.ts";
+import {
+  measureSide,
+  MIGRATION_TIMEOUT_MS,
+  sharedRamFile,
+  startDestination,
+  type QemuMigrationOptions,
+} from "./qemu_contender.ts";
 
 /** Makes one transfer by this library. */
 export async function oursTransfer(options: TransferOptions): Promise<TransferRun> {
-  const { image, imageBytes, channels, verify } = options;
-  const common = [...codecArguments(options), "--channels", String(channels)];
-  const block = ["--bytes", String(imageBytes), ...(verify ? ["--verify"] : [])];
+  const { image, imageBytes: ramBytes, channels, verify } = options;
+  const session = { channels, compression: compressionOf(options) };
   return transferBetween(
-    ["ours_receiver.ts", ...block, ...common],
-    (endpoint) => ["ours_sender.ts", "--image", image, "--endpoint", endpoint, ...common],
+    ["ours_receiver.ts", { ramBytes, verify, session } satisfies ReceiverSide],
+    (endpoint) => ["ours_sender.ts", { image, endpoint, session } satisfies SenderSide],
     verify,
   );
 }
 
-/** How a side is told the codec; {@link libraryCompression} understands it. */
-export function codecArguments({ compression, level, engine }: TransferOptions): string[] {
-  const common = ["--compression", compression, "--level", String(level)];
-  return engine === undefined ? common : [...common, "--engine", engine];
-}
-
 /**
- * What a side's arguments mean to the library, which refuses a level where there is none.
- *
- * @throws {RangeError} If method or engine are unknown.
+ * Makes one transfer from this library to a QEMU that waits with the same machine. The guest comes
+ * from the snapshot that QEMU's own contender starts from, with the state of its devices. The clock runs
+ * until QEMU's confirmation, which is later than what QEMU counts as its own time.
  */
-export function libraryCompression(name: string, level: number, library?: string): Compression {
-  const method = known(COMPRESSION_METHODS, name, "compression");
-  const engine = library === undefined ? undefined : known(ENGINE_NAMES, library, "engine");
-  return method === "zlib" || method === "zstd" ? { method, level, engine } : { method, engine };
-}
-
-function known<T extends string>(list: readonly T[], name: string, what: string): T {
-  const found = list.find((entry) => entry === name);
-  if (found !== undefined) return found;
-  throw new RangeError(`Cannot use ${what} ${name}: must be one of ${list.join(", ")}`);
+export async function transferToQemu(
+  options: TransferOptions & QemuMigrationOptions,
+): Promise<TransferRun> {
+  const { snapshot, channels, verify } = options;
+  using ramFile = verify ? sharedRamFile() : undefined;
+  await using target = await startDestination(options, true, ramFile?.path);
+  const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
+  const endpoint = uri.replace(/^tcp:/, "");
+  const session = { channels, compression: compressionOf(options) };
+  await using sending = new BenchProcess([
+    "ours_sender.ts",
+    { snapshot, endpoint, session } satisfies SenderSide,
+  ]);
+  const measured = measureSide(target);
+  const watch = await sending.begin();
+  const sent = await sending.next<SideReport>();
+  await target.waitMigration(MIGRATION_TIMEOUT_MS);
+  const received = measured();
+  const { noisy } = watch(sent.cpuSeconds + received.cpuSeconds);
+  return { ...transferRun(sent, received), noisy, sha256: await ramFile?.sha256() };
 }

@@ -17,25 +17,8 @@ export interface Spread {
   readonly max: number;
 }
 
-/** What the runs of one contender come to. */
-export interface Summary {
-  /** GiB of RAM a second, by the contender's clock. */
-  readonly gibPerSecond: Spread;
-  readonly seconds: Spread;
-  /** Connecting and starting channels, where it is not within `seconds`. */
-  readonly setUpSeconds: Spread;
-  /** Both sides, set-up included, for a GiB of RAM. */
-  readonly cpuSecondsPerGib: Spread;
-  /** Of both sides together, what listening and connecting took; does not grow with the RAM. */
-  readonly setUpCpuSeconds: Spread;
-  readonly cpuSecondsSender: Spread;
-  readonly cpuSecondsReceiver: Spread;
-  /** Bytes on all connections; the largest run's. */
-  readonly wireBytes: number;
-  /** Resident beyond the RAM and what was there before the transfer; the largest run's. */
-  readonly extraBytesSender: number;
-  readonly extraBytesReceiver: number;
-  /** Runs behind these figures. */
+/** How many runs are behind the figures of one contender. */
+interface RunCounts {
   readonly runs: number;
   /** Runs during which the machine did something else as well. */
   readonly noisyRuns: number;
@@ -43,35 +26,58 @@ export interface Summary {
   readonly noisy: boolean;
 }
 
+/** What the runs of one contender come to. */
+export type Figures<Name extends string> = Readonly<Record<Name, Spread>> & RunCounts;
+
 /**
  * Sums up the runs of one contender. Disturbed runs are left out as long as at least half of the
  * wanted number remain.
+ *
+ * @param figures What is to be told of each run.
  */
-export function summarize(
-  all: readonly TransferRun[],
+export function sumUp<Run extends { readonly noisy: boolean }, Name extends string>(
+  all: readonly Run[],
   runsWanted: number,
-  imageBytes: number,
-): Summary {
+  figures: Readonly<Record<Name, (run: Run) => number>>,
+): Figures<Name> {
   const quiet = all.filter((run) => !run.noisy);
   const noisy = quiet.length < runsWanted / 2;
   const runs = noisy ? all : quiet;
-  const gib = imageBytes / GIB;
-  const over = (figure: (run: TransferRun) => number): Spread => spread(runs.map(figure));
+  const spreads = Object.entries<(run: Run) => number>(figures).map(
+    ([name, figure]) => [name, spread(runs.map(figure))] as const,
+  );
   return {
-    gibPerSecond: over((run) => gib / run.seconds),
-    seconds: over((run) => run.seconds),
-    setUpSeconds: over((run) => run.setUpSeconds),
-    cpuSecondsPerGib: over((run) => (run.cpuSecondsSender + run.cpuSecondsReceiver) / gib),
-    setUpCpuSeconds: over((run) => run.setUpCpuSeconds),
-    cpuSecondsSender: over((run) => run.cpuSecondsSender),
-    cpuSecondsReceiver: over((run) => run.cpuSecondsReceiver),
-    wireBytes: over((run) => run.wireBytes).max,
-    extraBytesSender: over((run) => run.memorySender.extraBytes).max,
-    extraBytesReceiver: over((run) => run.memoryReceiver.extraBytes).max,
+    ...(Object.fromEntries(spreads) as Record<Name, Spread>),
     runs: runs.length,
     noisyRuns: all.length - quiet.length,
     noisy,
   };
+}
+
+/** What the transfers of one contender come to. */
+export type Summary = ReturnType<typeof summarize>;
+
+/** Sums up transfers of `imageBytes` of RAM. */
+export function summarize(all: readonly TransferRun[], runsWanted: number, imageBytes: number) {
+  const gib = imageBytes / GIB;
+  return sumUp(all, runsWanted, {
+    /** GiB of RAM a second, by the contender's clock. */
+    gibPerSecond: (run) => gib / run.seconds,
+    seconds: (run) => run.seconds,
+    /** Connecting and starting channels, where it is not within `seconds`. */
+    setUpSeconds: (run) => run.setUpSeconds,
+    /** Both sides, set-up included, for a GiB of RAM. */
+    cpuSecondsPerGib: (run) => (run.cpuSecondsSender + run.cpuSecondsReceiver) / gib,
+    /** Of both sides together, what listening and connecting took; does not grow with the RAM. */
+    setUpCpuSeconds: (run) => run.setUpCpuSeconds,
+    cpuSecondsSender: (run) => run.cpuSecondsSender,
+    cpuSecondsReceiver: (run) => run.cpuSecondsReceiver,
+    /** Bytes on all connections. */
+    wireBytes: (run) => run.wireBytes,
+    /** Resident beyond the RAM and what was there before the transfer. */
+    extraBytesSender: (run) => run.memorySender.extraBytes,
+    extraBytesReceiver: (run) => run.memoryReceiver.extraBytes,
+  });
 }
 
 /** Median and range of at least one figure. */
@@ -103,11 +109,8 @@ const COLUMNS: readonly (readonly [title: string, cell: (summary: Summary) => st
   ["set-up ms", ({ setUpSeconds }) => (setUpSeconds.median * 1000).toFixed(0)],
   ["set-up CPU s", ({ setUpCpuSeconds }) => setUpCpuSeconds.median.toFixed(2)],
   ["CPU s/GiB", ({ cpuSecondsPerGib }) => spreadText(cpuSecondsPerGib)],
-  ["wire MB", ({ wireBytes }) => (wireBytes / 1e6).toFixed(1)],
-  [
-    "extra MiB",
-    (summary) => `${mib(summary.extraBytesSender)} + ${mib(summary.extraBytesReceiver)}`,
-  ],
+  ["wire MB", ({ wireBytes }) => (wireBytes.max / 1e6).toFixed(1)],
+  ["extra MiB", (one) => `${mib(one.extraBytesSender.max)} + ${mib(one.extraBytesReceiver.max)}`],
   ["runs", ({ runs, noisy }) => `${runs}${noisy ? " (noisy)" : ""}`],
 ];
 

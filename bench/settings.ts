@@ -1,7 +1,6 @@
 /**
- * The settings of every benchmark and of every side it starts: declared once with their defaults, from
- * which come the parser, its messages and `--help`. Imports nothing of the library, since a side loads
- * that late.
+ * The settings of every benchmark, declared once with their defaults, from which come the parser, its
+ * messages and `--help`.
  *
  * @module
  */
@@ -36,6 +35,12 @@ export function count(fallback: number, help = "", least = 0, most = Infinity): 
   return { placeholder: "N", help, fallback, parse: (value) => integer(value, least, most) };
 }
 
+/** Several of them, separated by commas. */
+function list<Value>(one: Setting<Value>, fallback: readonly Value[]): Setting<readonly Value[]> {
+  const parse = (value: string): Value[] => value.split(",").map((part) => one.parse(part));
+  return { placeholder: "LIST", help: one.help, fallback, parse };
+}
+
 /** A list of integers. */
 export function counts(
   fallback: readonly number[],
@@ -43,9 +48,7 @@ export function counts(
   least: number,
   most: number,
 ): Setting<readonly number[]> {
-  const parse = (value: string): number[] =>
-    value.split(",").map((part) => integer(part, least, most));
-  return { placeholder: "LIST", help, fallback, parse };
+  return list(count(0, help, least, most), fallback);
 }
 
 /** One of some words. */
@@ -64,8 +67,7 @@ export function choices<Word extends string>(
   fallback: readonly Word[],
   help: string,
 ): Setting<readonly Word[]> {
-  const parse = (value: string): Word[] => value.split(",").map((part) => oneOf(words, part));
-  return { placeholder: "LIST", help, fallback, parse };
+  return list(choice(words, words[0]!, help), fallback);
 }
 
 /** Something that is there or not. */
@@ -89,10 +91,7 @@ class UsageError extends Error {}
  *
  * @throws {Error} With a message for the user.
  */
-export function readSettings<D extends Declaration>(
-  declaration: D,
-  args: readonly string[] = process.argv.slice(2),
-): Values<D> {
+function readSettings<D extends Declaration>(declaration: D, args: readonly string[]): Values<D> {
   const names = new Map(Object.keys(declaration).map((name) => [optionOf(name), name]));
   const typeOf = (name: string): "boolean" | "string" =>
     declaration[name]?.placeholder === undefined ? "boolean" : "string";

@@ -17,18 +17,17 @@ import { TemporaryFolder } from "../test/kit/temporary_folder.ts";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
 import { BenchProcess, type SideReport } from "./bench_process.ts";
 import { dropFile, readByDd, syncFile, writeByDd } from "./disk_file.ts";
-import { cacheFolder, imageName } from "./guest_image.ts";
-import { readGuestMeta, type GuestMeta } from "./guest_meta.ts";
-import { machineDescription, warmGib, watchMachine } from "./idle_machine.ts";
-import { restoreByQemu, saveByQemu } from "./qemu_snapshot.ts";
-import { draw } from "./report.ts";
+import type { SnapshotRun } from "./contender.ts";
+import { cacheFolder, imageName, readGuestMeta, type GuestMeta } from "./guest_image.ts";
+import { machineDescription, warmGib } from "./idle_machine.ts";
+import { restoreByQemu, saveByQemu } from "./qemu_contender.ts";
+import type { SnapshotSide } from "./ours_snapshot.ts";
+import { draw, sumUp } from "./report.ts";
 import { takeTurns } from "./rounds.ts";
 import { choices, count, json, optional, runBenchmark, text, type Values } from "./settings.ts";
-import { summarizeSnapshots, type SnapshotRun, type SnapshotSummary } from "./snapshot_run.ts";
 
 const MODES = ["buffered", "direct"] as const;
 type Mode = (typeof MODES)[number];
-const LIMIT_MS = 180_000;
 const GIB = 2 ** 30;
 const MIB = 2 ** 20;
 
@@ -50,6 +49,19 @@ type Settings = Values<typeof SETTINGS>;
 
 /** What is measured, in the order of a round. */
 const STEPS = ["ours save", "ours restore", "qemu save", "qemu restore", "dd write", "dd read"];
+
+/** Medians of one step. */
+type SnapshotSummary = ReturnType<typeof summarizeSnapshots>;
+
+function summarizeSnapshots(all: readonly SnapshotRun[]) {
+  return sumUp(all, all.length, {
+    seconds: ({ seconds }) => seconds,
+    /** The same with set-up and sync. */
+    wholeSeconds: (run) => run.seconds + run.setUpSeconds + (run.syncSeconds ?? 0),
+    cpuSeconds: ({ cpuSeconds }) => cpuSeconds,
+    extraBytes: ({ extraBytes }) => extraBytes,
+  });
+}
 
 class SnapshotBench {
   readonly #settings: Settings;
@@ -94,29 +106,24 @@ class SnapshotBench {
     if (saves) await rm(file, { force: true });
     else await dropFile(file);
     let run: SnapshotRun;
-    if (who === "ours") run = await this.#ours(what, file, direct);
+    const how = { image, file, channels, directIo: direct };
+    if (who === "ours") run = await this.#ours({ ...how, mode: saves ? "save" : "restore" });
     else if (who === "dd") run = await this.#dd(what, file, direct);
     else {
-      const options = { meta: this.#meta!, image, file, channels, direct };
+      const options = { ...how, meta: this.#meta! };
       run = what === "save" ? await saveByQemu(options) : await restoreByQemu(options);
     }
     return saves && who !== "dd" ? { ...run, syncSeconds: await syncFile(file) } : run;
   }
 
-  async #ours(mode: string, file: string, direct: boolean): Promise<SnapshotRun> {
-    const { image, channels } = this.#settings;
-    const args = ["--mode", mode, "--image", image, "--file", file];
-    args.push("--channels", String(channels), ...(direct ? ["--direct"] : []));
-    await using child = new BenchProcess(["ours_snapshot.ts", ...args]);
-    await child.next(LIMIT_MS);
-    await Bun.sleep(300); // as long as QEMU gets
-    const watch = watchMachine();
-    await child.say("go");
-    const report = await child.next<SideReport>(LIMIT_MS);
+  async #ours(side: SnapshotSide): Promise<SnapshotRun> {
+    await using child = new BenchProcess(["ours_snapshot.ts", side]);
+    const watch = await child.begin();
+    const report = await child.next<SideReport>();
     const { noisy } = watch(report.cpuSeconds);
-    if (mode === "restore") {
-      const { verified } = await child.next<{ verified: boolean }>(LIMIT_MS);
-      if (!verified) throw new Error(`Cannot accept restore of ${file}: memory differs`);
+    if (side.mode === "restore") {
+      const { verified } = await child.next<{ verified: boolean }>();
+      if (!verified) throw new Error(`Cannot accept restore of ${side.file}: memory differs`);
     }
     return {
       seconds: report.seconds ?? 0,
@@ -163,7 +170,7 @@ function printTable(summaries: ReadonlyMap<string, SnapshotSummary>, bytes: numb
       rate(seconds.min),
       wholeSeconds.median.toFixed(3),
       cpuSeconds.median.toFixed(2),
-      (extraBytes / MIB).toFixed(0),
+      (extraBytes.max / MIB).toFixed(0),
       `${rest.runs}${rest.noisyRuns > 0 ? ` (${rest.noisyRuns} disturbed)` : ""}`,
     ]);
   }

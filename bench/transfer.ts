@@ -16,14 +16,12 @@ import { join } from "node:path";
 import { qemuAvailable } from "../test/qemu/qemu.ts";
 import { COMPRESSION_METHODS, ENGINE_NAMES } from "../mod.ts";
 import { COMPARABLE_METHODS, type Contender, type TransferRun } from "./contender.ts";
-import { cacheFolder, imageName } from "./guest_image.ts";
-import { readGuestMeta } from "./guest_meta.ts";
+import { cacheFolder, imageName, readGuestMeta } from "./guest_image.ts";
 import { machineDescription, warmGib } from "./idle_machine.ts";
 import { imageFacts, type ImageFacts } from "./image_facts.ts";
 import { naiveTransfer } from "./naive_transfer.ts";
-import { oursTransfer } from "./ours_transfer.ts";
-import { qemuMigration } from "./qemu_migration.ts";
-import { transferToQemu } from "./to_qemu_transfer.ts";
+import { oursTransfer, transferToQemu } from "./ours_transfer.ts";
+import { qemuMigration } from "./qemu_contender.ts";
 import { compare, summarize, table, type Ratio, type Summary } from "./report.ts";
 import { takeTurns } from "./rounds.ts";
 import {
@@ -102,7 +100,7 @@ async function withQemu(
 ): Promise<Contender> {
   const meta = await readGuestMeta(settings.meta ?? beside(settings, ".json"));
   const contend = name === "qemu" ? qemuMigration : transferToQemu;
-  return async (options) => contend({ ...options, meta, snapshot, method: options.compression });
+  return async (options) => contend({ ...options, meta, snapshot });
 }
 
 /** Verifies each contender once and lets them take turns. */
