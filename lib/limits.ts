@@ -300,6 +300,9 @@ export const PENDING_CONNECTIONS_MAX = 512;
 /** Bytes of a file of shared keys for TLS: a thousand users' of the longest keys. */
 export const TLS_KEYS_BYTES_MAX = 1_048_576;
 
+/** Records of TLS that one key protects: 256 GiB in full ones, what AES-GCM is good for. */
+export const TLS_RECORDS_PER_KEY_MAX = 16_777_216;
+
 /** Channels that have introduced themselves and wait for the rest of their migration: of two of them. */
 export const CANDIDATE_CONNECTIONS_MAX = 2 * CHANNELS_MAX;
 

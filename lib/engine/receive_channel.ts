@@ -118,6 +118,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       counters.addSync(hasPages ? 0 : headerBytes);
       this.#standAtSync();
     }
+    state.noteUnderWay(channel, false); // all that was here was the connection's end
   }
 
   receive(address: number, bytes: number): void {

@@ -66,14 +66,14 @@ export class IovecList {
     }
   }
 
-  /** Address of the first byte that is left. */
-  get frontAddress(): number {
-    return this.#arena.pointerAt(this.#vectors + this.#first * IOVEC_BYTES);
+  /** Address of what is left of the range `at` places behind the first one that has any. */
+  addressAt(at: number): number {
+    return this.#arena.pointerAt(this.#vectors + (this.#first + at) * IOVEC_BYTES);
   }
 
-  /** Bytes that are left of the first range. */
-  get frontBytes(): number {
-    return this.#arena.u32[(this.#vectors + this.#first * IOVEC_BYTES + 8) >>> 2];
+  /** Bytes that are left of it. */
+  bytesAt(at: number): number {
+    return this.#arena.u32[(this.#vectors + (this.#first + at) * IOVEC_BYTES + 8) >>> 2];
   }
 
   /** Copies up to `bytesMax` bytes from the front to `address`, consuming none; their number. */

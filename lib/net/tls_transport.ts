@@ -42,6 +42,7 @@ const HEAD_BYTES = 64;
 export class TlsTransport implements Transport {
   readonly #config: TlsConfig;
   readonly #sessions = new Set<number>();
+  readonly #attached: TlsConnection[] = [];
   #side: TlsSide | undefined;
   #credentials: LoadedCredentials | undefined;
 
@@ -91,7 +92,7 @@ export class TlsTransport implements Transport {
     limits: ConnectionLimits,
     patience: Patience = "alone",
   ): Connection {
-    return new TlsConnection(link, session, new Progress(session, limits, patience), undefined);
+    return this.#attach(link, session, new Progress(session, limits, patience), undefined);
   }
 
   encryption(link: Link): TlsSuite | undefined {
@@ -109,7 +110,7 @@ export class TlsTransport implements Transport {
 
   attachSending(half: SendingHalf, session: ActiveSession, limits: ConnectionLimits): Connection {
     const progress = new Progress(session, limits, "alone");
-    return new TlsConnection(half.link, session, progress, half.lock);
+    return this.#attach(half.link, session, progress, half.lock);
   }
 
   attachReceiving(
@@ -119,7 +120,7 @@ export class TlsTransport implements Transport {
     patience: Patience = "alone",
   ): Connection {
     const progress = new Progress(session, limits, patience);
-    return new TlsConnection(half.link, session, progress, half.lock);
+    return this.#attach(half.link, session, progress, half.lock);
   }
 
   attachShared(
@@ -129,7 +130,7 @@ export class TlsTransport implements Transport {
     patience: Patience = "alone",
   ): Connection {
     const progress = new Progress(session, limits, patience);
-    return new TlsConnection(shared.link, session, progress, shared.lock);
+    return this.#attach(shared.link, session, progress, shared.lock);
   }
 
   endReceiving({ fd }: Link): void {
@@ -141,10 +142,22 @@ export class TlsTransport implements Transport {
   }
 
   [Symbol.dispose](): void {
+    for (const connection of this.#attached.splice(0)) connection[Symbol.dispose]();
     for (const session of this.#sessions) tlsFree(session);
     this.#sessions.clear();
     this.#credentials?.[Symbol.dispose]();
     this.#credentials = undefined;
+  }
+
+  #attach(
+    link: Link,
+    session: Stoppable,
+    progress: Progress,
+    lock: SharedArrayBuffer | undefined,
+  ): TlsConnection {
+    const connection = new TlsConnection(link, session, progress, lock);
+    this.#attached.push(connection);
+    return connection;
   }
 
   #makeSession(fd: number, side: TlsSide): number {

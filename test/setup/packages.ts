@@ -24,6 +24,7 @@ const plainPackages: readonly Requirement[] = [
   { name: "libdeflate0", usedFor: "the faster zlib codec" },
   { name: "libisal2", usedFor: "zero page detection and the fastest zlib codec" },
   { name: "libgnutls30", usedFor: "TLS" },
+  { name: "libssl3", usedFor: "fast TLS" },
   { name: "openssl", usedFor: "certificates of tests" },
   { name: "zstd", usedFor: "reading our streams with the reference program" },
   { name: "gcc", usedFor: "comparisons with C programs" },
