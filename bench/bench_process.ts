@@ -154,7 +154,7 @@ export class BenchSide {
 
   /** Make it before anything else is loaded: what is resident now is Bun's own. */
   constructor() {
-    this.#floorBytes = residentMemory(process.pid).rssBytes;
+    this.#floorBytes = residentMemory().rssBytes;
   }
 
   /** Sends one line to the benchmark. */
@@ -173,7 +173,7 @@ export class BenchSide {
   startCounting(blockBytes: number): void {
     this.#blockBytes = blockBytes;
     Bun.gc(true); // what loading the image left behind is not the transfer's
-    resetPeak(process.pid);
+    resetPeak();
     this.#cpu = process.cpuUsage();
   }
 
@@ -191,7 +191,7 @@ export class BenchSide {
 
   /** CPU and memory since {@link startCounting}. */
   counts(): SideReport {
-    const { peakRssBytes } = residentMemory(process.pid);
+    const { peakRssBytes } = residentMemory();
     const extraBytes = peakRssBytes - this.#blockBytes - this.#floorBytes;
     return {
       cpuSeconds: this.#cpuSeconds(),

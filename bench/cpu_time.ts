@@ -31,17 +31,17 @@ export interface ResidentMemory {
 }
 
 /**
- * Reads the resident memory of a process, shared mappings such as guest RAM included.
+ * Reads the resident memory of a process, this one unless told otherwise, shared mappings such as guest RAM included.
  *
  * @throws {Error} With `code` ENOENT if the process is gone.
  */
-export function residentMemory(pid: number): ResidentMemory {
+export function residentMemory(pid = process.pid): ResidentMemory {
   const status = readFileSync(`/proc/${pid}/status`, "latin1");
   return { rssBytes: field(status, "VmRSS"), peakRssBytes: field(status, "VmHWM") };
 }
 
-/** Lets the peak of a process start again from what is resident now. */
-export function resetPeak(pid: number): void {
+/** Lets the peak of a process, this one unless told otherwise, start again from what is resident now. */
+export function resetPeak(pid = process.pid): void {
   writeFileSync(`/proc/${pid}/clear_refs`, "5"); // proc(5): 5 resets the peak and nothing else
 }
 

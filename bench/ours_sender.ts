@@ -24,10 +24,10 @@ const PIECE_BYTES = 1_048_576;
 const { image = "", snapshot: guest, endpoint, session } = sideOptions() as SenderSide;
 const side = new BenchSide();
 const library = await import("../mod.ts");
-const emptyBytes = residentMemory(process.pid).rssBytes;
+const emptyBytes = residentMemory().rssBytes;
 const loaded = guest === undefined ? await loadImage(image) : await loadGuest(guest);
 Bun.gc(true);
-const contentBytes = residentMemory(process.pid).rssBytes - emptyBytes;
+const contentBytes = residentMemory().rssBytes - emptyBytes;
 await side.ready();
 
 side.startCounting(contentBytes);

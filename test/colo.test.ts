@@ -1,7 +1,5 @@
 import { describe, expect, test } from "bun:test";
 import { readdirSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import {
   ChannelError,
   capabilities,
@@ -20,10 +18,11 @@ import { ColoMessage } from "../lib/wire/colo_message.ts";
 import { MULTIFD_MAGIC } from "../lib/wire/handshake.ts";
 import { ramPacketBytes } from "../lib/wire/packet.ts";
 import { CutProxy } from "./kit/cut_proxy.ts";
+import { testTimeouts } from "./kit/limits.ts";
 import { RandomWriters } from "./kit/random_writers.ts";
+import { TemporaryFolder } from "./kit/temporary_folder.ts";
 
 const MIB = 1_048_576;
-const LIMITS = { connectMs: 10_000, idleMs: 20_000, stallMs: 10_000 };
 
 /** Both sides of a pair in this process, with memory that nothing else uses. */
 interface Pair extends AsyncDisposable {
@@ -41,7 +40,7 @@ interface PairOptions {
 
 async function makePair(options: PairOptions): Promise<Pair> {
   const { blocks, compression = "none", source, destination } = options;
-  const common = { channels: 3, compression, timeouts: LIMITS };
+  const common = { channels: 3, compression, timeouts: testTimeouts };
   await using stack = new AsyncDisposableStack();
   const secondary = stack.use(
     await listenSecondary({
@@ -270,7 +269,8 @@ describe("connectPrimary: checkpoints", () => {
   for (const memory of ["of this process", "that is mapped"] as const) {
     test(`what the secondary itself wrote to memory ${memory} is taken back, if asked`, async () => {
       const block = RamBlock.allocate("pc.ram", MIB);
-      const path = join(tmpdir(), `multifd-colo-${process.pid}`);
+      using folder = new TemporaryFolder();
+      const path = folder.file("copy");
       await Bun.write(path, new Uint8Array(MIB));
       // The kernel's write protection does not cover mapped memory: it is compared with the cache.
       using copy =
@@ -345,7 +345,7 @@ describe("connectPrimary: use", () => {
     expect(await failureOf(primary.start())).toBeInstanceOf(RangeError);
     const first = primary.checkpoint(allDirty(block));
     expect(await failureOf(primary.checkpoint(allDirty(block)))).toBeInstanceOf(RangeError);
-    const loop = { delayMs: LIMITS.idleMs, capture: () => ({ dirty: allDirty(block) }) };
+    const loop = { delayMs: testTimeouts.idleMs, capture: () => ({ dirty: allDirty(block) }) };
     expect(await failureOf(primary.run(loop))).toBeInstanceOf(RangeError);
     expect((await first).epoch).toBe(1);
     expect((await primary.checkpoint(allDirty(block))).epoch).toBe(2);

@@ -159,9 +159,11 @@ test("relay: memory that changes all the time arrives as it was in the last, qui
       await writers.run();
       await sender.send();
       for (let round = 0; round < 5; round++) {
+        await writers.run(); // a round without changes is none
         await sender.queueBitmap(block, writers.bitmap);
         await sender.sync(); // else two channels may have the same page
       }
+      await writers.run();
       await writers.pause();
       await sender.queueBitmap(block, writers.bitmap);
     },
@@ -194,7 +196,8 @@ test("relay() says which side does not fit, and both sides hear of it", async ()
   for (const [wrong, code] of cases) {
     await using receiver = await listen({
       endpoint: "127.0.0.1:0",
-      timeouts: testTimeouts,
+      // A relay that fails before its main connection leaves it waiting for one.
+      timeouts: { ...testTimeouts, connectMs: 3000 },
       ...plain,
       ...("receiver" in wrong ? wrong.receiver : {}),
     });

@@ -5,20 +5,24 @@ import { expect, test } from "bun:test";
 
 import { connect, listen, RamBlock } from "../../mod.ts";
 import { samplePages, waysHere } from "./codec_pages.ts";
+import { testTimeouts } from "../kit/limits.ts";
 
 const pageSize = 4096;
 const pages = 1000;
-const timeouts = { connectMs: 10_000, idleMs: 20_000, stallMs: 10_000 };
 
 for (const { method, engine } of waysHere()) {
   test(`multifd/tcp/${method}/${engine ?? "raw"}: images are equal after two rounds`, async () => {
     const compression = { method, engine };
-    await using receiver = await listen({ endpoint: "127.0.0.1:0", compression, timeouts });
+    await using receiver = await listen({
+      endpoint: "127.0.0.1:0",
+      compression,
+      timeouts: testTimeouts,
+    });
     const block = RamBlock.fromBuffer("pc.ram", samplePages(pageSize, pages));
     await using sender = await connect({
       endpoint: receiver.endpoint,
       compression,
-      timeouts,
+      timeouts: testTimeouts,
       blocks: [block],
       verify: true,
     });

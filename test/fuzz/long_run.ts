@@ -4,7 +4,7 @@
  *
  * @module
  */
-import { residentBytes, resetPeak } from "../kit/resources.ts";
+import { residentMemory, resetPeak } from "../../bench/cpu_time.ts";
 import { mutated, randomMutation } from "./mutations.ts";
 import { Random } from "./random.ts";
 import { runTarget, type FuzzTarget } from "./targets.ts";
@@ -48,9 +48,9 @@ export function runInputs(run: LongRun): void {
   for (let first = run.first; first < end; first += BATCH) {
     const last = Math.min(end, first + BATCH);
     resetPeak();
-    const before = residentBytes("VmRSS");
+    const before = residentMemory().rssBytes;
     for (let input = first; input < last; input++) runInput(run, input);
-    if (residentBytes("VmHWM") - before > INPUT_BYTES_MAX) findLargest(run, first, last);
+    if (residentMemory().peakRssBytes - before > INPUT_BYTES_MAX) findLargest(run, first, last);
     const now = performance.now();
     if (now - told < PROGRESS_MS && last < end) continue;
     told = now;
@@ -59,7 +59,7 @@ export function runInputs(run: LongRun): void {
     run.log(
       `${done} of ${run.inputs} inputs, ${((done * 100) / run.inputs).toFixed(1)} %, ` +
         `${Math.round((now - start) / 1000)} s, ${rate} inputs/s, ` +
-        `${Math.round(residentBytes("VmRSS") / 1_048_576)} MiB`,
+        `${Math.round(residentMemory().rssBytes / 1_048_576)} MiB`,
     );
   }
 }
@@ -99,9 +99,9 @@ function findLargest(run: LongRun, first: number, last: number): void {
   for (let input = first; input < last; input++) {
     Bun.gc(true);
     resetPeak();
-    const before = residentBytes("VmRSS");
+    const before = residentMemory().rssBytes;
     runInput(run, input);
-    const bytes = residentBytes("VmHWM") - before;
+    const bytes = residentMemory().peakRssBytes - before;
     if (bytes <= INPUT_BYTES_MAX) continue;
     throw failure(run, input, `it took ${bytes} bytes, at most ${INPUT_BYTES_MAX} are allowed`);
   }

@@ -12,6 +12,8 @@ export const LimitMs = {
   release: 15_000,
   /** Another process to connect, or a migration between processes. */
   migration: 30_000,
+  /** The same with QEMUs of several releases, which wait for one another. */
+  busyMigration: 120_000,
   /** A program that only computes. */
   program: 30_000,
   /** A program of examples/, whose other side may be slow to start. */

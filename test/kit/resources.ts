@@ -1,5 +1,5 @@
 /** What a process holds: threads and descriptors, as the kernel counts them. */
-import { readdirSync, readFileSync, readlinkSync, writeFileSync } from "node:fs";
+import { readdirSync, readFileSync, readlinkSync } from "node:fs";
 import { LimitMs } from "./limits.ts";
 
 /** Counts at one moment. */
@@ -71,15 +71,4 @@ function workerThreads(): number {
       return false; // it has ended since it was listed
     }
   }).length;
-}
-
-/** Resident memory of this process in bytes: as it is, or its peak since {@link resetPeak}. */
-export function residentBytes(field: "VmRSS" | "VmHWM"): number {
-  const status = readFileSync("/proc/self/status", "latin1");
-  return Number(RegExp(`${field}:\\s+(\\d+)`).exec(status)?.[1]) * 1024;
-}
-
-/** Makes the peak what is resident now. */
-export function resetPeak(): void {
-  writeFileSync("/proc/self/clear_refs", "5");
 }

@@ -1,14 +1,12 @@
 import { expect, test } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { analyze, MultifdError, record, type Analysis, type DeviceField } from "../../mod.ts";
 import { ExampleProgram } from "../kit/example_program.ts";
 import { GuestTest, uriOf } from "./guest_migration.ts";
 import { qemuTest } from "./qemu_case.ts";
 import { Qemu } from "./qemu.ts";
+import { LimitMs } from "../kit/limits.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 
-const LIMIT_MS = 30_000;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const ZERO_PAGES_MIN = 3000; // below 16 MiB the tiny guest touches next to nothing
 
@@ -21,7 +19,7 @@ async function migrateToFile(
 ): Promise<void> {
   await source.setCapabilities({ multifd: false, "return-path": false, ...capabilities });
   await source.migrate(`file:${path}${offset === undefined ? "" : `,offset=${offset}`}`);
-  await source.waitMigration(LIMIT_MS);
+  await source.waitMigration(LimitMs.migration);
 }
 
 function pcRam({ blocks }: Analysis) {
@@ -80,7 +78,7 @@ qemuTest("analyze() reads mapped-ram files and shared RAM that is left out", asy
   expect(pcRam(mapped)?.zeroPages).toBeGreaterThan(ZERO_PAGES_MIN);
 
   await using sharing = await Qemu.start({ ...guest.machine, ramFile: guest.path("ram") });
-  await sharing.waitSerial(/00000001\n/, LIMIT_MS);
+  await sharing.waitSerial(/00000001\n/, LimitMs.migration);
   await migrateToFile(sharing, guest.path("shared"), { "x-ignore-shared": true });
   const shared = await analyze(guest.path("shared"));
   expectWhole(shared);
@@ -126,19 +124,15 @@ qemuTest(
 );
 
 test("analyze() and qemu_analyze.ts refuse what is neither, and wrong arguments", async () => {
-  const folder = await mkdtemp(join(tmpdir(), "multifd-analyze-"));
-  try {
-    const path = join(folder, "noise");
-    await Bun.write(path, "no migration in here");
-    await expect(analyze(path)).rejects.toMatchObject({ code: "ERR_MULTIFD_STREAM_MAGIC" });
-    await expect(analyze(join(folder, "nothing"))).rejects.toBeInstanceOf(MultifdError);
-    await expect(analyze(path, { offset: -1 })).rejects.toBeInstanceOf(RangeError);
-    const refused = await new ExampleProgram("qemu_analyze", [path]).end();
-    expect(refused.status).toBe(1);
-    expect(refused.stderr.trimEnd().split("\n")).toHaveLength(1);
-    expect((await new ExampleProgram("qemu_analyze", []).end()).status).toBe(2);
-    expect((await new ExampleProgram("qemu_analyze", ["--help"]).end()).stdout).toContain("Usage");
-  } finally {
-    await rm(folder, { recursive: true });
-  }
+  using folder = new TemporaryFolder();
+  const path = folder.file("noise");
+  await Bun.write(path, "no migration in here");
+  await expect(analyze(path)).rejects.toMatchObject({ code: "ERR_MULTIFD_STREAM_MAGIC" });
+  await expect(analyze(folder.file("nothing"))).rejects.toBeInstanceOf(MultifdError);
+  await expect(analyze(path, { offset: -1 })).rejects.toBeInstanceOf(RangeError);
+  const refused = await new ExampleProgram("qemu_analyze", [path]).end();
+  expect(refused.status).toBe(1);
+  expect(refused.stderr.trimEnd().split("\n")).toHaveLength(1);
+  expect((await new ExampleProgram("qemu_analyze", []).end()).status).toBe(2);
+  expect((await new ExampleProgram("qemu_analyze", ["--help"]).end()).stdout).toContain("Usage");
 });

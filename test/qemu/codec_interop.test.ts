@@ -6,8 +6,8 @@ import { record, restore, type Compression } from "../../mod.ts";
 import { waysHere } from "../codec/codec_pages.ts";
 import { endpointOf, GuestTest, uriOf } from "./guest_migration.ts";
 import { qemuTest } from "./qemu_case.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const MIGRATION_LIMIT_MS = 30_000;
 const CHANNELS = 2;
 
 const read = waysHere().filter(({ method }) => method === "zlib" || method === "zstd");
@@ -38,7 +38,7 @@ for (const { method, engine } of read) {
         await source.migrate(uriOf(recorder.endpoint));
         await recorder.complete();
       }
-      await source.waitMigration(MIGRATION_LIMIT_MS);
+      await source.waitMigration(LimitMs.migration);
       const ways = sent.filter((way) => way.method === method && (way.engine ?? engine) === engine);
       for (const { maxBandwidth, ...compression } of ways) {
         await using target = await guest.startTarget({ channels: CHANNELS, compression: method });
@@ -51,7 +51,7 @@ for (const { method, engine } of read) {
           maxBandwidth,
         });
         await restorer.complete();
-        await target.waitMigration(MIGRATION_LIMIT_MS);
+        await target.waitMigration(LimitMs.migration);
         await guest.expectGoesOn(source, target);
       }
     },

@@ -27,8 +27,8 @@ import { LARGE_MACHINE } from "./large_machine.ts";
 import type { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const MIGRATION_LIMIT_MS = 30_000;
 /** Between two checkpoints, so that there is always time for several of them. */
 const DELAY_MS = 100;
 /** So long that there is no checkpoint but those that are asked for. */
@@ -91,7 +91,7 @@ async function makeCheckpoints(primary: Qemu, secondary: ColoSecondary): Promise
 /** Waits until the guest has written to all its pages again. */
 async function waitRound(primary: Qemu): Promise<void> {
   const { length } = await primary.serialOutput();
-  await primary.waitSerial(new RegExp(`^[^]{${length + 2 * ROUND_CHARS}}`), MIGRATION_LIMIT_MS);
+  await primary.waitSerial(new RegExp(`^[^]{${length + 2 * ROUND_CHARS}}`), LimitMs.migration);
 }
 
 /** Makes checkpoints, or follows periodic ones, and kills the primary at that moment. */
@@ -140,7 +140,7 @@ async function expectSurvives(
   const { channels, compression } = to;
   await using restorer = await restore({ input, endpoint, channels, compression });
   await restorer.complete();
-  await target.waitMigration(MIGRATION_LIMIT_MS);
+  await target.waitMigration(LimitMs.migration);
   await guest.expectGoesOn(moment, target);
 }
 
@@ -257,9 +257,9 @@ qemuTest(
     await using restorer = await restore({ input: left.recording!, endpoint });
     expect(restorer.metadata.machine).toBe(left.recording!.state.machine);
     await restorer.complete();
-    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await target.waitMigration(LimitMs.migration);
     await target.cont();
-    await target.waitSerial(/([0-9a-f]{8}\n){3}/, MIGRATION_LIMIT_MS);
+    await target.waitSerial(/([0-9a-f]{8}\n){3}/, LimitMs.migration);
   },
   undefined,
   VERSIONS,
@@ -284,7 +284,7 @@ qemuTest(
     expect(left).toMatchObject({ epoch: 2, pending: undefined, cause: undefined });
     // The one guest is two now, each with a life of its own.
     await primary.execute("x-colo-lost-heartbeat");
-    await primary.waitMigration(MIGRATION_LIMIT_MS);
+    await primary.waitMigration(LimitMs.migration);
     await primary.waitStatus("running");
     await waitRound(primary);
     await expectSurvives(guest, moments.get(2)!, PRIMARY, left.recording!);
@@ -304,7 +304,7 @@ qemuTest(
     const error = await ended;
     expect(error).toMatchObject({ code: "ERR_MULTIFD_STREAM_SECTION", side: "destination" });
     expect((error as Error).message).toContain("option capture");
-    await expect(primary.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+    await expect(primary.waitMigration(LimitMs.migration)).rejects.toMatchObject({
       status: "failed",
     });
     await primary.waitStatus("running");
@@ -338,9 +338,9 @@ qemuTest(
     const restoreArgs = ["--input", output, "--connect", endpoint, "--json"];
     await using restoring = new ExampleProgram("qemu_restore", restoreArgs);
     expect(await restoring.end()).toMatchObject({ status: 0, result: { ok: true } });
-    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await target.waitMigration(LimitMs.migration);
     await target.cont();
-    await target.waitSerial(/([0-9a-f]{8}\n){3}/, MIGRATION_LIMIT_MS);
+    await target.waitSerial(/([0-9a-f]{8}\n){3}/, LimitMs.migration);
   },
   undefined,
   VERSIONS,

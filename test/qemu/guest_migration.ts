@@ -5,9 +5,6 @@
  * @module
  */
 import { expect } from "bun:test";
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import type { CompressionMethod } from "../../mod.ts";
 import { noteBreakdown, Qemu, type QemuOptions } from "./qemu.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
@@ -18,11 +15,12 @@ import {
   COUNTER_START,
   type TinyGuest,
 } from "./tiny_guest.ts";
+import { LimitMs } from "../kit/limits.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 
 const MIB = 1 << 20;
 const UNLIMITED = 2 ** 40; // bytes per second
 const UNHURRIED_MS = 100_000; // so that a guest that keeps writing ends after one round
-const SLOW_START_MS = 30_000; // the machine may be busy
 
 /** How one side of a migration is set. */
 export interface Side {
@@ -57,26 +55,24 @@ export interface GuestMoment {
 
 /** A folder for a test's files and sockets, and the firmware that all its machines run. */
 export class GuestTest implements AsyncDisposable {
-  readonly folder: string;
   readonly machine: QemuOptions;
+  readonly #folder = new TemporaryFolder();
   readonly #guest: TinyGuest;
 
-  private constructor(folder: string, guest: TinyGuest, machine: QemuOptions) {
-    this.folder = folder;
+  private constructor(guest: TinyGuest, machine: QemuOptions) {
     this.#guest = guest;
     this.machine = machine;
   }
 
   /** @param roundPauseMs How long the guest rests after each round of writing to all its pages. */
   static async create(machine: GuestMachine = {}, roundPauseMs = 50): Promise<GuestTest> {
-    const folder = await mkdtemp(join(tmpdir(), "multifd-interop-"));
     const guest = await assembleTinyGuest({
       roundPauseMs,
       noiseBytes: 2 * MIB,
       textBytes: 4 * MIB,
     });
     const memoryMib = machine.memoryMib ?? 48;
-    return new GuestTest(folder, guest, {
+    return new GuestTest(guest, {
       name: "vm",
       ...machine,
       memoryMib,
@@ -84,9 +80,14 @@ export class GuestTest implements AsyncDisposable {
     });
   }
 
+  /** The folder. */
+  get folder(): string {
+    return this.#folder.path;
+  }
+
   /** A path in the folder. */
   path(name: string): string {
-    return join(this.folder, name);
+    return this.#folder.file(name);
   }
 
   /** A running guest that has finished its first round, with multifd set up. */
@@ -98,7 +99,7 @@ export class GuestTest implements AsyncDisposable {
       extraArgs: this.#arguments(side),
     });
     await configure(vm, side);
-    await vm.waitSerial(/00000001\n/, SLOW_START_MS);
+    await vm.waitSerial(/00000001\n/, LimitMs.migration);
     return vm;
   }
 
@@ -151,7 +152,7 @@ export class GuestTest implements AsyncDisposable {
     expect(firstDifference(before, memory)).toBe("none");
     this.#check(before);
     await target.cont();
-    const goesOn = await target.waitSerial(/([0-9a-f]{8}\n){3}/, SLOW_START_MS);
+    const goesOn = await target.waitSerial(/([0-9a-f]{8}\n){3}/, LimitMs.migration);
     expect(checkSerialGoesOn(serial, goesOn)).toBeGreaterThan(2);
     await target.stop();
     const after = await this.memoryOf(target);
@@ -161,7 +162,7 @@ export class GuestTest implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#guest[Symbol.asyncDispose]();
-    await rm(this.folder, { recursive: true, force: true });
+    this.#folder[Symbol.dispose]();
   }
 
   #check(memory: Uint8Array): void {
@@ -240,7 +241,7 @@ export async function migrateWithRounds(
  * one that is asked too early refuses for ever after: it has left its resting state by then.
  */
 export async function migrateAgain(source: Qemu, uri: string): Promise<void> {
-  const deadline = performance.now() + SLOW_START_MS;
+  const deadline = performance.now() + LimitMs.migration;
   const isClearingUp = async (): Promise<boolean> =>
     JSON.stringify(await source.execute("query-yank")).includes('"migration"');
   while (await isClearingUp()) {

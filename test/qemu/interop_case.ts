@@ -13,8 +13,8 @@ import {
   type GuestMachine,
   type Side,
 } from "./guest_migration.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const LIMIT_MS = 120_000;
 /** Pause of a guest that must have written to its pages again before a round is over. */
 const BUSY_PAUSE_MS = 1;
 const NO_UUID = "00000000-0000-0000-0000-000000000000";
@@ -56,7 +56,7 @@ export async function expectRecordAndRestore(options: InteropCase): Promise<void
     expect(metadata.blocks.find(({ idstr }) => idstr === "pc.ram")?.bytes).toBe(guest.ramBytes);
     expect(metadata.early.bytes > 0).toBe(options.extraArgs !== undefined);
   }
-  await source.waitMigration(LIMIT_MS);
+  await source.waitMigration(LimitMs.busyMigration);
   const { ram } = await source.queryMigrate();
   expect(ram?.dirtySyncCount).toBeGreaterThanOrEqual(rounds);
 
@@ -73,7 +73,7 @@ export async function expectRecordAndRestore(options: InteropCase): Promise<void
     zeroPageDetection: to.zeroPageDetection,
   });
   await restorer.complete();
-  await target.waitMigration(LIMIT_MS);
+  await target.waitMigration(LimitMs.busyMigration);
   await guest.expectGoesOn(source, target);
 }
 
@@ -103,7 +103,10 @@ export async function expectRelay(options: InteropCase): Promise<void> {
     await migrateWithRounds(source, uriOf(relaying.endpoint), rounds, from.compression);
   else await source.migrate(uriOf(relaying.endpoint));
   const { incoming, outgoing } = await relaying.complete();
-  await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
+  await Promise.all([
+    source.waitMigration(LimitMs.busyMigration),
+    target.waitMigration(LimitMs.busyMigration),
+  ]);
   const { ram } = await source.queryMigrate();
   expect(ram?.dirtySyncCount).toBeGreaterThanOrEqual(rounds);
   for (const { rounds: seen, switchoverMs, elapsedMs } of [incoming, outgoing]) {
@@ -141,7 +144,10 @@ export async function expectRelayPair(options: {
   });
   await source.migrate(uriOf(here.endpoint));
   const [near, far] = await Promise.all([here.complete(), there.complete()]);
-  await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
+  await Promise.all([
+    source.waitMigration(LimitMs.busyMigration),
+    target.waitMigration(LimitMs.busyMigration),
+  ]);
   const places = [near.incoming, near.outgoing, far.incoming, far.outgoing];
   expect(places.map(({ channels }) => channels.length)).toEqual([
     from.channels,

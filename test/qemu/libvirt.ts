@@ -7,12 +7,12 @@
  *
  * @module
  */
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
-import { tmpdir } from "node:os";
+import { mkdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runCommand, type ProgramEnd } from "../kit/subprocess.ts";
 import { noteBreakdown } from "./qemu.ts";
 import { QEMU_BINARIES } from "./qemu_versions.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 
 const START_TIMEOUT_MS = 150_000; // the first connection has QEMU asked for its capabilities
 const POLL_MS = 50;
@@ -46,11 +46,11 @@ function whyMissing(): string | null {
 export class Libvirt implements AsyncDisposable {
   /** Its connection URI, for `virsh migrate`. */
   readonly uri: string;
-  readonly #folder: string;
+  readonly #folder = new TemporaryFolder();
   readonly #process: Bun.Subprocess<"pipe", "ignore", Bun.BunFile>;
 
-  private constructor(folder: string, host: string, uuid: string) {
-    this.#folder = folder;
+  private constructor(host: string, uuid: string) {
+    const folder = this.#folder.path;
     this.uri = `qemu+unix:///session?socket=${folder}/libvirt-sock`;
     for (const name of ["config/libvirt", "run", "cache", "data"]) {
       mkdirSync(join(folder, name), { recursive: true });
@@ -94,14 +94,13 @@ export class Libvirt implements AsyncDisposable {
 
   /** Starts a daemon and waits until it knows its QEMU. */
   static async start(host: string): Promise<Libvirt> {
-    const folder = mkdtempSync(join(tmpdir(), "multifd-libvirt-"));
-    const daemon = new Libvirt(folder, host, crypto.randomUUID());
+    const daemon = new Libvirt(host, crypto.randomUUID());
     const deadline = performance.now() + START_TIMEOUT_MS;
     for (;;) {
       const { status, stderr } = await daemon.virsh("version");
       if (status === 0) return daemon;
       if (performance.now() > deadline || daemon.#process.exitCode !== null) {
-        const own = await Bun.file(join(daemon.#folder, "stderr")).text();
+        const own = await Bun.file(daemon.#folder.file("stderr")).text();
         await daemon[Symbol.asyncDispose]();
         throw new Error(`Cannot start libvirtd: ${stderr}${own}`);
       }
@@ -123,7 +122,7 @@ export class Libvirt implements AsyncDisposable {
 
   /** Copies a guest's memory from address 0 on; stop it first if the pages must fit each other. */
   async memoryOf(guest: string, bytes: number): Promise<Uint8Array> {
-    const filename = join(this.#folder, "memory");
+    const filename = this.#folder.file("memory");
     const save = { execute: "pmemsave", arguments: { val: 0, size: bytes, filename } };
     const answer = await this.must("qemu-monitor-command", guest, JSON.stringify(save));
     if (!answer.includes('"return"')) throw new Error(answer);
@@ -133,7 +132,7 @@ export class Libvirt implements AsyncDisposable {
   /** Ends a guest if it is there, and takes note if it has crashed. */
   async destroy(guest: string): Promise<void> {
     await this.virsh("destroy", guest);
-    const log = Bun.file(join(this.#folder, `cache/libvirt/qemu/log/${guest}.log`));
+    const log = Bun.file(this.#folder.file(`cache/libvirt/qemu/log/${guest}.log`));
     if ((await log.exists()) && (await log.text()).includes("reason=crashed")) {
       noteBreakdown("a guest of libvirt has crashed");
     }
@@ -143,7 +142,7 @@ export class Libvirt implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#process.stdin.end();
     await this.#process.exited;
-    rmSync(this.#folder, { recursive: true, force: true });
+    this.#folder[Symbol.dispose]();
   }
 }
 

@@ -10,9 +10,9 @@ import { ExampleProgram } from "../kit/example_program.ts";
 import { GuestTest } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
+import { LimitMs } from "../kit/limits.ts";
 import { saveSnapshot } from "../kit/snapshots.ts";
 
-const LIMIT_MS = 60_000;
 const CHANNELS = 3;
 /** Below it some addresses lead to ROMs and not to RAM. */
 const ROM_END = 1 << 20;
@@ -25,7 +25,7 @@ async function saveToFile(source: Qemu, path: string, ignoreShared: boolean): Pr
     "x-ignore-shared": ignoreShared,
   });
   await source.migrate(`file:${path}`);
-  await source.waitMigration(LIMIT_MS);
+  await source.waitMigration(LimitMs.busyMigration);
 }
 
 for (const machine of ["pc-q35-11.0", "pc-i440fx-11.1"]) {
@@ -57,7 +57,7 @@ for (const machine of ["pc-q35-11.0", "pc-i440fx-11.1"]) {
       await using target = await guest.startTarget(side);
       await target.setCapabilities({ "return-path": false, "mapped-ram": true });
       await target.migrateIncoming(`file:${path}`);
-      await target.waitMigration(LIMIT_MS);
+      await target.waitMigration(LimitMs.busyMigration);
       await guest.expectGoesOn(source, target);
     },
     undefined,
@@ -76,7 +76,7 @@ qemuTest(
       version: "11.1",
       ramFile,
     });
-    await source.waitSerial(/00000001\n/, LIMIT_MS);
+    await source.waitSerial(/00000001\n/, LimitMs.busyMigration);
     const path = guest.path("shared.snap");
     await saveToFile(source, path, true);
 

@@ -7,8 +7,8 @@ import { listen, record, relay, type MultifdError } from "../../mod.ts";
 import { GuestTest, migrateAgain, slowDown, uriOf, type Side } from "./guest_migration.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const LIMIT_MS = 30_000;
 /** Refuses a source with that capability in each place; its guest runs on after all of them. */
 async function expectRefused(version: QemuVersion, capability: string): Promise<void> {
   const side: Side = { version, channels: 2, compression: "none" };
@@ -30,7 +30,9 @@ async function expectRefused(version: QemuVersion, capability: string): Promise<
     const { code, message, side: named } = await ended;
     expect([code, named]).toEqual(["ERR_MULTIFD_STREAM_CAPABILITIES", "destination"]);
     expect(message).toContain(`${capability} on, must be off`);
-    await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+    await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
+      status: "failed",
+    });
     await source.waitStatus("running");
   }
 }

@@ -8,14 +8,12 @@
  * @module
  */
 
-import { mkdtempSync, rmSync } from "node:fs";
 import { readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
 import { cpuSeconds } from "../../bench/cpu_time.ts";
 import { migrateInfo, type MigrateInfo } from "./migrate_info.ts";
 import { QEMU_BINARIES, qemuMissing, type QemuVersion } from "./qemu_versions.ts";
 import { asObject, asText, Qmp, QmpError, type JsonObject, type JsonValue } from "./qmp.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 
 /** What machine to start. Source and destination must agree in all but `incoming` and `ramFile`. */
 export interface QemuOptions {
@@ -108,12 +106,11 @@ export function qemuAvailable(): string | null {
 export class Qemu implements AsyncDisposable {
   readonly name: string;
   readonly #process: Bun.Subprocess;
-  readonly #folder: string;
+  readonly #folder = new TemporaryFolder();
   #qmp: Qmp | undefined;
 
   private constructor(options: QemuOptions) {
     this.name = options.name;
-    this.#folder = mkdtempSync(join(tmpdir(), "multifd-qemu-"));
     const log = Bun.file(this.#path("log"));
     const binary = QEMU_BINARIES[options.version ?? "10.0"];
     const command = [...dieWithParent(), binary, ...machineArgs(options)];
@@ -340,7 +337,7 @@ export class Qemu implements AsyncDisposable {
 
   #removeFiles(): void {
     live.delete(this);
-    rmSync(this.#folder, { recursive: true, force: true });
+    this.#folder[Symbol.dispose]();
   }
 
   async #exitsWithin(timeoutMs: number): Promise<boolean> {
@@ -372,7 +369,7 @@ export class Qemu implements AsyncDisposable {
   }
 
   #path(file: string): string {
-    return join(this.#folder, file);
+    return this.#folder.file(file);
   }
 }
 

@@ -1,8 +1,6 @@
 import { expect, test } from "bun:test";
-import { mkdtempSync, rmSync } from "node:fs";
 import { createServer, type Socket } from "node:net";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 import { Qmp, QmpError } from "./qmp.ts";
 
 const GREETING = '{"QMP": {"version": {}, "capabilities": []}}\r\n';
@@ -16,8 +14,8 @@ async function fakeServer(
   greeting: string,
   answer: (command: string, id: number) => string | undefined,
 ): Promise<FakeServer> {
-  const folder = mkdtempSync(join(tmpdir(), "multifd-qmp-"));
-  const path = join(folder, "qmp");
+  const folder = new TemporaryFolder();
+  const path = folder.file("qmp");
   const clients = new Set<Socket>();
   const server = createServer((client) => {
     clients.add(client);
@@ -43,7 +41,7 @@ async function fakeServer(
       await new Promise<void>((resolve) => {
         server.close(() => resolve());
       });
-      rmSync(folder, { recursive: true, force: true });
+      folder[Symbol.dispose]();
     },
   };
 }

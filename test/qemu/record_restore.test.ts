@@ -26,8 +26,8 @@ import {
 import { expectRecordAndRestore, type InteropCase } from "./interop_case.ts";
 import { LARGE_MACHINE } from "./large_machine.ts";
 import { qemuTest } from "./qemu_case.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const MIGRATION_LIMIT_MS = 30_000;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 
 const SMOKE: readonly (readonly [name: string, options: InteropCase])[] = [
@@ -104,7 +104,7 @@ for (const returnPath of [true, false]) {
       await source.migrate(uriOf(recorder.endpoint));
       expect((await recorder.complete()).source.channels).toBe(3);
     }
-    await source.waitMigration(MIGRATION_LIMIT_MS);
+    await source.waitMigration(LimitMs.migration);
     const { hasDescription, devices } = await analyze(output);
     expect(hasDescription).toBe(false);
     expect(devices.map(({ name }) => name)).toContain("globalstate");
@@ -113,7 +113,7 @@ for (const returnPath of [true, false]) {
     const to = { input: output, endpoint, channels: 3, compression: "zstd", returnPath } as const;
     await using restorer = await restore(to);
     await restorer.complete();
-    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await target.waitMigration(LimitMs.migration);
     await guest.expectGoesOn(source, target);
   });
 }
@@ -171,7 +171,7 @@ qemuTest(
       const error = await complete;
       expect(error).toBeInstanceOf(ErrorClass);
       expect(error).toMatchObject({ code, side: "destination" });
-      await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+      await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
         status: "failed",
       });
       await source.waitStatus("running");
@@ -181,7 +181,7 @@ qemuTest(
       await using another = await record({ ...good, timeouts: {} });
       await migrateAgain(source, uriOf(another.endpoint));
       expect(await another.complete()).toMatchObject({ uuid: UUID });
-      await source.waitMigration(MIGRATION_LIMIT_MS);
+      await source.waitMigration(LimitMs.migration);
     }
   },
 );
@@ -200,7 +200,7 @@ qemuTest("record() refuses a source without return-path, whose guest goes on", a
   const complete = recorder.complete().catch((error: unknown) => error);
   await source.migrate(uriOf(recorder.endpoint));
   expect(await complete).toMatchObject({ code: "ERR_MULTIFD_STREAM_RETURN_PATH" });
-  await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+  await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
     status: "failed",
   });
   await source.waitStatus("running");
@@ -244,7 +244,7 @@ qemuTest("restore() ends with a reason when the waiting QEMU does not fit", asyn
   const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
   await using restorer = await restore({ ...good, timeouts: {}, endpoint });
   await restorer.complete();
-  await target.waitMigration(MIGRATION_LIMIT_MS);
+  await target.waitMigration(LimitMs.migration);
   await guest.expectGoesOn(source, target);
 });
 
@@ -261,14 +261,14 @@ qemuTest("record() gives the guest back when the recording cannot be written", a
     await source.migrate(uriOf(recorder.endpoint));
     expect(await complete).toMatchObject({ code: "ERR_MULTIFD_SYSTEM", errno: "ENOENT" });
   }
-  await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+  await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
     status: "failed",
   });
   await source.waitStatus("running");
   await using recorder = await record({ ...options, output: guest.path("vm.rec") });
   await migrateAgain(source, uriOf(recorder.endpoint));
   await recorder.complete();
-  await source.waitMigration(MIGRATION_LIMIT_MS);
+  await source.waitMigration(LimitMs.migration);
 });
 
 qemuTest(
@@ -334,7 +334,7 @@ qemuTest(
       await source.migrate(uriOf(await program.listening()));
       while (((await source.queryMigrate()).ram?.multifdBytes ?? 0) < 1 << 20) await Bun.sleep(5);
       program.kill("SIGKILL");
-      await expect(source.waitMigration(MIGRATION_LIMIT_MS)).rejects.toMatchObject({
+      await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
         status: "failed",
       });
       await source.waitStatus("running");
@@ -347,7 +347,7 @@ qemuTest(
       status: 0,
       result: { ok: true, role: "recorder", file: output },
     });
-    await source.waitMigration(MIGRATION_LIMIT_MS);
+    await source.waitMigration(LimitMs.migration);
 
     await using target = await guest.startTarget({ channels: 3, compression: "zlib" });
     const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
@@ -358,7 +358,7 @@ qemuTest(
       status: 0,
       result: { ok: true, role: "restorer", confirmed: true },
     });
-    await target.waitMigration(MIGRATION_LIMIT_MS);
+    await target.waitMigration(LimitMs.migration);
     await guest.expectGoesOn(source, target);
   },
 );

@@ -17,8 +17,8 @@ import { LARGE_MACHINE } from "./large_machine.ts";
 import type { Qemu } from "./qemu.ts";
 import { qemuTest } from "./qemu_case.ts";
 import { expectRelay, expectRelayPair } from "./interop_case.ts";
+import { LimitMs } from "../kit/limits.ts";
 
-const LIMIT_MS = 30_000;
 const MIB = 1 << 20;
 const UUID = "00112233-4455-6677-8899-aabbccddeeff";
 const OTHER_UUID = "ffeeddcc-4455-6677-8899-aabbccddeeff";
@@ -118,7 +118,7 @@ async function underWay(source: Qemu, target: Qemu): Promise<void> {
 
 /** The source's migration has failed, its guest runs, and it can migrate to somebody else. */
 async function expectGuestStays({ guest, source }: Pair): Promise<void> {
-  await expect(source.waitMigration(LIMIT_MS)).rejects.toThrow();
+  await expect(source.waitMigration(LimitMs.migration)).rejects.toThrow();
   await expectMigratesAgain(guest, source);
 }
 
@@ -135,7 +135,10 @@ async function expectMigratesAgain(guest: GuestTest, source: Qemu): Promise<void
   await configure(source, side);
   await migrateAgain(source, uriOf(relaying.endpoint));
   await relaying.complete();
-  await Promise.all([source.waitMigration(LIMIT_MS), target.waitMigration(LIMIT_MS)]);
+  await Promise.all([
+    source.waitMigration(LimitMs.migration),
+    target.waitMigration(LimitMs.migration),
+  ]);
   await guest.expectGoesOn(source, target);
 }
 
@@ -148,7 +151,7 @@ qemuTest("relay() passes a cancel of the source on, and the guest migrates again
   await underWay(source, target);
   await source.execute("migrate_cancel");
   expect(await complete).toBeInstanceOf(MultifdError);
-  await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+  await expect(target.waitMigration(LimitMs.migration)).rejects.toMatchObject({ status: "failed" });
   await expectGuestStays(pair);
 });
 
@@ -173,7 +176,7 @@ qemuTest("relay() fails at the destination when the source is killed", async () 
   await underWay(source, target);
   await source.kill();
   expect(await complete).toBeInstanceOf(MultifdError);
-  await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+  await expect(target.waitMigration(LimitMs.migration)).rejects.toMatchObject({ status: "failed" });
 });
 
 qemuTest("relay() ends both sides when one is killed right before the switch-over", async () => {
@@ -190,13 +193,17 @@ qemuTest("relay() ends both sides when one is killed right before the switch-ove
     await pair[killed].kill();
     expect(await complete).toBeInstanceOf(MultifdError);
     if (killed === "source") {
-      await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+      await expect(target.waitMigration(LimitMs.migration)).rejects.toMatchObject({
+        status: "failed",
+      });
       continue;
     }
     // It notices when it goes on; the guest then runs again.
     await source.execute("migrate-continue", { state: "pre-switchover" }).catch(() => {});
     await source.setCapabilities({ "pause-before-switchover": false }).catch(() => {});
-    await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+    await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
+      status: "failed",
+    });
     await source.waitStatus("running");
   }
 });
@@ -211,7 +218,7 @@ qemuTest("relay() gives the guest back when it is cancelled itself", async () =>
   await underWay(source, target);
   controller.abort(new Error("not today"));
   expect(await complete).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
-  await expect(target.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+  await expect(target.waitMigration(LimitMs.migration)).rejects.toMatchObject({ status: "failed" });
   await expectGuestStays(pair);
 });
 
@@ -233,7 +240,7 @@ qemuTest("relay() tells the source that the destination could not load the guest
   const error = await complete;
   expect(error instanceof PeerError || error instanceof ChannelError).toBe(true);
   expect((error as MultifdError).side).toBe("source");
-  await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+  await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({ status: "failed" });
   await expectMigratesAgain(guest, source);
 });
 
@@ -249,7 +256,9 @@ qemuTest("relay() changes the uuid, and refuses a destination that is not there"
     const complete = relaying.complete().catch((error: unknown) => error);
     await source.migrate(uriOf(relaying.endpoint));
     expect(await complete).toMatchObject({ errno: "ENOENT", side: "source", phase: "connect" });
-    await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+    await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
+      status: "failed",
+    });
   }
   await speedUp(source);
   await using target = await guest.startTarget(side, { uuid: OTHER_UUID });
@@ -258,7 +267,7 @@ qemuTest("relay() changes the uuid, and refuses a destination that is not there"
   await using relaying = await relay({ listen, connect, uuid: OTHER_UUID });
   await migrateAgain(source, uriOf(relaying.endpoint));
   await relaying.complete();
-  await target.waitMigration(LIMIT_MS);
+  await target.waitMigration(LimitMs.migration);
   await guest.expectGoesOn(source, target);
 });
 
@@ -279,7 +288,9 @@ qemuTest(
       await source.migrate(uriOf(await program.listening()));
       await underWay(source, target);
       program.kill("SIGKILL");
-      await expect(source.waitMigration(LIMIT_MS)).rejects.toMatchObject({ status: "failed" });
+      await expect(source.waitMigration(LimitMs.migration)).rejects.toMatchObject({
+        status: "failed",
+      });
       await source.waitStatus("running");
     }
     await using target = await guest.startTarget(to);

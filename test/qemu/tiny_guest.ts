@@ -5,9 +5,8 @@
  * @module
  */
 
-import { mkdtemp, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { runCommand } from "../kit/subprocess.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
 
 const SOURCE = new URL("./tiny_guest.asm", import.meta.url).pathname;
 const MAGIC = "MFGUEST1";
@@ -23,7 +22,6 @@ const TEXT_END_AT = 0x20;
 const SEED_AT = 0x24;
 
 const MIB = 1 << 20;
-const ASSEMBLE_TIMEOUT_MS = 10_000;
 
 /** Bytes of a page of the guest. */
 export const PAGE_BYTES = 4096;
@@ -61,18 +59,13 @@ export function nasmAvailable(): string | null {
 
 /** A firmware image in a folder of its own, removed when the variable goes out of scope. */
 export class TinyGuest implements AsyncDisposable {
+  readonly #folder = new TemporaryFolder();
   /** File for QEMU's `-bios`. */
-  readonly path: string;
-  readonly #folder: string;
-
-  constructor(folder: string) {
-    this.#folder = folder;
-    this.path = join(folder, "tiny_guest.bin");
-  }
+  readonly path: string = this.#folder.file("tiny_guest.bin");
 
   /** Safe to call twice. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await rm(this.#folder, { recursive: true, force: true });
+    this.#folder[Symbol.dispose]();
   }
 }
 
@@ -91,15 +84,12 @@ export class TinyGuest implements AsyncDisposable {
  */
 export async function assembleTinyGuest(options: TinyGuestOptions = {}): Promise<TinyGuest> {
   const parameters = parameterWords(options);
-  const guest = new TinyGuest(await mkdtemp(join(tmpdir(), "multifd-guest-")));
+  const guest = new TinyGuest();
   try {
-    const nasm = Bun.spawn(["nasm", "-f", "bin", "-o", guest.path, SOURCE], {
-      stderr: "pipe",
-      timeout: ASSEMBLE_TIMEOUT_MS,
-    });
-    const [complaint, code] = await Promise.all([nasm.stderr.text(), nasm.exited]);
-    if (code !== 0)
-      throw new Error(`Cannot assemble ${SOURCE}: nasm exited with ${code}: ${complaint}`);
+    const command = ["nasm", "-f", "bin", "-o", guest.path, SOURCE];
+    const { status, stderr } = await runCommand(command);
+    if (status !== 0)
+      throw new Error(`Cannot assemble ${SOURCE}: nasm exited with ${status}: ${stderr}`);
     const image = await Bun.file(guest.path).bytes();
     if (Buffer.from(image.subarray(0, MAGIC.length)).toString("latin1") !== MAGIC) {
       throw new Error(

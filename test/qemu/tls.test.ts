@@ -1,10 +1,9 @@
 import { record, restore, type TlsOptions } from "../../mod.ts";
+import { LimitMs } from "../kit/limits.ts";
 import { pskFolder, TestAuthority } from "../kit/tls_folders.ts";
 import { endpointOf, GuestTest, uriOf, type Side } from "./guest_migration.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
-
-const LIMIT_MS = 120_000;
 
 interface TlsCase {
   readonly version: QemuVersion;
@@ -56,7 +55,7 @@ async function expectEncryptedWay(options: TlsCase): Promise<void> {
     await source.migrate(uriOf(recorder.endpoint));
     await recorder.complete();
   }
-  await source.waitMigration(LIMIT_MS);
+  await source.waitMigration(LimitMs.busyMigration);
   await using target = await guest.startTarget({ ...side, tlsObject: to });
   const endpoint = endpointOf(await target.migrateIncoming("tcp:127.0.0.1:0"));
   await using restorer = await restore({
@@ -67,7 +66,7 @@ async function expectEncryptedWay(options: TlsCase): Promise<void> {
     tls: sender,
   });
   await restorer.complete();
-  await target.waitMigration(LIMIT_MS);
+  await target.waitMigration(LimitMs.busyMigration);
   await guest.expectGoesOn(source, target);
 }
 
