@@ -5,7 +5,7 @@
  * @module
  */
 
-import type { Compression, CompressionMethod, EngineName } from "../mod.ts";
+import type { Compression, CompressionMethod, EngineName, TlsOptions } from "../mod.ts";
 
 /** The methods that others than this library have. */
 export const COMPARABLE_METHODS: readonly CompressionMethod[] = ["none", "zlib", "zstd"];
@@ -23,6 +23,21 @@ export function compressionOf({ compression: method, level, engine }: CodecSetti
   return method === "zlib" || method === "zstd" ? { method, level, engine } : { method, engine };
 }
 
+/** Folders of credentials, one of each side. */
+export interface TlsFolders {
+  readonly kind: "x509" | "psk";
+  readonly sender: string;
+  readonly receiver: string;
+}
+
+/** What a side of this library is told of them. */
+export function tlsOf(
+  tls: TlsFolders | undefined,
+  side: "sender" | "receiver",
+): TlsOptions | undefined {
+  return tls === undefined ? undefined : { kind: tls.kind, dir: tls[side] };
+}
+
 /** One transfer of one image. */
 export interface TransferOptions extends CodecSettings {
   /** Raw RAM, as a file. */
@@ -30,6 +45,8 @@ export interface TransferOptions extends CodecSettings {
   readonly imageBytes: number;
   /** Multifd channels; the naive script has one connection whatever this says. */
   readonly channels: number;
+  /** Undefined: not encrypted. */
+  readonly tls?: TlsFolders | undefined;
   /** Also digest what arrived, outside the clock. */
   readonly verify: boolean;
 }

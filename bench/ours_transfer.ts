@@ -5,7 +5,7 @@
  */
 
 import { BenchProcess, transferBetween, transferRun, type SideReport } from "./bench_process.ts";
-import { compressionOf, type TransferOptions, type TransferRun } from "./contender.ts";
+import { compressionOf, tlsOf, type TransferOptions, type TransferRun } from "./contender.ts";
 import type { ReceiverSide } from "./ours_receiver.ts";
 import type { SenderSide } from "./ours_sender.ts";
 import {
@@ -21,8 +21,22 @@ export async function oursTransfer(options: TransferOptions): Promise<TransferRu
   const { image, imageBytes: ramBytes, channels, verify } = options;
   const session = { channels, compression: compressionOf(options) };
   return transferBetween(
-    ["ours_receiver.ts", { ramBytes, verify, session } satisfies ReceiverSide],
-    (endpoint) => ["ours_sender.ts", { image, endpoint, session } satisfies SenderSide],
+    [
+      "ours_receiver.ts",
+      {
+        ramBytes,
+        verify,
+        session: { ...session, tls: tlsOf(options.tls, "receiver") },
+      } satisfies ReceiverSide,
+    ],
+    (endpoint) => [
+      "ours_sender.ts",
+      {
+        image,
+        endpoint,
+        session: { ...session, tls: tlsOf(options.tls, "sender") },
+      } satisfies SenderSide,
+    ],
     verify,
   );
 }
@@ -40,7 +54,8 @@ export async function transferToQemu(
   await using target = await startDestination(options, true, ramFile?.path);
   const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
   const endpoint = uri.replace(/^tcp:/, "");
-  const session = { channels, compression: compressionOf(options) };
+  const tls = tlsOf(options.tls, "sender");
+  const session = { channels, compression: compressionOf(options), tls };
   await using sending = new BenchProcess([
     "ours_sender.ts",
     { snapshot, endpoint, session } satisfies SenderSide,

@@ -11,7 +11,7 @@ import type { CompressionMethod } from "../mod.ts";
 import type { JsonObject } from "../test/qemu/qmp.ts";
 import { Qemu } from "../test/qemu/qemu.ts";
 import { SETTLE_MS, transferRun, type SideReport } from "./bench_process.ts";
-import type { SnapshotRun, TransferRun } from "./contender.ts";
+import type { SnapshotRun, TlsFolders, TransferRun } from "./contender.ts";
 import { residentMemory, resetPeak } from "./cpu_time.ts";
 import type { GuestMeta } from "./guest_image.ts";
 import { watchMachine } from "./idle_machine.ts";
@@ -25,6 +25,8 @@ export interface QemuMigrationOptions {
   readonly compression: CompressionMethod;
   readonly channels: number;
   readonly level: number;
+  /** Undefined: not encrypted. */
+  readonly tls?: TlsFolders | undefined;
   /** Also digest the destination's RAM, which is then a file in /dev/shm. */
   readonly verify: boolean;
 }
@@ -51,7 +53,7 @@ const NO_LIMIT = 2 ** 50; // bytes/s; 0 means the same, but QEMU 10 then compute
  */
 export async function qemuMigration(options: QemuMigrationOptions): Promise<TransferRun> {
   using ramFile = options.verify ? sharedRamFile() : undefined;
-  await using source = await loadedSource(options.meta, options.snapshot);
+  await using source = await loadedSource(options.meta, options.snapshot, options.tls);
   await configureMigration(source, options, false);
   await using target = await startDestination(options, false, ramFile?.path);
   const uri = await target.migrateIncoming("tcp:127.0.0.1:0");
@@ -74,7 +76,7 @@ export async function startDestination(
   returnPath: boolean,
   ramFile: string | undefined,
 ): Promise<Qemu> {
-  const target = await start(options.meta, "destination", ramFile);
+  const target = await start(options.meta, "destination", ramFile, options.tls);
   try {
     await configureMigration(target, options, returnPath);
     return target;
@@ -109,7 +111,14 @@ export async function restoreByQemu(options: QemuSnapshotOptions): Promise<Snaps
   });
 }
 
-function start(meta: GuestMeta, name: "source" | "destination", ramFile?: string): Promise<Qemu> {
+function start(
+  meta: GuestMeta,
+  name: "source" | "destination",
+  ramFile?: string,
+  tls?: TlsFolders,
+): Promise<Qemu> {
+  const [dir, endpoint] = name === "source" ? [tls?.sender, "client"] : [tls?.receiver, "server"];
+  const object = `tls-creds-${tls?.kind},id=tls0,dir=${dir},endpoint=${endpoint}`;
   return Qemu.start({
     name,
     machine: meta.machine,
@@ -118,13 +127,13 @@ function start(meta: GuestMeta, name: "source" | "destination", ramFile?: string
     paused: true,
     ramFile,
     prealloc: name === "destination",
-    extraArgs: meta.boot_args,
+    extraArgs: [...meta.boot_args, ...(tls === undefined ? [] : ["-object", object])],
   });
 }
 
 /** A paused guest from a snapshot. */
-async function loadedSource(meta: GuestMeta, snapshot: string): Promise<Qemu> {
-  const vm = await start(meta, "source");
+async function loadedSource(meta: GuestMeta, snapshot: string, tls?: TlsFolders): Promise<Qemu> {
+  const vm = await start(meta, "source", undefined, tls);
   try {
     await vm.setCapabilities({ "mapped-ram": true });
     await vm.migrateIncoming(`file:${snapshot}`);
@@ -138,13 +147,14 @@ async function loadedSource(meta: GuestMeta, snapshot: string): Promise<Qemu> {
 
 async function configureMigration(
   vm: Qemu,
-  { compression: method, channels, level }: QemuMigrationOptions,
+  { compression: method, channels, level, tls }: QemuMigrationOptions,
   returnPath: boolean,
 ): Promise<void> {
   await vm.setCapabilities({ "mapped-ram": false, multifd: true, "return-path": returnPath });
   const parameters: JsonObject = {
     "zero-page-detection": "multifd",
     "multifd-compression": method,
+    ...(tls === undefined ? {} : { "tls-creds": "tls0" }),
   };
   await setChannels(vm, channels, parameters);
   if (method !== "none") await vm.setParameters({ [`multifd-${method}-level`]: level });
