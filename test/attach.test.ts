@@ -44,7 +44,10 @@ beforeAll(async () => {
   await writer.write();
   await writer.complete();
   using file = await openSnapshot(plain);
-  await compressSnapshot(file, compressed, { level: 1 });
+  await compressSnapshot(file, compressed, { level: 1, frameBytes: 65_536 });
+  await expect(compressSnapshot(file, compressed, { frameBytes: 5000 })).rejects.toThrow(
+    "Cannot compress in frames of 5000 bytes: must be a multiple of 4096 up to 16777216",
+  );
   await writeRecording(recorded, {
     blocks,
     compression: "none",
@@ -173,5 +176,21 @@ filterTest(
     const result = await filtered("none", "notice");
     expect(result).toMatchObject({ digests, isResident: true });
     expect((result as { notices: string[] }).notices.join()).toContain("EPERM: refused even for");
+  },
+);
+
+filterTest(
+  "attach: capabilities() says what the kernel lets a process have, and why not more",
+  async () => {
+    expect(await filtered("user", "support")).toEqual({
+      available: true,
+      systemCalls: false,
+      reason:
+        "EPERM: needs CAP_SYS_PTRACE, vm.unprivileged_userfaultfd = 1 or access to /dev/userfaultfd",
+    });
+    expect(await filtered("none", "support")).toMatchObject({
+      available: false,
+      systemCalls: false,
+    });
   },
 );

@@ -7,6 +7,7 @@
 import { Arena } from "../../ffi/arena.ts";
 import { close, Errno, fcntl } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag } from "../../ffi/linux.ts";
+import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import { Userfaultfd } from "../../ffi/userfaultfd.ts";
 import { StreamError, SystemError } from "../errors.ts";
 import { FAULT_LINGER_MS, REGION_MESSAGE_BYTES_MAX } from "../limits.ts";
@@ -187,8 +188,7 @@ export class FaultClient {
   #begin(json: unknown, reader: PageReader): void {
     const fd = this.#descriptor;
     if (fd < 0) throw refuse("no descriptor came along, must be the userfaultfd");
-    const { readlinkSync } = process.getBuiltinModule("node:fs");
-    if (readlinkSync(`/proc/self/fd/${fd}`) !== USERFAULTFD_LINK) {
+    if (fileSystem().readlinkSync(`/proc/self/fd/${fd}`) !== USERFAULTFD_LINK) {
       throw refuse("the descriptor that came along is no userfaultfd");
     }
     const flags = fcntl(fd, FileControl.GETFL, 0);

@@ -1,6 +1,6 @@
 /**
  * One memory whose faults are served: reads what the kernel tells of it and brings in what is
- * touched, the page itself first and its neighbours behind it. Used by one thread.
+ * touched: the page itself at once, and its neighbours when nobody else waits. Used by one thread.
  *
  * @module
  */
@@ -29,6 +29,9 @@ interface FaultCounts {
   removed: number;
 }
 
+/** Pages whose neighbours may have to wait. */
+const LONELY_PAGES_MAX = 64;
+
 const pause = new Int32Array(new SharedArrayBuffer(4));
 
 /** See the module comment. */
@@ -39,6 +42,8 @@ export class FaultTarget {
   readonly #ranges: readonly PageRange[];
   readonly #placer: PagePlacer;
   readonly #events: FaultEvents;
+  /** Pages that were brought in, and whose neighbours were not. */
+  readonly #lonely: { readonly range: PageRange; readonly unit: number }[] = [];
 
   constructor(
     userfaultfd: Userfaultfd,
@@ -53,12 +58,13 @@ export class FaultTarget {
   }
 
   /**
-   * Serves what has happened since the last call.
+   * Serves what has happened since the last call, or else the neighbours of a page.
    *
-   * @returns The number of events, or `-errno`.
+   * @returns How many things were done, or `-errno`.
    */
   serve(): number {
     const events = this.#userfaultfd.read();
+    if (events === 0) return this.#bringInNeighbours();
     // Removals first: what is touched after that is zero. Whoever removes waits until it is read, so
     // a page that was placed before is removed behind it.
     for (let index = 0; index < events; index++) {
@@ -81,11 +87,21 @@ export class FaultTarget {
     // Whoever has taken it on wakes those who wait for it.
     if (!range.claim(unit)) return;
     if (!this.#bringIn(range, unit)) return;
+    this.#lonely.push({ range, unit });
+    if (this.#lonely.length > LONELY_PAGES_MAX) this.#lonely.shift(); // the oldest is the coldest
+  }
+
+  /** Of the page that was touched last; 0 when all have theirs. */
+  #bringInNeighbours(): number {
+    const page = this.#lonely.pop();
+    if (page === undefined) return 0;
+    const { range, unit } = page;
     const aroundUnits = Math.max(1, FAULT_AROUND_BYTES / range.unitBytes);
     const start = Math.floor(unit / aroundUnits) * aroundUnits;
     const end = Math.min(start + aroundUnits, range.units);
     this.#bringInAround(range, unit + 1, end);
     this.#bringInAround(range, start, unit);
+    return 1;
   }
 
   /** A page that was placed and has gone is one that its owner has given back: it is zero. */
