@@ -101,6 +101,27 @@ export function sessionOptions(
   };
 }
 
+/** Options of the programs that listen and keep in files what comes. */
+export const RECEIVING_OPTIONS = {
+  ...TRANSFER_OPTIONS,
+  listen: { type: "string" },
+  output: { type: "string" },
+  "page-size": { type: "string" },
+  "accept-timeout": { type: "string" },
+  "ram-max": { type: "string" },
+} as const satisfies ParseArgsConfig["options"];
+
+/** The options of a listening session behind {@linkcode RECEIVING_OPTIONS}. */
+export function receivingOptions(values: ArgumentValues<typeof RECEIVING_OPTIONS>) {
+  const ramMax = values["ram-max"];
+  return {
+    ...sessionOptions(values, values["accept-timeout"]),
+    endpoint: endpoint("--listen", values.listen),
+    pageSize: pageSize(values["page-size"]),
+    ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
+  };
+}
+
 /** `--channels`: a number from 1 to 255, or `auto`. */
 export function channelCount(text = "2"): number | "auto" {
   return text === "auto" ? "auto" : wholeNumber("--channels", text, 1, 255);

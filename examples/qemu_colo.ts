@@ -8,14 +8,11 @@
  */
 import { listenSecondary, writeRecording, type ColoSecondary } from "../mod.ts";
 import {
-  byteCount,
-  endpoint,
   fromArguments,
-  pageSize,
   parseProgramArguments,
+  RECEIVING_OPTIONS,
+  receivingOptions,
   required,
-  sessionOptions,
-  TRANSFER_OPTIONS,
   TRANSFER_USAGE,
   wholeNumber,
 } from "./arguments.ts";
@@ -26,7 +23,7 @@ import {
   MIGRATION_USAGE,
   switchoverAck,
 } from "./qemu_arguments.ts";
-import { printEvent, printFailure, printSummary } from "./summary.ts";
+import { printEvent, printFailure, printListening, printSummary } from "./summary.ts";
 
 const USAGE = `\
 Usage: bun examples/qemu_colo.ts --listen ENDPOINT --output FILE [options]
@@ -65,27 +62,19 @@ Without --uuid the guest may have any. In QEMU's monitor:
 
 function coloArguments() {
   const values = parseProgramArguments({
-    ...TRANSFER_OPTIONS,
+    ...RECEIVING_OPTIONS,
     ...MIGRATION_OPTIONS,
-    listen: { type: "string" },
-    output: { type: "string" },
     checkpoints: { type: "string" },
-    "page-size": { type: "string" },
-    "accept-timeout": { type: "string" },
-    "ram-max": { type: "string" },
   });
-  const { checkpoints, "ram-max": ramMax } = values;
+  const { checkpoints } = values;
   return {
     json: values.json ?? false,
     output: required("--output", values.output),
     checkpoints:
       checkpoints === undefined ? Infinity : wholeNumber("--checkpoints", checkpoints, 1),
     options: {
-      ...sessionOptions(values, values["accept-timeout"]),
-      endpoint: endpoint("--listen", values.listen),
-      pageSize: pageSize(values["page-size"]),
+      ...receivingOptions(values),
       switchoverAck: switchoverAck(values),
-      ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
       capture: true,
     } as const,
   };
@@ -113,8 +102,7 @@ async function keepGuest(signal: AbortSignal): Promise<void> {
     secondary = await fromArguments(listenSecondary({ ...options, signal }));
     await using listening = secondary;
     follow(listening, json, checkpoints);
-    if (json) printEvent({ listening: listening.endpoint });
-    else console.error(`listening on ${listening.endpoint}`);
+    printListening(json, listening.endpoint);
     const { epoch, pending, cause, recording } = await listening.ended();
     throwIfCancelled(signal);
     const { machine, uuid, devices } = await writeRecording(output, recording!, signal); // captured

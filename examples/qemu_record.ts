@@ -8,14 +8,11 @@
  */
 import { record, type Recorder } from "../mod.ts";
 import {
-  byteCount,
-  endpoint,
   fromArguments,
-  pageSize,
   parseProgramArguments,
+  RECEIVING_OPTIONS,
+  receivingOptions,
   required,
-  sessionOptions,
-  TRANSFER_OPTIONS,
   TRANSFER_USAGE,
 } from "./arguments.ts";
 import { runProgram } from "./program.ts";
@@ -29,7 +26,7 @@ import {
   sourceOptions,
   switchoverAck,
 } from "./qemu_arguments.ts";
-import { printEvent, printFailure, printSummary } from "./summary.ts";
+import { printFailure, printListening, printSummary } from "./summary.ts";
 
 const USAGE = `\
 Usage: bun examples/qemu_record.ts --listen ENDPOINT --output FILE [options]
@@ -60,17 +57,11 @@ Without --uuid the guest may have any. In QEMU's monitor, before the migration:
 
 function recordArguments() {
   const values = parseProgramArguments({
-    ...TRANSFER_OPTIONS,
+    ...RECEIVING_OPTIONS,
     ...MIGRATION_OPTIONS,
     ...SOURCE_OPTIONS,
-    listen: { type: "string" },
-    output: { type: "string" },
-    "page-size": { type: "string" },
-    "accept-timeout": { type: "string" },
-    "ram-max": { type: "string" },
   });
-  const ramMax = values["ram-max"];
-  const { uuid, ...session } = sessionOptions(values, values["accept-timeout"]);
+  const { uuid, ...session } = receivingOptions(values);
   return {
     json: values.json ?? false,
     options: {
@@ -78,11 +69,8 @@ function recordArguments() {
       ...sourceOptions(values),
       // Left out, it stays whatever the guest has.
       ...(uuid === undefined ? {} : { uuid }),
-      endpoint: endpoint("--listen", values.listen),
       output: required("--output", values.output),
-      pageSize: pageSize(values["page-size"]),
       switchoverAck: switchoverAck(values),
-      ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
     } as const,
   };
 }
@@ -94,8 +82,7 @@ async function recordGuest(signal: AbortSignal): Promise<void> {
     await checkOutputFile("--output", options.output);
     recorder = await fromArguments(record({ ...options, signal }));
     await using listening = recorder;
-    if (json) printEvent({ listening: listening.endpoint });
-    else console.error(`listening on ${listening.endpoint}`);
+    printListening(json, listening.endpoint);
     using progress = new ProgressBar("recording", () => listening.statistics());
     const { machine, uuid, blocks, devices } = await listening.complete();
     progress.complete();

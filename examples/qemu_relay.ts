@@ -21,7 +21,7 @@ import {
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { SOURCE_OPTIONS, SOURCE_USAGE, sourceOptions } from "./qemu_arguments.ts";
-import { printEvent, printFailure, summaryLines } from "./summary.ts";
+import { printFailure, printListening, summaryLines } from "./summary.ts";
 import { TLS_OPTIONS, TLS_USAGE, tlsOptions } from "./tls_arguments.ts";
 
 const USAGE = `\
@@ -123,8 +123,7 @@ async function relayGuest(signal: AbortSignal): Promise<void> {
   try {
     relaying = await fromArguments(relay({ ...options, signal }));
     await using listening = relaying;
-    if (json) printEvent({ listening: listening.endpoint });
-    else console.error(`listening on ${listening.endpoint}`);
+    printListening(json, listening.endpoint);
     using progress = new ProgressBar("relaying", () => listening.statistics().incoming);
     const { incoming, outgoing } = await listening.complete();
     progress.complete();

@@ -8,20 +8,17 @@
  */
 import { listen, type ListenOptions, type RamBlock, type Receiver } from "../mod.ts";
 import {
-  byteCount,
-  endpoint,
   fromArguments,
-  pageSize,
   parseProgramArguments,
+  RECEIVING_OPTIONS,
+  receivingOptions,
   required,
-  sessionOptions,
-  TRANSFER_OPTIONS,
   TRANSFER_USAGE,
 } from "./arguments.ts";
 import { checkOutput, planOutput, writeOutput, type OutputPlan } from "./image_output.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
-import { printEvent, printFailure, printSummary } from "./summary.ts";
+import { printFailure, printListening, printSummary } from "./summary.ts";
 
 const USAGE = `\
 Usage: bun examples/receiver.ts --listen ENDPOINT --output PATH [options]
@@ -50,25 +47,13 @@ interface ReceiverArguments {
 
 function receiverArguments(): ReceiverArguments {
   const values = parseProgramArguments({
-    ...TRANSFER_OPTIONS,
-    listen: { type: "string" },
-    output: { type: "string" },
-    "page-size": { type: "string" },
-    "accept-timeout": { type: "string" },
-    "ram-max": { type: "string" },
+    ...RECEIVING_OPTIONS,
     verify: { type: "boolean", default: false },
   });
-  const ramMax = values["ram-max"];
   return {
     json: values.json ?? false,
     output: required("--output", values.output),
-    options: {
-      ...sessionOptions(values, values["accept-timeout"]),
-      endpoint: endpoint("--listen", values.listen),
-      pageSize: pageSize(values["page-size"]),
-      verify: values.verify,
-      ramBytesMax: ramMax === undefined ? undefined : byteCount("--ram-max", ramMax),
-    },
+    options: { ...receivingOptions(values), verify: values.verify },
   };
 }
 
@@ -93,8 +78,7 @@ async function receive(signal: AbortSignal): Promise<void> {
       }),
     );
     await using listening = receiver;
-    if (json) printEvent({ listening: listening.endpoint });
-    else console.error(`listening on ${listening.endpoint}`);
+    printListening(json, listening.endpoint);
 
     using progress = new ProgressBar("receiving", () => listening.statistics());
     // Before the data: a transfer whose result has no place need not begin.

@@ -31,6 +31,12 @@ export function printEvent(event: object): void {
   console.log(JSON.stringify(event));
 }
 
+/** Says where a program listens, which a script needs to know where the port was any free one. */
+export function printListening(json: boolean, endpoint: string): void {
+  if (json) printEvent({ listening: endpoint });
+  else console.error(`listening on ${endpoint}`);
+}
+
 /** The statistics in words. */
 export function summaryLines(statistics: Statistics): string[] {
   const { elapsedMs, ramBytes, pageBytes, wireBytes, normalPages, zeroPages } = statistics;
