@@ -5,7 +5,8 @@
  *     bun bench/instant.ts --sizes 1024,8192 --runs 5
  *
  * The guest is the one of the tests: it writes to its pages one after the other, most of its memory is
- * zero. Runs take turns.
+ * zero. Runs take turns. With `--image`, one that `bench/guest_image.ts` made: a Linux, whose next three
+ * lines on the serial port are waited for, over a thin line, without and with the order of the first run.
  *
  * @module
  */
@@ -16,7 +17,8 @@ import { openGuest, openSnapshot, restore, writeRecording, type InstantProgress 
 import { Qemu, type QemuOptions } from "../test/qemu/qemu.ts";
 import { assembleTinyGuest } from "../test/qemu/tiny_guest.ts";
 import { draw, spread } from "./report.ts";
-import { count, counts, json, runBenchmark, type Values } from "./settings.ts";
+import { readGuestMeta } from "./guest_image.ts";
+import { count, counts, json, optional, runBenchmark, text, type Values } from "./settings.ts";
 
 const MIB = 1 << 20;
 const LIMIT_MS = 60_000;
@@ -26,6 +28,8 @@ const SETTINGS = {
   sizes: counts([1024, 8192], "memory of the guests in MiB", 128, 3 << 20),
   content: count(400, "MiB of it that are not zero", 32),
   runs: count(5, "runs of each", 1),
+  image: optional(text("", "snapshot of a Linux guest of bench/guest_image.ts")),
+  bandwidth: count(8, "MiB/s for what the Linux guest does not ask for", 1),
   json,
 };
 
@@ -41,7 +45,8 @@ async function saveGuest(folder: string, machine: QemuOptions): Promise<void> {
   await using vm = await Qemu.start({ ...machine, name: "source" });
   await vm.setCapabilities({ "mapped-ram": true, multifd: true });
   await vm.waitSerial(/00000001\n/, LIMIT_MS);
-  await vm.stop();
+  // Not stopped before: QEMU's own restore would keep it so.
+  await vm.setParameters({ "downtime-limit": LIMIT_MS, "max-bandwidth": 2 ** 40 });
   await vm.migrate(`file:${join(folder, "snapshot")}`);
   await vm.waitMigration(LIMIT_MS);
   using snapshot = await openSnapshot(join(folder, "snapshot"));
@@ -129,6 +134,41 @@ async function measure(mib: number, settings: Values<typeof SETTINGS>) {
   return { mib, times, asking };
 }
 
+/** What a Linux asks for until it has printed three lines, and how long they take. */
+async function measureLinux(image: string, bandwidth: number): Promise<void> {
+  const {
+    machine,
+    mib,
+    boot_args: extraArgs,
+  } = await readGuestMeta(image.replace(/\.snap$/, ".json"));
+  const folder = await mkdtemp(join(tmpdir(), "multifd-instant-"));
+  const order = join(folder, "order");
+  const rows: string[][] = [["", "running, ms", "3 lines, ms", "requests", "pages sent"]];
+  try {
+    for (const [name, options] of [
+      ["first run, learning", { learn: order }],
+      ["without the order", { maxBandwidth: bandwidth * MIB }],
+      ["with the order", { maxBandwidth: bandwidth * MIB, order }],
+    ] as const) {
+      await using vm = await startTarget(
+        { name: "", machine, memoryMib: mib, extraArgs },
+        { "postcopy-ram": true },
+      );
+      const uri = await vm.migrateIncoming("tcp:127.0.0.1:0");
+      const endpoint = uri.replace("tcp:", "");
+      await using restorer = await restore({ instant: true, input: image, endpoint, ...options });
+      await vm.waitSerial(/(TICK \d+\s+){3}/, LIMIT_MS);
+      const { elapsedMs, runningMs = 0, requests, sentPages } = restorer.progress();
+      const cells = [runningMs, elapsedMs, requests, sentPages];
+      rows.push([name, ...cells.map((cell) => cell.toFixed(0))]);
+      if ("learn" in options) await restorer.complete();
+    }
+  } finally {
+    await rm(folder, { recursive: true, force: true });
+  }
+  console.log(draw(rows));
+}
+
 await runBenchmark("instant", SETTINGS, async (settings) => {
   const results = [];
   for (const mib of settings.sizes) {
@@ -149,5 +189,6 @@ await runBenchmark("instant", SETTINGS, async (settings) => {
     }
     results.push({ mib, times: Object.fromEntries(times), latencies });
   }
+  if (settings.image !== undefined) await measureLinux(settings.image, settings.bandwidth);
   if (settings.json) console.log(JSON.stringify({ results }));
 });

@@ -141,13 +141,13 @@ export const POSTCOPY_STAGE_BYTES = 1_048_576;
 
 /** Pages of a list while the guest asks for others, and when it has not for a while. */
 export const POSTCOPY_PAGES_MIN = 64;
-export const POSTCOPY_PAGES_MAX = 256;
+export const POSTCOPY_PAGES_MAX = 128;
 
 /**
  * Lists on their way that the destination has not placed yet: more do not make it faster, and requested
  * pages queue behind them.
  */
-export const POSTCOPY_LISTS_MAX = 3;
+export const POSTCOPY_LISTS_MAX = 4;
 
 /** Pages behind one that was asked for that go before all others. */
 export const NEAR_PAGES = 64;

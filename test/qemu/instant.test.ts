@@ -6,6 +6,8 @@ import { openGuest, openSnapshot, restore, writeRecording } from "../../mod.ts";
 import { rejectionOf } from "../kit/errors.ts";
 import { CutProxy } from "../kit/cut_proxy.ts";
 import { ExampleProgram, runExample } from "../kit/example_program.ts";
+import { TemporaryFolder } from "../kit/temporary_folder.ts";
+import { LARGE_MACHINE } from "./large_machine.ts";
 import { InstantGuest, KINDS, recoverAt } from "./instant_guest.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
@@ -49,6 +51,24 @@ qemuTest("a pc of the current version runs at once, with its final phase announc
   await guest.expectRestored({ paused: true }, { input: guest.test.path("snapshot") });
   await guest.expectRestored({ preempt: true }, { input: guest.test.path("compressed") });
 });
+
+qemuTest(
+  "memory that is shared, and a machine with devices in front of its RAM, run at once",
+  async () => {
+    {
+      await using guest = await InstantGuest.create();
+      using folder = new TemporaryFolder("/dev/shm");
+      const target = { ramFile: folder.file("pc.ram") };
+      const input = guest.test.path("compressed");
+      await guest.expectRestored({ ...target, paused: true }, { input });
+      await guest.expectRestored(target, { input, maxBandwidth: 16 * MIB });
+    }
+    await using guest = await InstantGuest.create("q35", LARGE_MACHINE);
+    for (const kind of KINDS) {
+      await guest.expectRestored({ paused: kind !== "snapshot" }, { input: guest.test.path(kind) });
+    }
+  },
+);
 
 qemuTest(
   `${ROW} guests in a row run at once from one compressed file`,

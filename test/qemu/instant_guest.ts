@@ -31,6 +31,8 @@ export interface InstantTarget {
   readonly preempt?: boolean | undefined;
   readonly paused?: boolean | undefined;
   readonly memoryMib?: number | undefined;
+  /** File that is its RAM, shared. */
+  readonly ramFile?: string | undefined;
 }
 
 /** See the module comment. */
@@ -44,9 +46,15 @@ export class InstantGuest implements AsyncDisposable {
     this.moment = moment;
   }
 
-  /** @param machine The guest's machine type, of the machine's own QEMU. */
-  static async create(machine: string = MACHINE.machine): Promise<InstantGuest> {
-    const test = await GuestTest.create({ ...MACHINE, machine });
+  /**
+   * @param machine The guest's machine type, of the machine's own QEMU.
+   * @param extraArgs Of all machines of the test.
+   */
+  static async create(
+    machine: string = MACHINE.machine,
+    extraArgs?: readonly string[],
+  ): Promise<InstantGuest> {
+    const test = await GuestTest.create({ ...MACHINE, machine, extraArgs });
     await using source = await test.startSource({ channels: 2, compression: "none" });
     await source.stop();
     const moment = await test.momentOf(source);
@@ -65,7 +73,8 @@ export class InstantGuest implements AsyncDisposable {
   async start(target: InstantTarget = {}): Promise<{ vm: Qemu; endpoint: string }> {
     const { machine } = this.test;
     const { version, preempt = false, paused = false, memoryMib = machine.memoryMib } = target;
-    const options = { ...machine, name: "target", version, paused, memoryMib };
+    const { ramFile } = target;
+    const options = { ...machine, name: "target", version, paused, memoryMib, ramFile };
     const vm = await Qemu.start({ ...options, incoming: "defer" });
     await vm.setCapabilities({
       "postcopy-ram": true,
