@@ -20,7 +20,7 @@
  *
  * @module
  */
-export { connect, Sender, type SendOptions } from "./lib/session/sender.ts";
+export { connect, Sender } from "./lib/session/sender.ts";
 export { listen, Receiver } from "./lib/session/receiver.ts";
 export { BlockingSender, connectBlocking } from "./lib/session/connect_blocking.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/listen_blocking.ts";
@@ -67,6 +67,7 @@ export type {
   TargetOptions,
   Timeouts,
   ZeroPageDetection,
+  SendOptions,
 } from "./lib/session/options.ts";
 export { BandwidthLimit } from "./lib/sync/bandwidth_limit.ts";
 export type { SwitchoverAck } from "./lib/session/switchover_ack.ts";
@@ -192,9 +193,8 @@ export type { SyncMode } from "./lib/wire/sync_points.ts";
 export type { GuestState } from "./lib/wire/opaque_state.ts";
 export type { AnnouncedBlock, StreamConfiguration } from "./lib/wire/main_stream.ts";
 export { formatEndpoint, parseEndpoint, type Endpoint } from "./lib/net/endpoint.ts";
-export type { AbstractUnixEndpoint } from "./lib/net/abstract_unix.ts";
 export type { TcpEndpoint } from "./lib/net/tcp.ts";
-export type { UnixEndpoint } from "./lib/net/unix.ts";
+export type { AbstractUnixEndpoint, UnixEndpoint } from "./lib/net/unix.ts";
 export type { TlsOptions, TlsPskOptions, TlsX509Options } from "./lib/net/tls_options.ts";
 export type { TlsStatistics, TlsSuite } from "./lib/net/tls_suites.ts";
 export {

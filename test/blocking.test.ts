@@ -1,5 +1,7 @@
 import { expect, test } from "bun:test";
-import { connect, listen, RamBlock } from "../mod.ts";
+import { BlockingReceiver } from "../lib/session/listen_blocking.ts";
+import { BlockingSender } from "../lib/session/connect_blocking.ts";
+import { connect, listen, RamBlock, Receiver, Sender } from "../mod.ts";
 import { differingPages, fillBlock, fillPage } from "./kit/page_content.ts";
 import { expectReleased, resourcesNow, settledResources } from "./kit/resources.ts";
 import { TestThread } from "./kit/threads.ts";
@@ -37,6 +39,15 @@ test("connectBlocking() and listenBlocking() move a block between two workers", 
   }
   expect(differingPages(source, target)).toEqual([]);
   await expectReleased(before);
+});
+
+test("blocking senders and receivers have the verbs of the others", () => {
+  const verbs = (made: { readonly prototype: object }): string[] =>
+    Object.getOwnPropertyNames(made.prototype).toSorted();
+  expect(verbs(BlockingSender)).toEqual(verbs(Sender));
+  // Where blocks are announced nobody can wait but who receives them, and the endpoint is no getter.
+  const own = new Set(["announced", "endpoint"]);
+  expect(verbs(BlockingReceiver)).toEqual(verbs(Receiver).filter((name) => !own.has(name)));
 });
 
 test("listenBlocking() fails like listen(): the port is in use, and nothing is left", async () => {
@@ -78,4 +89,21 @@ test("connect() and listen() leave the caller's event loop free while pages move
   // Half a second of sending at that limit; a blocked loop would have had no tick at all.
   expect(duringSend).toBeGreaterThan(5);
   expect(seen).toBeGreaterThan(0);
+});
+
+test("queuePages() sends single pages, and refuses one that is not there", async () => {
+  const source = RamBlock.allocate("pc.ram", 16 * 4096);
+  fillBlock(source, 3);
+  await using receiver = await listen({ endpoint: "127.0.0.1:0" });
+  const { endpoint } = receiver;
+  await using sender = await connect({ endpoint, blocks: [source], zeroPageDetection: "none" });
+  await expect(sender.queuePages("pc.ram", Uint32Array.of(3, 16))).rejects.toThrow(
+    "Cannot queue pages 16 to 17: RAM block pc.ram has 16 pages",
+  );
+  await sender.queuePages(source, Uint32Array.of(3, 7));
+  const [{ normalPages }] = await Promise.all([sender.complete(), receiver.complete()]);
+  expect(normalPages).toBe(2);
+  const missing = receiver.blocks.flatMap((block) => differingPages(source, block));
+  expect(missing).toContain(5);
+  expect(missing).not.toContain(3);
 });

@@ -16,11 +16,11 @@ import {
   SENDING_OPTIONS,
   SOURCE_OPTIONS,
   type DeviceStateOptions,
+  type SendOptions,
   type SendingOptions,
   type SourceOptions,
 } from "../session/options.ts";
-import { senderConfig } from "../session/session_config.ts";
-import { sendRounds, type SendOptions } from "../session/sender.ts";
+import { senderConfig, sendRounds } from "../session/session_config.ts";
 import type { NoReports, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import {

@@ -5,11 +5,10 @@
  * @module
  */
 import type { Stoppable } from "../sync/semaphore.ts";
-import { abstractUnix, type AbstractUnixEndpoint } from "./abstract_unix.ts";
 import type { EndpointKind, Listener } from "./endpoint_kind.ts";
 import { tcp, type TcpEndpoint } from "./tcp.ts";
 import type { Transport } from "./transport.ts";
-import { unix, type UnixEndpoint } from "./unix.ts";
+import { abstractUnix, unix, type AbstractUnixEndpoint, type UnixEndpoint } from "./unix.ts";
 
 /** A TCP endpoint by name or number, or a Unix socket by its path or abstract name. */
 export type Endpoint = TcpEndpoint | UnixEndpoint | AbstractUnixEndpoint;

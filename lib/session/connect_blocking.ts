@@ -3,7 +3,7 @@
  *
  * @module
  */
-import type { DeviceDefinition } from "../device/device.ts";
+import type { DeviceDefinition, DeviceProgress } from "../device/device.ts";
 import type { DeviceClientHandle } from "../engine/device_client.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { indexOfBlock } from "../memory/block_list.ts";
@@ -11,8 +11,9 @@ import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { checkOptionNames } from "../option_names.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import { CONNECT_OPTIONS, type ConnectOptions } from "./options.ts";
-import { senderConfig } from "./session_config.ts";
+import { queuedProgress, requireClient } from "./device_progress.ts";
+import { CONNECT_OPTIONS, type ConnectOptions, type SendOptions } from "./options.ts";
+import { senderConfig, sendRounds } from "./session_config.ts";
 import { SenderSession } from "./sender_session.ts";
 
 /**
@@ -44,17 +45,22 @@ export class BlockingSender implements Disposable {
     }
   }
 
-  /** Sends every page of every block once, and synchronises. */
-  send(): void {
-    this.#session.send();
+  /**
+   * Sends every page of every block and synchronises; then further rounds of changes, if asked. Memory
+   * that other threads or processes still write to needs a last round when they are quiet.
+   */
+  send(options: SendOptions = {}): void {
+    const { rounds, roundDelayMs } = sendRounds(options);
+    this.#session.sendRounds(rounds, roundDelayMs);
   }
 
   /**
-   * Sends every page, then `rounds - 1` times what has changed since, each time after a pause.
-   * Memory that other threads or processes still write to needs a last round when they are quiet.
+   * Queues one page.
+   *
+   * @throws {RangeError} unless there is such a block and the page is in it.
    */
-  sendRounds(rounds: number, roundDelayMs = 0): void {
-    this.#session.sendRounds(rounds, roundDelayMs);
+  queuePage(block: RamBlock | string, page: number): void {
+    this.queueRange(block, page, page + 1);
   }
 
   /**
@@ -96,14 +102,17 @@ export class BlockingSender implements Disposable {
    * @throws {RangeError} before a device is registered.
    */
   get deviceClient(): DeviceClientHandle {
-    const handle = this.#session.deviceClient;
-    if (handle !== undefined) return handle;
-    throw new RangeError("Cannot make a client for device state: no device is registered");
+    return requireClient(this.#session.deviceClient);
   }
 
   /** Queues a copy of a registered device's state; see `DeviceClient.queueDeviceState()`. */
   queueDeviceState(idstr: string, instanceId: number, bytes: Uint8Array, config = false): void {
     this.#session.queueDeviceState(idstr, instanceId, bytes, config);
+  }
+
+  /** What has been queued of each device so far. */
+  deviceProgress(): DeviceProgress[] {
+    return queuedProgress(this.#session.deviceClient);
   }
 
   /** Ends a round: no page queued later is put in place before those queued so far. */

@@ -3,42 +3,55 @@
  *
  * @module
  */
+import type { DeviceProgress } from "../device/device.ts";
+import { DeviceQueue } from "../engine/device_queue.ts";
 import type { Statistics } from "../engine/statistics.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import { formatEndpoint } from "../net/endpoint.ts";
 import { checkOptionNames } from "../option_names.ts";
+import { SessionControl } from "../sync/session_control.ts";
+import type { GuestState } from "../wire/opaque_state.ts";
+import { loadedProgress } from "./device_progress.ts";
 import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
 import { receiverConfig } from "./session_config.ts";
 import { ReceiverSession } from "./receiver_session.ts";
 
 /**
  * A listening receiver, made by {@linkcode listenBlocking}: as `Receiver`, but every call returns when
- * it is done. It belongs to the thread that made it.
+ * it is done; blocks are known when `complete()` returns. It belongs to the thread that made it.
  */
 export class BlockingReceiver implements Disposable {
   /** Where senders connect, with the port that was chosen for port 0. */
   readonly endpoint: string;
   readonly #session: ReceiverSession;
+  readonly #devices: readonly DeviceQueue[];
+  #state: GuestState | undefined;
 
-  private constructor(session: ReceiverSession, endpoint: string) {
-    this.#session = session;
-    this.endpoint = endpoint;
+  private constructor(options: ListenOptions) {
+    const config = receiverConfig(options);
+    const control = new SessionControl();
+    this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, control));
+    const hooks = {
+      onWarning: options.onWarning,
+      finalize: (blocks: readonly RamBlock[], state: GuestState | undefined): void => {
+        this.#state = state;
+        void options.finalize?.(blocks, state);
+      },
+    };
+    this.#session = new ReceiverSession(config, hooks, control);
+    try {
+      this.#session.keep(holdBlocks(options.blocks ?? []));
+      this.endpoint = formatEndpoint(this.#session.listen());
+    } catch (error) {
+      this[Symbol.dispose]();
+      throw error;
+    }
   }
 
   /** See {@linkcode listenBlocking}. */
   static listen(options: ListenOptions): BlockingReceiver {
     checkOptionNames(LISTEN_OPTIONS, options);
-    const session = new ReceiverSession(receiverConfig(options), {
-      onWarning: options.onWarning,
-      finalize: (blocks, state) => void options.finalize?.(blocks, state),
-    });
-    session.keep(holdBlocks(options.blocks ?? []));
-    try {
-      return new BlockingReceiver(session, formatEndpoint(session.listen()));
-    } catch (error) {
-      session[Symbol.dispose]();
-      throw error;
-    }
+    return new BlockingReceiver(options);
   }
 
   /** Receives one migration; returns when all of it is in place and the sender has been told. */
@@ -49,6 +62,16 @@ export class BlockingReceiver implements Disposable {
   /** Blocks received into; empty until the sender has announced them. */
   get blocks(): readonly RamBlock[] {
     return this.#session.blocks;
+  }
+
+  /** What is not RAM, once all of it has arrived; only with option `capture`. */
+  get state(): GuestState | undefined {
+    return this.#state;
+  }
+
+  /** What has been loaded of each device so far. */
+  deviceProgress(): DeviceProgress[] {
+    return loadedProgress(this.#devices);
   }
 
   /** Counters as of now; readable after the end and after a failure. */

@@ -121,6 +121,20 @@ export interface ConnectOptions extends SendingOptions, SourceOptions, DeviceOpt
   readonly state?: GuestState | undefined;
 }
 
+/** How `send()` repeats itself. */
+export interface SendOptions {
+  /** Rounds in all, default 1; from the second on only what has changed since is sent. */
+  readonly rounds?: number | undefined;
+  /** Pause before each further round in milliseconds, default 0. */
+  readonly roundDelayMs?: number | undefined;
+}
+
+/** Names of {@linkcode SendOptions}. */
+export const SEND_OPTIONS = {
+  rounds: true,
+  roundDelayMs: true,
+} satisfies OptionNames<SendOptions>;
+
 /** Options of whoever receives, whatever becomes of it. */
 export interface ReceivingOptions extends SessionOptions {
   /** Page size when no blocks are given. Default 4096. */

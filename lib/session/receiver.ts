@@ -15,6 +15,7 @@ import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import type { GuestState } from "../wire/opaque_state.ts";
 import { withAddress } from "./address.ts";
+import { loadedProgress } from "./device_progress.ts";
 import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
 import { receiverConfig, type ReceiverConfig } from "./session_config.ts";
 import type { ReceiverCalls, ReceiverJob, ReceiverReports } from "./session_messages.ts";
@@ -101,11 +102,7 @@ export class Receiver implements AsyncDisposable {
 
   /** What has been loaded of each device so far. */
   deviceProgress(): DeviceProgress[] {
-    return this.#devices.map(({ handle: { idstr, instanceId }, loaded }) => ({
-      idstr,
-      instanceId,
-      ...loaded,
-    }));
+    return loadedProgress(this.#devices);
   }
 
   /** Counters as of now, at any time, after a failure too. */

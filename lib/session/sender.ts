@@ -16,41 +16,17 @@ import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import type { PageBitmap } from "../memory/page_bitmap.ts";
 import { checkPages, indexOfBlock } from "../memory/block_list.ts";
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
-import { checkOptionNames, type OptionNames } from "../option_names.ts";
+import { checkOptionNames } from "../option_names.ts";
 import type { NameOf, NoReports, ResultOf, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import { withAddress } from "./address.ts";
-import { CONNECT_OPTIONS, type ConnectOptions } from "./options.ts";
-import { senderConfig, type SenderConfig } from "./session_config.ts";
+import { queuedProgress, requireClient } from "./device_progress.ts";
+import { CONNECT_OPTIONS, type ConnectOptions, type SendOptions } from "./options.ts";
+import { senderConfig, sendRounds, type SenderConfig } from "./session_config.ts";
 import type { SenderCalls, SenderJob } from "./session_messages.ts";
 
 /** Pages collected before they are posted to the sender's thread as one list. */
 const PAGE_LIST_MAX = 65_536;
-
-/** How `Sender.send()` repeats itself. */
-export interface SendOptions {
-  /** Rounds in all, default 1; from the second on only what has changed since is sent. */
-  readonly rounds?: number | undefined;
-  /** Pause before each further round in milliseconds, default 0. */
-  readonly roundDelayMs?: number | undefined;
-}
-
-const SEND_OPTIONS = {
-  rounds: true,
-  roundDelayMs: true,
-} satisfies OptionNames<SendOptions>;
-
-/** Fills in the defaults. */
-export function sendRounds(options: SendOptions): { rounds: number; roundDelayMs: number } {
-  checkOptionNames(SEND_OPTIONS, options);
-  const { rounds = 1, roundDelayMs = 0 } = options;
-  if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
-    throw new RangeError(
-      `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
-    );
-  }
-  return { rounds, roundDelayMs };
-}
 
 /**
  * A connected sender, made by {@linkcode connect}. Calls are carried out in order; each rejects with
@@ -107,6 +83,17 @@ export class Sender implements AsyncDisposable {
     this.#list.push(page);
   }
 
+  /**
+   * Queues single pages.
+   *
+   * @throws {RangeError} for a page outside the block.
+   */
+  async queuePages(block: RamBlock | string, pages: Uint32Array): Promise<void> {
+    const index = indexOfBlock(this.#blocks, block);
+    for (const page of pages) checkPages(this.#blocks, index, page, page + 1);
+    await this.#call("pages", index, pages);
+  }
+
   /** Queues pages `first` up to, not including, `end`. */
   async queueRange(block: RamBlock | string, first: number, end: number): Promise<void> {
     await this.#call("range", this.#indexOf(block, first, end), first, end);
@@ -141,8 +128,7 @@ export class Sender implements AsyncDisposable {
    * @throws {RangeError} before a device is registered.
    */
   get deviceClient(): DeviceClientHandle {
-    if (this.#deviceClient !== undefined) return this.#deviceClient;
-    throw new RangeError("Cannot make a client for device state: no device is registered");
+    return requireClient(this.#deviceClient);
   }
 
   /**
@@ -168,15 +154,7 @@ export class Sender implements AsyncDisposable {
 
   /** What has been queued of each device so far. */
   deviceProgress(): DeviceProgress[] {
-    if (this.#deviceClient === undefined) return [];
-    return new DeviceTable(this.#deviceClient.devices).devices.map(
-      ({ idstr, instanceId, buffers, bytes }) => ({
-        idstr,
-        instanceId,
-        buffers: buffers.value,
-        bytes: bytes.value,
-      }),
-    );
+    return queuedProgress(this.#deviceClient);
   }
 
   /** Ends a round: nothing queued later is put in place before what was queued so far. */

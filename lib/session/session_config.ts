@@ -28,10 +28,12 @@ import type { GuestState } from "../wire/opaque_state.ts";
 import type { SyncMode } from "../wire/sync_points.ts";
 import { parseUuid } from "../wire/uuid.ts";
 import {
+  SEND_OPTIONS,
   TIMEOUT_NAMES,
   type ConnectOptions,
   type DeviceStateOptions,
   type ListenOptions,
+  type SendOptions,
   type SessionOptions,
   type Timeouts,
   type ZeroPageDetection,
@@ -194,6 +196,22 @@ function lend(block: RamBlock): SharedRamBlock {
   const shared = block.share();
   block.markWritten();
   return shared;
+}
+
+/**
+ * Checks how often everything is sent, and fills in the defaults.
+ *
+ * @throws {RangeError | TypeError} for what cannot be.
+ */
+export function sendRounds(options: SendOptions): { rounds: number; roundDelayMs: number } {
+  checkOptionNames(SEND_OPTIONS, options);
+  const { rounds = 1, roundDelayMs = 0 } = options;
+  if (!Number.isInteger(rounds) || rounds < 1 || !(roundDelayMs >= 0)) {
+    throw new RangeError(
+      `Cannot send ${rounds} rounds ${roundDelayMs} ms apart: must be 1 or more, 0 or more`,
+    );
+  }
+  return { rounds, roundDelayMs };
 }
 
 /** Time limits with defaults filled in. */
