@@ -20,6 +20,7 @@ import type { ByteWriter } from "../lib/wire/byte_writer.ts";
 import { MainStreamReader, type MainStreamHandler } from "../lib/wire/main_stream_reader.ts";
 import { encodeFullSection, MainStreamWriter } from "../lib/wire/main_stream_writer.ts";
 import type { GuestState } from "../lib/wire/opaque_state.ts";
+import { sendReturnMessage } from "../lib/wire/return_path.ts";
 import { ChannelError, LimitError, RamBlock, StreamError } from "../mod.ts";
 import { hex, readerOf, written } from "./kit/byte_ends.ts";
 import { thrownBy } from "./kit/errors.ts";
@@ -111,17 +112,25 @@ describe("awaitColoMessage", () => {
 
   test("another word is an error, the end in place of one is told or an error", () => {
     const seven = readerOf(Uint8Array.of(0, 0, 0, 7));
-    expect(thrownBy(() => awaitColoMessage(seven, 1))).toMatchObject({
+    expect(thrownBy(() => awaitColoMessage(seven, 1, "await checkpoint"))).toMatchObject({
       code: "ERR_MULTIFD_STREAM_COLO",
     });
     const nothing = new Uint8Array(0);
-    expect(awaitColoMessage(readerOf(nothing), 1)).toBe(false);
+    expect(awaitColoMessage(readerOf(nothing), 1, "await checkpoint")).toBe(false);
     const ended = thrownBy(() => expectColoMessage(readerOf(nothing), 2, "begin checkpoint"));
     expect(ended).toBeInstanceOf(ChannelError);
     expect(ended.message).toBe(
       "Cannot begin checkpoint: the peer ended the connection in place of message 2",
     );
-    expect(awaitColoMessage(readerOf(Uint8Array.of(0, 0, 0, 1)), 1)).toBe(true);
+    expect(awaitColoMessage(readerOf(Uint8Array.of(0, 0, 0, 1)), 1, "await checkpoint")).toBe(true);
+  });
+
+  test("says of a peer's failure what it is that cannot be done", () => {
+    const content = { code: "ERR_MULTIFD_TIMEOUT", message: "Cannot load: it is slow" };
+    const reader = readerOf(written((out) => sendReturnMessage(out, { name: "failure", content })));
+    expect(() => expectColoMessage(reader, 2, "begin checkpoint")).toThrow(
+      "Cannot begin checkpoint: the receiver refused: Cannot load: it is slow",
+    );
   });
 });
 

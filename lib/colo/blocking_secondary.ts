@@ -116,7 +116,7 @@ export class BlockingSecondary implements Disposable {
     this.#progress.reach(0);
     this.#hooks.onReady(link.state);
     sendColoMessage(link.replies, ColoMessage.CHECKPOINT_READY);
-    while (awaitColoMessage(link.reader, ColoMessage.CHECKPOINT_REQUEST)) {
+    while (awaitColoMessage(link.reader, ColoMessage.CHECKPOINT_REQUEST, "await checkpoint")) {
       this.#takeCheckpoint(link, crew, local);
     }
   }

@@ -110,7 +110,7 @@ function requireSynced({ state, links }: EndingChannels): void {
 export function leftOver(channel: number, reason: string): PacketError {
   return new PacketError(
     "ERR_MULTIFD_PACKET_LEFT_OVER",
-    `Cannot complete: the main stream has ended and channel ${channel} has not: ${reason}`,
+    `Cannot take the RAM as complete: channel ${channel} does not end where the main stream does: ${reason}`,
     { channel },
   );
 }

@@ -151,11 +151,14 @@ function forward(
     // that would count as the first cause.
     if (ends && !failed) confirmation.give();
     if (failed)
-      control.record(endedByPeer("Cannot complete", message.content), { side: "source", peer });
+      control.record(endedByPeer("Cannot relay migration", message.content), {
+        side: "source",
+        peer,
+      });
     sendReturnMessage(out, message);
     if (!ends) continue;
     confirmation.tellSource();
-    if (failed) throw endedByPeer("Cannot complete", message.content);
+    if (failed) throw endedByPeer("Cannot relay migration", message.content);
     // Its guest is somewhere else now, so this source gets no word on which its own would go on.
     const deadline = performance.now() + stallMs;
     while (performance.now() < deadline) {

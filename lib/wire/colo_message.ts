@@ -37,31 +37,28 @@ export function sendColoMessage(out: ByteWriter, message: number): void {
 /**
  * Waits for one word; before it the peer may be silent for as long as the idle limit.
  *
+ * @param action What cannot be done without it, for messages.
  * @returns false when the peer ended the connection in place of it.
  * @throws {PeerError} when the peer says why it fails, {StreamError} for any other word.
  */
-export function awaitColoMessage(reader: ByteReader, message: number): boolean {
+export function awaitColoMessage(reader: ByteReader, message: number, action: string): boolean {
   if (reader.atEnd()) return false;
   const word = reader.u32();
   if (word >>> 16 === ReturnMessage.FAILURE) {
-    throw failedPeer("Cannot finish the checkpoint", readFailure(reader, word & 0xffff));
+    throw failedPeer(`Cannot ${action}`, readFailure(reader, word & 0xffff));
   }
   if (word !== message) {
     throw new StreamError(
       "ERR_MULTIFD_STREAM_COLO",
-      `Cannot read checkpoint message: it is ${word}, must be ${message}`,
+      `Cannot ${action}: the peer says ${word}, must say ${message}`,
     );
   }
   return true;
 }
 
-/**
- * Waits for one word that must come. Throws as {@linkcode awaitColoMessage} does.
- *
- * @param action What cannot be done without it, for messages.
- */
+/** Waits for one word that must come. Takes and throws what {@linkcode awaitColoMessage} does. */
 export function expectColoMessage(reader: ByteReader, message: number, action: string): void {
-  if (awaitColoMessage(reader, message)) return;
+  if (awaitColoMessage(reader, message, action)) return;
   throw new ChannelError(
     "ERR_MULTIFD_CHANNEL_ENDED",
     `Cannot ${action}: the peer ended the connection in place of message ${message}`,
