@@ -136,7 +136,7 @@ function instantOptions(values: Values) {
   if (meaningless !== undefined) {
     throw new UsageError(`Cannot use --${meaningless} with --instant: its pages go another way`);
   }
-  const { uuid, timeouts } = sessionOptions(values);
+  const { uuid, timeouts, tls } = sessionOptions(values);
   const huge = (values["huge-pages"] ?? []) as readonly string[];
   return {
     instant: true,
@@ -144,6 +144,7 @@ function instantOptions(values: Values) {
     endpoint: endpoint("--connect", text("connect")),
     uuid,
     timeouts,
+    tls,
     maxBandwidth: byteCount("--max-bandwidth", text("max-bandwidth") ?? "0"),
     preempt: values["preempt"] === true,
     hostPages: Object.fromEntries(

@@ -7,6 +7,7 @@ import { rejectionOf } from "../kit/errors.ts";
 import { CutProxy } from "../kit/cut_proxy.ts";
 import { ExampleProgram, runExample } from "../kit/example_program.ts";
 import { TemporaryFolder } from "../kit/temporary_folder.ts";
+import { pskFolder } from "../kit/tls_folders.ts";
 import { LARGE_MACHINE } from "./large_machine.ts";
 import { InstantGuest, KINDS, recoverAt } from "./instant_guest.ts";
 import { qemuTest } from "./qemu_case.ts";
@@ -69,6 +70,16 @@ qemuTest(
     }
   },
 );
+
+qemuTest("a guest runs at once over encrypted connections", async () => {
+  await using guest = await InstantGuest.create();
+  const dir = pskFolder(guest.test.folder, "keys");
+  const tlsObject = `tls-creds-psk,dir=${dir},endpoint=server`;
+  const tls = { kind: "psk", dir } as const;
+  const input = guest.test.path("snapshot");
+  await guest.expectRestored({ tlsObject, paused: true }, { input, tls });
+  await guest.expectRestored({ tlsObject, preempt: true }, { input, tls, maxBandwidth: 16 * MIB });
+});
 
 qemuTest(
   `${ROW} guests in a row run at once from one compressed file`,
@@ -133,7 +144,7 @@ qemuTest(
       proxy.cut();
       const error = await rejectionOf(restorer.complete());
       expect(error.message).toMatch(/the guest runs at the destination without \d+ of its pages/);
-      await restorer.recover(await recoverAt(target));
+      await restorer.recover(await recoverAt(target, guest.test.path(`recover.${target.pid}`)));
       expect((await restorer.complete()).leftPages).toBe(0);
       await target.waitMigration(LIMIT_MS);
       await guest.expectGoesOn(target);
@@ -155,7 +166,7 @@ for (const version of VERSIONS) {
       expect(JSON.parse(await killed.firstLine())).toMatchObject({ running: true });
       await Bun.sleep(300);
       killed.kill("SIGKILL");
-      const at = await recoverAt(target);
+      const at = await recoverAt(target, guest.test.path(`recover.${target.pid}`));
       const end = await runExample("qemu_restore", [...common, "--recover", "--connect", at]);
       expect([end.status, end.result["ok"], end.result["leftPages"]]).toEqual([0, true, 0]);
       await target.waitMigration(LIMIT_MS);

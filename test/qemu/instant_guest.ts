@@ -15,7 +15,7 @@ import {
 import { endpointOf, GuestTest, type GuestMoment } from "./guest_migration.ts";
 import { Qemu } from "./qemu.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
-import { asObject, asText } from "./qmp.ts";
+import { asText } from "./qmp.ts";
 import { checkCounters, checkSerialGoesOn, COUNTER_START } from "./tiny_guest.ts";
 
 const LIMIT_MS = 30_000;
@@ -31,6 +31,8 @@ export interface InstantTarget {
   readonly preempt?: boolean | undefined;
   readonly paused?: boolean | undefined;
   readonly memoryMib?: number | undefined;
+  /** Properties of its TLS credentials object. */
+  readonly tlsObject?: string | undefined;
   /** File that is its RAM, shared. */
   readonly ramFile?: string | undefined;
 }
@@ -73,13 +75,16 @@ export class InstantGuest implements AsyncDisposable {
   async start(target: InstantTarget = {}): Promise<{ vm: Qemu; endpoint: string }> {
     const { machine } = this.test;
     const { version, preempt = false, paused = false, memoryMib = machine.memoryMib } = target;
-    const { ramFile } = target;
-    const options = { ...machine, name: "target", version, paused, memoryMib, ramFile };
+    const { ramFile, tlsObject } = target;
+    const credentials = tlsObject === undefined ? [] : ["-object", `${tlsObject},id=tls0`];
+    const extraArgs = [...(machine.extraArgs ?? []), ...credentials];
+    const options = { ...machine, name: "target", version, paused, memoryMib, ramFile, extraArgs };
     const vm = await Qemu.start({ ...options, incoming: "defer" });
     await vm.setCapabilities({
       "postcopy-ram": true,
       ...(preempt ? { "postcopy-preempt": true } : {}),
     });
+    if (tlsObject !== undefined) await vm.setParameters({ "tls-creds": "tls0" });
     return { vm, endpoint: endpointOf(await vm.migrateIncoming("tcp:127.0.0.1:0")) };
   }
 
@@ -122,15 +127,19 @@ function rest(memory: Uint8Array): Uint8Array {
   return memory.subarray(0x10_0000, COUNTER_START);
 }
 
-/** Waits until a destination has noticed that its source is gone; where it can be recovered then. */
-export async function recoverAt(vm: Qemu): Promise<string> {
+/**
+ * Waits until a destination has noticed that its source is gone, and has it wait for another one. Its
+ * main thread may stand still, waiting for a page, so that it is asked out of band.
+ *
+ * @param socket Path where it shall wait.
+ * @returns Where it waits.
+ */
+export async function recoverAt(vm: Qemu, socket: string): Promise<string> {
   await vm.qmp.waitEvent(
     "MIGRATION",
     LIMIT_MS,
     ({ data }) => asText(data["status"], "status") === "postcopy-paused",
   );
-  await vm.execute("migrate-recover", { uri: "tcp:127.0.0.1:0" });
-  const info = asObject(await vm.execute("query-migrate"), "query-migrate");
-  const [address] = info["socket-address"] as readonly unknown[];
-  return `127.0.0.1:${(address as { port: string }).port}`;
+  await vm.qmp.executeOutOfBand("migrate-recover", { uri: `unix:${socket}` });
+  return `unix:${socket}`;
 }

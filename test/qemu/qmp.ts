@@ -114,7 +114,7 @@ export class Qmp implements AsyncDisposable {
         try {
           const left = Math.max(1, deadline - performance.now());
           await bounded(qmp.#greeting.promise, left, `Cannot connect to ${name}: no QMP greeting`);
-          await qmp.execute("qmp_capabilities");
+          await qmp.execute("qmp_capabilities", { enable: ["oob"] });
           return qmp;
         } catch (error) {
           await qmp[Symbol.asyncDispose]();
@@ -144,7 +144,17 @@ export class Qmp implements AsyncDisposable {
    * @returns What QEMU returned, an empty object for most commands that change something.
    * @throws {QmpError} If QEMU refuses, the connection has ended, or the time is over.
    */
-  async execute(
+  execute(command: string, args?: JsonObject, timeoutMs?: number): Promise<JsonValue> {
+    return this.#run("execute", command, args, timeoutMs);
+  }
+
+  /** Runs one of the commands that QEMU can run while its main thread stands still. */
+  executeOutOfBand(command: string, args?: JsonObject): Promise<JsonValue> {
+    return this.#run("exec-oob", command, args);
+  }
+
+  async #run(
+    how: "execute" | "exec-oob",
     command: string,
     args?: JsonObject,
     timeoutMs: number = COMMAND_TIMEOUT_MS,
@@ -153,7 +163,7 @@ export class Qmp implements AsyncDisposable {
     const id = this.#nextId++;
     const reply = Promise.withResolvers<JsonValue>();
     this.#replies.set(id, reply);
-    this.#socket.write(`${JSON.stringify({ execute: command, arguments: args, id })}\n`);
+    this.#socket.write(`${JSON.stringify({ [how]: command, arguments: args, id })}\n`);
     try {
       return await bounded(
         reply.promise,
