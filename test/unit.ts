@@ -13,6 +13,7 @@ const TEST_TIMEOUT_MS = 20_000;
 
 /** Files that took more than a second of processor time, or need a QEMU. */
 const SLOW = [
+  "attach",
   "bandwidth_limit",
   "blocking",
   "cancel",
@@ -45,6 +46,7 @@ const SLOW = [
   "opaque_state",
   "output_file",
   "packaging",
+  "page_server",
   "page_source",
   "progress",
   "ram_block",
@@ -62,6 +64,7 @@ const SLOW = [
   "surface",
   "sync_interleavings",
   "tls",
+  "tls_programs",
   "transfers",
 ];
 
