@@ -113,6 +113,7 @@ export {
   type PagedImage,
   type PageFaultOptions,
 } from "./lib/paging/serve_page_faults.ts";
+export type { FirstPages } from "./lib/paging/first_pages.ts";
 export type { FaultClientEnd, FaultClientFacts } from "./lib/paging/fault_server_messages.ts";
 export {
   AttachedRam,

@@ -9,6 +9,11 @@ import {
   RamBlock,
   writeRecording,
 } from "../mod.ts";
+import { PageBitmap } from "../lib/memory/page_bitmap.ts";
+import { firstPagesOf } from "../lib/paging/first_pages.ts";
+import { PageFiller } from "../lib/paging/page_filler.ts";
+import { PagePlacer } from "../lib/paging/page_placer.ts";
+import { newPageRange, PageRange } from "../lib/paging/page_range.ts";
 import { digestOf } from "./kit/attached_content.ts";
 import { LimitMs } from "./kit/limits.ts";
 import { fillBlock } from "./kit/page_content.ts";
@@ -122,6 +127,10 @@ for (const [kind, index] of [
   );
 }
 
+attachTest("attach: every page is right where an order says which come first", async () => {
+  expect(await fixtureResult("attach", ["order", paths[0]!, "2"])).toEqual({ digests });
+});
+
 attachTest("attach: nothing is left of blocks that come and go at any moment", async () => {
   const result = (await fixtureResult("attach", ["leak", paths[0]!])) as { more: number };
   expect(result.more).toBeLessThan(20);
@@ -140,6 +149,64 @@ attachTest(
     });
   },
 );
+
+test("attach: the pages of an order come in first, in that order, and then all others", () => {
+  const range = (idstr: string, block: number, pages: number): PageRange => {
+    const present = new PageBitmap(pages);
+    present.setRange(0, pages);
+    const shape = { unitBytes: 4096, pageSize: 4096, blockOffset: 0, blockPages: pages };
+    const bytes = pages * 4096;
+    const place = { idstr, block, bytes, address: 4096, present: present.buffer };
+    return new PageRange(newPageRange({ ...shape, ...place }));
+  };
+  const read: number[][] = [];
+  const memory = {
+    copy: (_: number, __: number, bytes: number) => bytes,
+    zero: () => 0,
+    wake: () => 0,
+  };
+  const placer = new PagePlacer(
+    memory,
+    {
+      read: (_, bytes, block, offset) => void read.push([block, offset / 4096, bytes / 4096]),
+      [Symbol.dispose]() {},
+    },
+    4096,
+  );
+  const blocks = ["a", "b"].map((idstr) => ({ idstr, bytes: 600 * 4096, pageSize: 4096 }));
+  const ordered = ["gone", "b", "a"].map((idstr) => ({ idstr, pages: 600, pageSize: 4096 }));
+  // In pieces of 256 pages; what is not attached is left out.
+  const runs = Uint32Array.of(1, 590, 600, 0, 0, 9, 2, 100, 500, 1, 3, 4);
+  const first = firstPagesOf({ blocks: ordered, runs }, blocks, "Cannot attach");
+  const ranges = blocks.map(({ idstr }, index) => range(idstr, index, 600));
+  let placed = 0;
+  const filler = new PageFiller(new SharedArrayBuffer(4), ranges, first, placer, (_, units) => {
+    placed += units;
+  });
+  while (filler.step());
+  expect(read.slice(0, 4)).toEqual([
+    [1, 590, 10],
+    [0, 100, 256],
+    [0, 356, 144],
+    [1, 3, 1],
+  ]);
+  expect(read.slice(4)).toEqual([
+    [0, 0, 100],
+    [0, 500, 12],
+    [0, 512, 88],
+    [1, 0, 3],
+    [1, 4, 252],
+    [1, 256, 256],
+    [1, 512, 78],
+  ]);
+  expect(placed).toBe(1200);
+  const wrong = { blocks: ordered, runs: Uint32Array.of(1, 590, 601) };
+  expect(() => firstPagesOf(wrong, blocks, "Cannot attach")).toThrow(
+    "names pages 590 to 601 of 600",
+  );
+  const other = { blocks: [{ idstr: "a", pages: 7, pageSize: 4096 }], runs: new Uint32Array() };
+  expect(() => firstPagesOf(other, blocks, "Cannot attach")).toThrow("the order is of 7 pages");
+});
 
 async function filtered(mode: "user" | "none", way: string): Promise<unknown> {
   const program = folder.file("refuse");

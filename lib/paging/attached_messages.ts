@@ -13,6 +13,8 @@ export interface AttachedWork {
   readonly ranges: readonly SharedPageRange[];
   /** By the number of the block. */
   readonly residencies: readonly SharedResidency[];
+  /** Pieces of ranges to fill first, three words each. */
+  readonly first: Uint32Array;
   /** The next piece to fill. */
   readonly cursor: SharedArrayBuffer;
   /** Faults and bytes so far, two numbers of 64 bits. */

@@ -29,6 +29,7 @@ import { SessionControl } from "../sync/session_control.ts";
 import type { Thread } from "../thread/job_thread.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { AttachedTask, AttachedWork } from "./attached_messages.ts";
+import { firstPagesOf, type FirstPages } from "./first_pages.ts";
 import { newPageRange } from "./page_range.ts";
 
 /** How blocks are attached. */
@@ -42,6 +43,11 @@ export interface AttachOptions {
    * only once somebody waits for `resident()`.
    */
   readonly channels?: number | undefined;
+  /**
+   * What comes in before all else, as `readPageOrder()` gives it; of blocks that are not attached it
+   * may say what it likes. Default: the order of the file.
+   */
+  readonly order?: FirstPages | undefined;
   /** Most bytes of memory. Default 64 GiB. */
   readonly ramBytesMax?: number | undefined;
   /** Is told when the kernel refuses, and the blocks are loaded instead. */
@@ -53,9 +59,12 @@ export const ATTACH_OPTIONS = {
   blocks: true,
   writable: true,
   channels: true,
+  order: true,
   ramBytesMax: true,
   onNotice: true,
 } satisfies OptionNames<AttachOptions>;
+
+const NO_ORDER: FirstPages = { blocks: [], runs: new Uint32Array() };
 
 /** A block whose pages are brought in. */
 export interface PagedBlock {
@@ -244,7 +253,7 @@ export class AttachedRam implements AsyncDisposable {
     snapshot: PagedBlocks,
     action: string,
     channels: number,
-    { onNotice }: AttachOptions,
+    { onNotice, order = NO_ORDER }: AttachOptions,
   ): Promise<void> {
     const { blocks } = snapshot;
     const source = snapshot.source(this.#file);
@@ -264,6 +273,7 @@ export class AttachedRam implements AsyncDisposable {
         }),
       ),
       residencies: this.#memory.map(({ residency }) => residency.shared),
+      first: firstPagesOf(order, blocks, action),
       cursor: new SharedArrayBuffer(4),
       counts: this.#counts,
       control: this.#control.buffer,

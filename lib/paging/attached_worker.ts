@@ -129,7 +129,8 @@ class AttachedPages {
 
   #filler(placer: PagePlacer): PageFiller {
     const placed = (range: PageRange, units: number): void => this.#placed(range, units);
-    return new PageFiller(this.#job.cursor, this.#ranges, placer, placed);
+    const { cursor, first } = this.#job;
+    return new PageFiller(cursor, this.#ranges, first, placer, placed);
   }
 
   /** One piece; a failure is told, and costs the rest of that piece only. */

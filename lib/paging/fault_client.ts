@@ -201,7 +201,7 @@ export class FaultClient {
     this.#memory = {
       userfaultfd,
       ranges,
-      filler: new PageFiller(new SharedArrayBuffer(4), ranges, placer, nobody),
+      filler: new PageFiller(new SharedArrayBuffer(4), ranges, new Uint32Array(), placer, nobody),
       target: new FaultTarget(userfaultfd, ranges, placer, {
         placed: nobody,
         // What it has unmapped meanwhile, it does not need.

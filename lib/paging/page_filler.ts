@@ -1,10 +1,11 @@
 /**
- * Brings in pages that nobody has touched yet, piece by piece in the order of the snapshot. Any number
- * of threads share the work.
+ * Brings in pages that nobody has touched yet, piece by piece: those that are to be there first, then
+ * all others in the order of the snapshot. Any number of threads share the work.
  *
  * @module
  */
 import { FILE_JOB_BYTES, FILL_STRETCH_WINDOWS } from "../limits.ts";
+import { RUN_WORDS } from "./first_pages.ts";
 import type { PagePlacer } from "./page_placer.ts";
 import type { PageRange } from "./page_range.ts";
 
@@ -12,6 +13,7 @@ import type { PageRange } from "./page_range.ts";
 export class PageFiller {
   readonly #cursor: Int32Array;
   readonly #ranges: readonly PageRange[];
+  readonly #first: Uint32Array;
   readonly #placer: PagePlacer;
   readonly #placed: (range: PageRange, units: number) => void;
   /** Where the windows of each range end, counted over all of them. */
@@ -21,19 +23,22 @@ export class PageFiller {
 
   /**
    * @param cursor The next window that nobody has taken.
+   * @param first Pieces of ranges to begin with, {@linkcode RUN_WORDS} words each.
    * @param placed Is told of units with content that have been placed.
    */
   constructor(
     cursor: SharedArrayBuffer,
     ranges: readonly PageRange[],
+    first: Uint32Array,
     placer: PagePlacer,
     placed: (range: PageRange, units: number) => void,
   ) {
     this.#cursor = new Int32Array(cursor);
     this.#ranges = ranges;
+    this.#first = first;
     this.#placer = placer;
     this.#placed = placed;
-    let end = 0;
+    let end = first.length / RUN_WORDS;
     this.#ends = ranges.map((range) => (end += Math.ceil(range.units / windowUnits(range))));
   }
 
@@ -48,6 +53,12 @@ export class PageFiller {
       this.#end = this.#window + FILL_STRETCH_WINDOWS;
     }
     const window = this.#window++;
+    const pieces = this.#first.length / RUN_WORDS;
+    if (window < pieces) {
+      const [place, start, stop] = this.#first.subarray(window * RUN_WORDS);
+      if (!this.#fill(this.#ranges[place], start, stop)) this.#window = window;
+      return true;
+    }
     const index = this.#ends.findIndex((end) => window < end);
     if (index < 0) {
       this.#end = this.#window; // the next call looks again, and finds as little
@@ -55,7 +66,7 @@ export class PageFiller {
     }
     const range = this.#ranges[index];
     const length = windowUnits(range);
-    const first = (window - (index === 0 ? 0 : this.#ends[index - 1])) * length;
+    const first = (window - (index === 0 ? pieces : this.#ends[index - 1])) * length;
     if (!this.#fill(range, first, Math.min(first + length, range.units))) this.#window = window;
     return true;
   }

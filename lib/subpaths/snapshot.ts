@@ -24,6 +24,7 @@ export {
   type PagedImage,
   type PageFaultOptions,
 } from "../paging/serve_page_faults.ts";
+export type { FirstPages } from "../paging/first_pages.ts";
 export type { FaultClientEnd, FaultClientFacts } from "../paging/fault_server_messages.ts";
 export {
   AttachedRam,
