@@ -28,6 +28,7 @@ export const SocketOption = {
 export const MessageFlag = {
   PEEK: 0x2,
   DONTWAIT: 0x40,
+  WAITALL: 0x100,
   NOSIGNAL: 0x4000,
   /** Descriptors that come along are closed in programs that are started. */
   CMSG_CLOEXEC: 0x4000_0000,

@@ -92,6 +92,29 @@ test("a raw source that keeps to the protocol is received, with SYNC packets tha
   await until("PONG and SHUT have come", () => peer.answers[main]?.toString("hex") === shut);
 });
 
+test("a packet may come in pieces with pauses in it, as long as none is beyond the limit", async () => {
+  // Pauses of more than the tick after which a thread comes back from the kernel, with or without bytes.
+  const pauseMs = 150;
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    channels: 1,
+    timeouts: { ...timeouts, stallMs: 8 * pauseMs },
+  });
+  using peer = new RawSource(receiver.endpoint);
+  const done = receiver.complete();
+  await peer.open(mainStream());
+  const bytes = join(packet({ normal: [1, 2, 7] }), syncPacket());
+  const channel = await peer.open(begin());
+  const cuts = [0, 500, 1344, 1345, 1344 + 4096, 1344 + 3 * 4096 - 1, 1344 + 3 * 4096 + 10];
+  for (const [index, cut] of cuts.entries()) {
+    await Bun.sleep(pauseMs);
+    peer.write(channel, bytes.subarray(cut, cuts[index + 1] ?? bytes.byteLength));
+  }
+  expect(await done).toMatchObject({ normalPages: 3 });
+  const firstBytes = [0, 1, 2, 7].map((page) => receiver.blocks[0]?.view(page * 4096, 4096)[17]);
+  expect(firstBytes).toEqual([0, 1, 2, 7]);
+});
+
 const cases: readonly [
   name: string,
   code: string,

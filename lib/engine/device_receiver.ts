@@ -108,9 +108,8 @@ export class DeviceReceiver {
     const iovecs = this.#iovecs;
     iovecs.clear();
     iovecs.append(address + ahead, bytes - ahead);
-    iovecs.append(header.address, this.#capacity);
-    connection.receiveList(iovecs, bytes - ahead);
-    this.#filled = this.#capacity - iovecs.bytes;
+    connection.receiveList(iovecs);
+    this.#filled = 0;
   }
 
   #fill(connection: ReceivingConnection, needed: number): void {

@@ -2,9 +2,9 @@
  * A receive channel: reads packets, puts their pages in place and stops at sync points (engine
  * description, section 2). Runs on a worker until its connection ends.
  *
- * Headers are read ahead: one system call takes the rest of a payload and what has already arrived
- * of the next header. Nothing is done with a header before the packet in front of it is finished,
- * so reading ahead never crosses a sync point.
+ * A packet is two system calls, as a rule: one for the header and one for the payload, which comes
+ * back when all of it is in place. Taking what has arrived of the next header along would save the
+ * first, but then the second returns with each piece that the network brings.
  *
  * @module
  */
@@ -50,8 +50,6 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   readonly #deviceReceiver: DeviceReceiver;
   readonly #iovecs = new IovecList();
   #headerFilled = 0;
-  /** Bytes of the payload in hand that have not been asked for. */
-  #payloadLeft = 0;
   #connection: ReceivingConnection | undefined;
 
   /** @throws {MissingLibraryError} when the codec's library is not there. */
@@ -103,7 +101,6 @@ export class ReceiveChannel implements Disposable, PayloadSource {
       const { normalPages, zeroPages, payloadBytes, sync } = packet;
       if (hasPages) state.notePages(channel);
       this.#headerFilled = 0;
-      this.#payloadLeft = payloadBytes;
       if (normalPages > 0) {
         this.#decoder.decode(runs, payloadBytes, this);
         this.#placer.placed(blocks.blocks);
@@ -112,7 +109,7 @@ export class ReceiveChannel implements Disposable, PayloadSource {
         counters.addPacket(headerBytes + payloadBytes, normalPages, zeroPages);
         this.#placer.delivered();
       }
-      state.noteUnderWay(channel, this.#headerFilled > 0 || connection.holdsBytes);
+      state.noteUnderWay(channel, connection.holdsBytes);
       if (!sync) continue;
       // A sync point may come with pages (before QEMU 9.0), whose packet has been counted.
       counters.addSync(hasPages ? 0 : headerBytes);
@@ -124,13 +121,13 @@ export class ReceiveChannel implements Disposable, PayloadSource {
   receive(address: number, bytes: number): void {
     this.#iovecs.clear();
     this.#iovecs.append(address, bytes);
-    this.#receivePayload(bytes);
+    this.#receivePayload();
   }
 
   receiveRuns(runs: PageRuns): void {
     this.#iovecs.clear();
     this.#iovecs.appendRuns(runs);
-    this.#receivePayload(runs.bytes);
+    this.#receivePayload();
   }
 
   [Symbol.dispose](): void {
@@ -164,15 +161,9 @@ export class ReceiveChannel implements Disposable, PayloadSource {
     return got > 0;
   }
 
-  #receivePayload(bytes: number): void {
-    const { header, headerBytes } = this.#placer;
+  #receivePayload(): void {
     const start = performance.now();
-    this.#payloadLeft -= bytes;
-    // Only behind the whole payload the next header follows.
-    const ahead = this.#payloadLeft === 0 ? headerBytes : 0;
-    if (ahead > 0) this.#iovecs.append(header.address, ahead);
-    this.#connection!.receiveList(this.#iovecs, bytes);
-    this.#headerFilled = ahead - this.#iovecs.bytes;
+    this.#connection!.receiveList(this.#iovecs);
     this.#parts.counters.addTransfer(performance.now() - start);
   }
 

@@ -32,11 +32,11 @@ export interface SendingConnection {
 /** What a thread does with a connection that it receives from. */
 export interface ReceivingConnection {
   /**
-   * Reads until at least `bytesMin` bytes of `list` are filled; more may be, up to all of them.
+   * Fills all of `list` and leaves it empty.
    *
    * @throws {ChannelError} when the peer ends the connection first.
    */
-  receiveList(list: IovecList, bytesMin: number): void;
+  receiveList(list: IovecList): void;
   /** Reads exactly `bytes` bytes to `address`. */
   receive(address: number, bytes: number): void;
   /**

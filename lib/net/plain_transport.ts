@@ -51,14 +51,12 @@ class PlainConnection implements Connection {
     return isEndedByPeer(this.#fd, waitMs);
   }
 
-  receiveList(list: IovecList, bytesMin: number): void {
-    for (let done = 0; done < bytesMin;) {
-      const got = recvmsg(this.#fd, list.message(), 0);
+  receiveList(list: IovecList): void {
+    while (list.bytes > 0) {
+      // Has the kernel come back once for the whole list, or with a part of it when its tick is over.
+      const got = recvmsg(this.#fd, list.message(), MessageFlag.WAITALL);
       if (got === 0) throw this.#progress.ended();
-      if (this.#progress.made("receive", got)) {
-        list.consume(got);
-        done += got;
-      }
+      if (this.#progress.made("receive", got)) list.consume(got);
     }
   }
 

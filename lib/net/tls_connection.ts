@@ -92,10 +92,9 @@ export class TlsConnection implements Connection, Disposable {
     return isEndedByPeer(this.#fd, waitMs);
   }
 
-  receiveList(list: IovecList, bytesMin: number): void {
+  receiveList(list: IovecList): void {
     this.#receivesLists = true;
-    const left = list.bytes - bytesMin;
-    while (list.bytes > left) {
+    while (list.bytes > 0) {
       if (this.#receiveOnce(list, false) === 0) throw this.#progress.ended();
     }
   }
