@@ -6,14 +6,14 @@
  * @module
  */
 import { parseArgs, type ParseArgsConfig } from "node:util";
-import {
-  COMPRESSION_METHODS,
-  ENGINE_NAMES,
-  parseEndpoint,
-  type Compression,
-  type SessionOptions,
-  type Timeouts,
+import type {
+  Compression,
+  CompressionMethod,
+  EngineName,
+  SessionOptions,
+  Timeouts,
 } from "../mod.ts";
+import { library } from "./library.ts";
 import { TLS_OPTIONS, TLS_USAGE, tlsOptions, type ArgumentValues } from "./tls_arguments.ts";
 import { invalid, UsageError } from "./usage_error.ts";
 
@@ -22,6 +22,27 @@ export { UsageError };
 /** The user asked for the usage text. */
 export class HelpRequest extends Error {
   override readonly name = "HelpRequest";
+}
+
+// The library, which has these lists too, is not loaded for a usage text; the compiler compares them.
+const METHODS = namesIn<CompressionMethod>({
+  none: true,
+  zlib: true,
+  zstd: true,
+  qpl: true,
+  uadk: true,
+  qatzip: true,
+});
+const ENGINES = namesIn<EngineName>({
+  libz: true,
+  isal: true,
+  libdeflate: true,
+  libzstd: true,
+  libqpl: true,
+});
+
+function namesIn<Name extends string>(all: Readonly<Record<Name, true>>): readonly Name[] {
+  return Object.keys(all) as Name[];
 }
 
 /** Options of every program that transfers something, for `parseProgramArguments()`. */
@@ -43,10 +64,10 @@ export const TRANSFER_OPTIONS = {
 export const TRANSFER_USAGE = `\
   --channels N|auto        multifd channels, 1 to 255, equal on both sides (default 2);
                            auto: twice the processors on a sender, whatever connects on a receiver
-  --compression METHOD     ${COMPRESSION_METHODS.join(", ")}; equal on both sides (default none)
+  --compression METHOD     ${METHODS.join(", ")}; equal on both sides (default none)
   --level N|auto           compression level of the sender (default 1); auto: as high as the
                            processor can while the network is busy
-  --engine NAME            library that compresses: ${ENGINE_NAMES.join(", ")}
+  --engine NAME            library that compresses: ${ENGINES.join(", ")}
                            (default: the fastest that is there; each side has its own)
   --uuid UUID              uuid of the VM, equal on both sides (default all zero)
   --connect-timeout SECS   for one connection, and from the first to the last one (default 10)
@@ -136,9 +157,9 @@ export function compression(
   levelText?: string,
   engineText?: string,
 ): Compression {
-  const method = oneOf("--compression", methodText, COMPRESSION_METHODS);
+  const method = oneOf("--compression", methodText, METHODS);
   const level = levelText === undefined ? undefined : levelOf(levelText);
-  const engine = engineText === undefined ? undefined : oneOf("--engine", engineText, ENGINE_NAMES);
+  const engine = engineText === undefined ? undefined : oneOf("--engine", engineText, ENGINES);
   return {
     method,
     ...(level === undefined ? {} : { level }),
@@ -156,7 +177,7 @@ function levelOf(text: string): number | "auto" {
 export function endpoint(option: string, text: string | undefined): string {
   const value = required(option, text);
   try {
-    parseEndpoint(value);
+    library().parseEndpoint(value);
   } catch {
     throw invalid(option, value, "host:port, [v6]:port, unix:/path or unix-abstract:name");
   }

@@ -8,7 +8,8 @@
  */
 import { access, constants, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
-import { saveBlocks, type BlockImage, type RamBlock } from "../mod.ts";
+import type { BlockImage, RamBlock } from "../mod.ts";
+import { library } from "./library.ts";
 
 /** Bytes that file systems allow in one name. */
 const FILE_NAME_BYTES_MAX = 255;
@@ -88,6 +89,6 @@ export async function planOutput(output: string, blocks: readonly RamBlock[]): P
 
 /** Writes the blocks; what was planned appears when it is complete. */
 export async function writeOutput(plan: OutputPlan, signal: AbortSignal): Promise<void> {
-  if (plan.folder !== undefined) await saveBlocks(plan.folder, plan.files, { signal });
+  if (plan.folder !== undefined) await library().saveBlocks(plan.folder, plan.files, { signal });
   else for (const { block, path } of plan.files) await block.toFile(path, { signal });
 }

@@ -4,8 +4,8 @@
  *
  * @module
  */
-import { describeError } from "../mod.ts";
 import { HelpRequest, UsageError } from "./arguments.ts";
+import { library } from "./library.ts";
 
 /** Exit statuses. */
 export const ExitStatus = {
@@ -67,7 +67,7 @@ async function statusOf(usage: string, main: () => Promise<void>): Promise<numbe
       process.stderr.write(`${error.message}\n\n${usage}\n`);
       return ExitStatus.USAGE;
     }
-    process.stderr.write(`${describeError(error)}\n`);
+    process.stderr.write(`${library().describeError(error)}\n`);
     return ExitStatus.FAILED;
   }
 }

@@ -3,7 +3,7 @@
  *
  * @module
  */
-import { SingleBar } from "cli-progress";
+import type { SingleBar } from "cli-progress";
 import type { Statistics } from "../mod.ts";
 import { formatBytes, formatRate, formatSeconds } from "./units.ts";
 
@@ -101,6 +101,7 @@ export class ProgressBar implements Disposable {
   constructor(label: string, statistics: () => ProgressCounters) {
     this.#statistics = statistics;
     if (!process.stderr.isTTY) return;
+    const { SingleBar } = require("cli-progress") as typeof import("cli-progress");
     this.#bar = new SingleBar({
       stream: process.stderr,
       barsize: 24,

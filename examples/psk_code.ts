@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { randomBytes, scryptSync } from "node:crypto";
+/** Loaded with the first use: most programs that know codes are given none. */
+const ciphers = () => process.getBuiltinModule("node:crypto");
 
 /** Fewest letters and digits of a code. */
 const LETTERS_MIN = 12;
@@ -34,13 +35,13 @@ export function keysOfCode(code: string, username = "qemu"): string {
   if (letters < LETTERS_MIN) {
     throw new RangeError(`the code has ${letters} letters and digits, must have ${LETTERS_MIN}`);
   }
-  const key = scryptSync(words.join("-"), SALT, KEY_BYTES, HARD);
+  const key = ciphers().scryptSync(words.join("-"), SALT, KEY_BYTES, HARD);
   return `${username}:${key.toString("hex")}\n`;
 }
 
 /** Content of a `keys.psk` with a random key. */
 export function randomKeys(username: string): string {
-  return `${username}:${randomBytes(KEY_BYTES).toString("hex")}\n`;
+  return `${username}:${ciphers().randomBytes(KEY_BYTES).toString("hex")}\n`;
 }
 
 /** A code of 64 random bits. */

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { listen, type ListenOptions, type RamBlock, type Receiver } from "../mod.ts";
+import type { ListenOptions, RamBlock, Receiver } from "../mod.ts";
 import {
   fromArguments,
   parseProgramArguments,
@@ -15,7 +15,8 @@ import {
   required,
   TRANSFER_USAGE,
 } from "./arguments.ts";
-import { checkOutput, planOutput, writeOutput, type OutputPlan } from "./image_output.ts";
+import type { OutputPlan } from "./image_output.ts";
+import { library } from "./library.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { printFailure, printListening, printSummary } from "./summary.ts";
@@ -59,6 +60,7 @@ function receiverArguments(): ReceiverArguments {
 
 async function receive(signal: AbortSignal): Promise<void> {
   const { json, output, options } = receiverArguments();
+  const { checkOutput, planOutput, writeOutput } = await import("./image_output.ts");
   let receiver: Receiver | undefined;
   // A cancelled session does not wait for its last step, and the program must not end before it.
   let writing: Promise<void> | undefined;
@@ -71,7 +73,7 @@ async function receive(signal: AbortSignal): Promise<void> {
   try {
     await checkOutput(output);
     receiver = await fromArguments(
-      listen({
+      library().listen({
         ...options,
         finalize: (blocks) => (writing = finalize(blocks)),
         signal,

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { connect, RamBlock, type ConnectOptions, type Sender } from "../mod.ts";
+import type { ConnectOptions, RamBlock, Sender } from "../mod.ts";
 import {
   blockArguments,
   byteCount,
@@ -21,6 +21,7 @@ import {
   TRANSFER_USAGE,
   wholeNumber,
 } from "./arguments.ts";
+import { library } from "./library.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { printFailure, printSummary } from "./summary.ts";
@@ -88,6 +89,7 @@ function senderArguments(): SenderArguments {
 
 async function send(signal: AbortSignal): Promise<void> {
   const { json, pageSize: pageBytes, rounds, roundDelayMs, options, ...images } = senderArguments();
+  const { connect, RamBlock } = library();
   let sender: Sender | undefined;
   try {
     using blocks = new DisposableStack();

@@ -3,7 +3,8 @@
  *
  * @module
  */
-import { describeError, MultifdError, type Statistics } from "../mod.ts";
+import type { MultifdError, Statistics } from "../mod.ts";
+import { library } from "./library.ts";
 import { formatBytes, formatRate, formatSeconds } from "./units.ts";
 
 /** Facts beside the statistics, for example `{ role: "sender", verified: true }`. */
@@ -20,9 +21,18 @@ export function printSummary(json: boolean, facts: SummaryFacts, statistics: Sta
 /** Prints the JSON object of a failed transfer to stdout, `ok: false` and the error's parts. */
 export function printFailure(facts: SummaryFacts, error: unknown, statistics?: Statistics): void {
   const { code, side, channel, phase, errno, peer }: Partial<MultifdError> =
-    error instanceof MultifdError ? error : {};
+    error instanceof library().MultifdError ? error : {};
   const message = error instanceof Error ? error.message : String(error);
-  const parts = { code, message, side, channel, phase, errno, peer, text: describeError(error) };
+  const parts = {
+    code,
+    message,
+    side,
+    channel,
+    phase,
+    errno,
+    peer,
+    text: library().describeError(error),
+  };
   console.log(JSON.stringify({ ok: false, ...facts, error: parts, ...statistics }));
 }
 

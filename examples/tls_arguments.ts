@@ -3,7 +3,6 @@
  *
  * @module
  */
-import { readFileSync } from "node:fs";
 import type { ParseArgsConfig } from "node:util";
 import type { TlsOptions } from "../mod.ts";
 import { keysOfCode } from "./psk_code.ts";
@@ -81,7 +80,7 @@ function keysOf(text: string, username: string | undefined): string {
 export function codeOf(text: string): string {
   if (!text.startsWith("@")) return text;
   try {
-    return readFileSync(text.slice(1), "utf8");
+    return process.getBuiltinModule("node:fs").readFileSync(text.slice(1), "utf8");
   } catch (cause) {
     throw new UsageError(`Cannot use --tls-psk-code: cannot read ${text.slice(1)}`, { cause });
   }
