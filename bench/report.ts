@@ -95,18 +95,23 @@ export interface Ratio {
 
 /** Compares two contenders of one benchmark. */
 export function compare(ours: Summary, other: Summary): Ratio {
-  const whole = (summary: Summary): number => summary.seconds.median + summary.setUpSeconds.median;
   return {
     ratio: other.seconds.median / ours.seconds.median,
-    withSetUp: whole(other) / whole(ours),
+    withSetUp: allInSeconds(other) / allInSeconds(ours),
   };
+}
+
+function allInSeconds({ seconds, setUpSeconds }: Summary): number {
+  return seconds.median + setUpSeconds.median;
 }
 
 const COLUMNS: readonly (readonly [title: string, cell: (summary: Summary) => string])[] = [
   ["GiB/s min", ({ gibPerSecond }) => gibPerSecond.min.toFixed(2)],
   ["median", ({ gibPerSecond }) => gibPerSecond.median.toFixed(2)],
   ["max", ({ gibPerSecond }) => gibPerSecond.max.toFixed(2)],
+  ["ms", ({ seconds }) => (seconds.median * 1000).toFixed(0)],
   ["set-up ms", ({ setUpSeconds }) => (setUpSeconds.median * 1000).toFixed(0)],
+  ["all in ms", (one) => (allInSeconds(one) * 1000).toFixed(0)],
   ["set-up CPU s", ({ setUpCpuSeconds }) => setUpCpuSeconds.median.toFixed(2)],
   ["CPU s/GiB", ({ cpuSecondsPerGib }) => spreadText(cpuSecondsPerGib)],
   ["wire MB", ({ wireBytes }) => (wireBytes.max / 1e6).toFixed(1)],
@@ -114,11 +119,21 @@ const COLUMNS: readonly (readonly [title: string, cell: (summary: Summary) => st
   ["runs", ({ runs, noisy }) => `${runs}${noisy ? " (noisy)" : ""}`],
 ];
 
-/** Draws the table, one contender a line. */
-export function table(summaries: ReadonlyMap<string, Summary>): string {
+/**
+ * Draws the table, one contender a line.
+ *
+ * @param reference Name of the contender that all are compared with, set-up apart and all in.
+ */
+export function table(summaries: ReadonlyMap<string, Summary>, reference?: string): string {
+  const other = reference === undefined ? undefined : summaries.get(reference);
+  const columns = [...COLUMNS];
+  if (other !== undefined) {
+    columns.push([`of ${reference}`, (one) => compare(one, other).ratio.toFixed(2)]);
+    columns.push(["all in", (one) => compare(one, other).withSetUp.toFixed(2)]);
+  }
   return draw([
-    ["", ...COLUMNS.map(([title]) => title)],
-    ...[...summaries].map(([name, summary]) => [name, ...COLUMNS.map(([, cell]) => cell(summary))]),
+    ["", ...columns.map(([title]) => title)],
+    ...[...summaries].map(([name, summary]) => [name, ...columns.map(([, cell]) => cell(summary))]),
   ]);
 }
 
