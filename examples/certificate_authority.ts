@@ -40,11 +40,16 @@ export class CertificateAuthority {
     ]);
   }
 
+  /** Puts this authority into a folder of another one's. */
+  trust(dir: string): void {
+    copyFileSync(`${this.#name}-cert.pem`, join(dir, "ca-cert.pem"));
+  }
+
   /** Makes a folder of one side and returns its path; without a wish it has the authority only. */
   folder(name: string, side: "server" | "client", wish?: CertificateWish): string {
     const dir = join(this.#parent, name);
     mkdirSync(dir, { mode: 0o700 });
-    copyFileSync(`${this.#name}-cert.pem`, join(dir, "ca-cert.pem"));
+    this.trust(dir);
     if (wish === undefined) return dir;
     const { commonName = side, names = NAMES_DEFAULT, days = this.#days } = wish;
     const [request, extensions] = [`${dir}/request`, `${dir}/extensions`];

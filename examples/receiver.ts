@@ -76,6 +76,7 @@ async function receive(signal: AbortSignal): Promise<void> {
       library().listen({
         ...options,
         finalize: (blocks) => (writing = finalize(blocks)),
+        onWarning: ({ message }) => console.error(`warning: ${message}`),
         signal,
       }),
     );

@@ -37,6 +37,7 @@ const SYMBOLS = {
   gnutls_record_recv: { args: [SESSION, ADDRESS, SIZE], returns: SSIZE },
   gnutls_record_check_pending: { args: [SESSION], returns: SIZE },
   gnutls_bye: { args: [SESSION, INT], returns: INT }, // how
+  gnutls_alert_send: { args: [SESSION, INT, INT], returns: INT }, // level, description
   gnutls_alert_send_appropriate: { args: [SESSION, INT], returns: INT }, // err
   gnutls_strerror: { args: [INT], returns: TEXT },
   gnutls_session_set_verify_cert2: { args: [SESSION, ADDRESS, INT, INT], returns: NativeType.void }, // typed_vdata *, elements, flags
@@ -84,6 +85,7 @@ const NO_SIGNAL = 64;
 const NO_TICKETS = 1024;
 const [CERTIFICATE, PSK] = [1, 4];
 const PEM = 1;
+const [ALERT_FATAL, ACCESS_DENIED] = [2, 49];
 const KEY_HEX = 1;
 const CERT_REQUIRE = 2;
 const SHUT_WR = 1;
@@ -326,6 +328,11 @@ export function tlsBye(session: number): number {
 /** Tells the peer why a handshake failed here with `result`. */
 export function tlsAlert(session: number, result: number): void {
   gnutls().gnutls_alert_send_appropriate(session as Address, result);
+}
+
+/** Tells the peer that it may not do this, whoever it is. */
+export function tlsDeny(session: number): void {
+  gnutls().gnutls_alert_send(session as Address, ALERT_FATAL, ACCESS_DENIED);
 }
 
 /** Releases a session that no thread uses. */

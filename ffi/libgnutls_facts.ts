@@ -23,6 +23,8 @@ const SYMBOLS = {
   gnutls_x509_crt_import: { args: [ADDRESS, ADDRESS, INT], returns: INT }, // datum *, format
   gnutls_x509_crt_get_dn: { args: [ADDRESS, ADDRESS, ADDRESS], returns: INT }, // buf, size_t *
   gnutls_cipher_get: { args: [SESSION], returns: INT },
+  gnutls_certificate_client_get_request_status: { args: [SESSION], returns: INT },
+  gnutls_certificate_get_ours: { args: [SESSION], returns: ADDRESS }, // datum *
   gnutls_check_version: { args: [ADDRESS], returns: TEXT }, // oldest version, NULL for any
 } as const;
 
@@ -39,6 +41,15 @@ const NAME_BYTES_MAX = 4096;
 /** Version of the library. */
 export function gnutlsVersion(): string {
   return String(gnutls().gnutls_check_version(0 as unknown as Address));
+}
+
+/** Whether a server has asked this side for a certificate, and whether it has got one. */
+export function tlsOwnCertificate(session: number): "not asked for" | "missing" | "shown" {
+  const library = gnutls();
+  const asked = library.gnutls_certificate_client_get_request_status(session as Address);
+  if (asked === 0) return "not asked for";
+  const own = library.gnutls_certificate_get_ours(session as Address);
+  return own === null || Number(own) === 0 ? "missing" : "shown";
 }
 
 /** Number of the cipher of a session whose handshake is complete, as GnuTLS counts them. */

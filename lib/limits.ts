@@ -297,6 +297,9 @@ export const REHEARSED_CHANNELS_MAX = 16;
  */
 export const PENDING_CONNECTIONS_MAX = 512;
 
+/** How long a receiver may take to refuse a certificate that it asked for: a few round trips. */
+export const TLS_VERDICT_MS = 100;
+
 /** Bytes of a file of shared keys for TLS: a thousand users' of the longest keys. */
 export const TLS_KEYS_BYTES_MAX = 1_048_576;
 

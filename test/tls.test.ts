@@ -1,6 +1,7 @@
 import { expect, spyOn, test } from "bun:test";
 import { randomBytes } from "node:crypto";
-import { connect, listen, RamBlock, relay, type TlsOptions } from "../mod.ts";
+import { chmodSync } from "node:fs";
+import { connect, listen, RamBlock, relay, type SessionWarning, type TlsOptions } from "../mod.ts";
 import { TlsCredentials, TlsSettings } from "../ffi/libgnutls.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { testTimeouts } from "./kit/limits.ts";
@@ -27,15 +28,26 @@ async function move(sender: TlsOptions, receiver: TlsOptions, compression: "none
   return blocks.flatMap((copy) => differingPages(block, copy));
 }
 
-/** How both sides fail. */
+/** How a sender fails, and what a receiver tells at once, which goes on waiting. */
 async function refusal(sender: TlsOptions | undefined, receiver: TlsOptions | undefined) {
-  // A receiver waits for another sender after one that it has refused.
-  const timeouts = { ...testTimeouts, acceptMs: 4000, connectMs: 4000 };
-  await using destination = await listen({ endpoint: "127.0.0.1:0", tls: receiver, timeouts });
+  const timeouts = { ...testTimeouts, connectMs: 4000 };
+  const told = Promise.withResolvers<SessionWarning>();
+  await using destination = await listen({
+    endpoint: "127.0.0.1:0",
+    tls: receiver,
+    timeouts,
+    onWarning: told.resolve,
+  });
   const received = rejectionOf(destination.complete());
   const options = { endpoint: destination.endpoint, blocks: [block], tls: sender, timeouts };
   const sent = await rejectionOf(connect(options).then((source) => source.send()));
-  return { sent, received: await received };
+  expect(sent.side).toBe("source");
+  const warning = await told.promise;
+  expect(warning.code).toBe("WARN_MULTIFD_TLS_REFUSED");
+  expect(destination.blocks).toEqual([]);
+  await destination[Symbol.asyncDispose]();
+  expect((await received).code).toBe("ERR_MULTIFD_STOPPED");
+  return { sent, received: warning };
 }
 
 /** What a mistake of the caller is told with. */
@@ -148,7 +160,7 @@ test("wrong shared keys fail on both sides, each with a reason", async () => {
   expect(wrongKey.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
   expect(wrongKey.received.message).toContain("the key of the sender is another than here");
   expect(unknown.sent.code).toBe("ERR_MULTIFD_TLS_HANDSHAKE");
-  expect(unknown.received.code).toBe("ERR_MULTIFD_TIMEOUT_ACCEPT");
+  expect(unknown.received.message).toContain("its user is not known here");
   const missing = await rejectionOf(
     connect({ endpoint: "127.0.0.1:9", blocks: [block], tls: { ...two, username: "nobody" } }),
   );
@@ -163,24 +175,55 @@ test("wrong certificates fail before memory is sent, each with a reason", async 
   const client = { kind: "x509", dir: ours!.folder("c", "client", { commonName: "me" }) } as const;
   const foreign = { kind: "x509", dir: theirs!.folder("f", "client", {}) } as const;
   const bare = { kind: "x509", dir: ours!.folder("b", "client") } as const;
-  const expired = ours!.folder("e", "server", { days: -1 });
-  const [host, authority, none, named, purpose] = await Promise.all([
+  const past = ours!.folder("e", "server", { days: -1 });
+  const old = { kind: "x509", dir: ours!.folder("o", "client", { days: -1 }) } as const;
+  const [host, authority, none, named, purpose, expired] = await Promise.all([
     refusal({ ...client, hostname: "elsewhere" }, server),
     refusal(foreign, server),
     refusal(bare, server),
     refusal(client, { ...server, allow: ["CN=you"] }),
-    refusal(client, { ...server, dir: expired }),
+    refusal(client, { ...server, dir: past }),
+    refusal(old, server),
   ]);
   expect(host.sent.message).toContain("it is not that of the host");
   expect(authority.sent.message).toContain("its authority is not known here");
-  expect(none.received.message).toContain("shows no certificate");
+  expect(none.sent.message).toContain("this side has none that it takes");
+  expect(none.received.message).toMatch(/shows no certificate|ended the connection/);
   expect(named.received.message).toContain("that of CN=me, must be one of CN=you");
+  expect(named.sent.message).toContain("the receiver refused it: Access was denied");
+  expect(expired.received.message).toContain(
+    "the sender's certificate is refused here: it has expired",
+  );
+  expect(expired.sent.message).toContain("the receiver refused it: ");
   expect(purpose.sent.message).toContain("it has expired");
   const gone = await rejectionOf(
     listen({ endpoint: "127.0.0.1:0", tls: { kind: "x509", dir: folder.path } }),
   );
   expect(gone).toMatchObject({ code: "ERR_MULTIFD_TLS_CREDENTIALS" });
   expect(gone.message).toContain("ca-cert.pem cannot be read (ENOENT)");
+});
+
+test("a key file that others may read is told of, and used", async () => {
+  using folder = new TemporaryFolder();
+  const [dir, authority] = [pskFolder(folder.path, "k"), new TestAuthority(folder.path, "ca")];
+  const server = authority.folder("server", "server", {});
+  for (const [tls, file, mode] of [
+    [{ kind: "psk", dir }, `${dir}/keys.psk`, 0o604],
+    [{ kind: "x509", dir: server }, `${server}/server-key.pem`, 0o660],
+  ] as const) {
+    const warnings: SessionWarning[] = [];
+    const listening = async () => {
+      const onWarning = (warning: SessionWarning): unknown => warnings.push(warning);
+      await using receiver = await listen({ endpoint: "127.0.0.1:0", tls, onWarning });
+      expect(receiver.endpoint).not.toBe("");
+    };
+    await listening();
+    expect(warnings).toEqual([]);
+    chmodSync(file, mode);
+    await listening();
+    expect(warnings.map(({ code }) => code)).toEqual(["WARN_MULTIFD_TLS_KEY_FILE"]);
+    expect(warnings[0]!.message).toContain(`${file} has mode 0${mode.toString(8)}: others may`);
+  }
 });
 
 test("a side without TLS and one with it do not come together, and say so", async () => {

@@ -64,6 +64,7 @@ const SLOW = [
   "surface",
   "sync_interleavings",
   "tls",
+  "tls_faults",
   "tls_programs",
   "transfers",
 ];

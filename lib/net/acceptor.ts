@@ -55,6 +55,8 @@ interface AcceptHooks {
   onChannel(channel: number, link: Link, peer: string): void;
   /** A connection was dropped that belongs to nobody who is received. */
   onStranger(): void;
+  /** Somebody could not open a connection, for that reason. */
+  onRefused(reason: string): void;
 }
 
 interface Pending {
@@ -271,12 +273,17 @@ export class Acceptor implements Disposable {
       const address = this.#handshakes.address + pending.at;
       const got = pending.opening.peek(address, MAGIC_BYTES);
       if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
-      if (got <= 0) return this.#forget(pending);
+      if (got <= 0) {
+        const { earlyEnd } = pending.opening;
+        if (earlyEnd !== undefined) this.#noteRefused(earlyEnd);
+        return this.#forget(pending);
+      }
       pending.short = got < MAGIC_BYTES;
       if (pending.short) return false;
       const magic = this.#handshakes.view.getUint32(pending.at);
       if (magic >>> 8 === TLS_HANDSHAKE) {
-        this.#refused ??= "one began with TLS, which is not on here";
+        const { peer } = pending;
+        this.#noteRefused(`${peer} began with TLS, which is not on here`);
       }
       if (magic === STREAM_MAGIC) return this.#takeMain(pending);
       if (magic !== MULTIFD_MAGIC) return this.#forget(pending);
@@ -291,9 +298,14 @@ export class Acceptor implements Disposable {
       return opening.advance();
     } catch (error) {
       if (!(error instanceof MultifdError)) throw error;
-      this.#refused ??= error.message;
+      this.#noteRefused(error.message);
       return undefined;
     }
+  }
+
+  #noteRefused(reason: string): void {
+    this.#refused ??= reason;
+    this.#hooks.onRefused(reason);
   }
 
   #readHandshake(pending: Pending): boolean {

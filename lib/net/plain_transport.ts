@@ -121,7 +121,7 @@ class PlainOpening implements Opening {
 
 /** See the module comment. */
 export const plainTransport: Transport = {
-  prepare: () => {},
+  prepare: () => [],
   [Symbol.dispose]: () => {},
   connect: (fd) => ({ fd }),
   open: (fd) => new PlainOpening(fd),

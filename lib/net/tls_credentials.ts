@@ -34,6 +34,8 @@ const KEY_FILE = "keys.psk";
 /** Credentials of one side, and how its sessions are made with them. */
 export interface LoadedCredentials extends Disposable {
   readonly settings: TlsSettings;
+  /** About files that others may read or change. */
+  readonly warnings: readonly string[];
 }
 
 /**
@@ -56,7 +58,24 @@ export function loadCredentials(config: TlsConfig, side: TlsSide): LoadedCredent
     : undefined;
   const settings = new TlsSettings(side, credentials, priorities, check);
   const owned = made.move();
-  return { settings, [Symbol.dispose]: () => owned.dispose() };
+  return {
+    settings,
+    warnings: keyFileWarnings(config, side),
+    [Symbol.dispose]: () => owned.dispose(),
+  };
+}
+
+/** A key is a secret only while nobody else can have it, or put another in its place. */
+function keyFileWarnings(config: TlsConfig, side: TlsSide): string[] {
+  const dir = config.kind === "psk" ? config.keys.dir : config.dir;
+  if (dir === undefined) return [];
+  const file = `${dir}/${config.kind === "psk" ? KEY_FILE : `${side}-key.pem`}`;
+  const mode = (fileSystem().statSync(file, { throwIfNoEntry: false })?.mode ?? 0) & 0o777;
+  if ((mode & 0o027) === 0) return [];
+  return [
+    `Key file ${file} has mode ${mode.toString(8).padStart(4, "0")}: others may ` +
+      `${(mode & 0o022) === 0 ? "read" : "change"} it, must be 0600 or 0640`,
+  ];
 }
 
 function certificates(

@@ -11,14 +11,21 @@
  */
 import { Arena, viewOfMemory } from "../../ffi/arena.ts";
 import { Errno, shutdown } from "../../ffi/libc.ts";
-import { tlsAlert, tlsFree, tlsHandshake, tlsReceive } from "../../ffi/libgnutls.ts";
-import { tlsCipher, tlsPeerName } from "../../ffi/libgnutls_facts.ts";
+import {
+  tlsAlert,
+  tlsDeny,
+  tlsFree,
+  tlsHandshake,
+  tlsReceive,
+  TlsResult,
+} from "../../ffi/libgnutls.ts";
+import { tlsCipher, tlsOwnCertificate, tlsPeerName } from "../../ffi/libgnutls_facts.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError, TlsError } from "../errors.ts";
 import type { ActiveSession, Stoppable } from "../sync/semaphore.ts";
 import type { Connection, ConnectionLimits } from "./connection.ts";
 import { Progress } from "./progress.ts";
-import { peek } from "./socket.ts";
+import { isReadable, peek } from "./socket.ts";
 import { TlsConnection } from "./tls_connection.ts";
 import { loadCredentials, type LoadedCredentials, type TlsSide } from "./tls_credentials.ts";
 import { handshakeFailure, isRepeated } from "./tls_failure.ts";
@@ -50,9 +57,10 @@ export class TlsTransport implements Transport {
     this.#config = config;
   }
 
-  prepare(side: TlsSide): void {
+  prepare(side: TlsSide): readonly string[] {
     this.#side = side;
     this.#credentials ??= loadCredentials(this.#config, side);
+    return this.#credentials.warnings;
   }
 
   open(fd: number, peer: string): Opening {
@@ -61,12 +69,15 @@ export class TlsTransport implements Transport {
     );
   }
 
-  connect(fd: number, peer: string, limitMs: number, session: Stoppable): Link {
+  connect(fd: number, peer: string, limitMs: number, session: Stoppable, verdictMs = 0): Link {
     const state = this.#makeSession(fd, "client");
     const deadline = performance.now() + limitMs;
     for (;;) {
       const result = tlsHandshake(state);
-      if (result === 0) return { fd, state };
+      if (result === 0) {
+        const head = this.#awaitVerdict(state, fd, peer, verdictMs);
+        return { fd, state, ...(head === undefined ? {} : { head }) };
+      }
       if (session.stopping) {
         throw new ChannelError(
           "ERR_MULTIFD_CHANNEL_STOPPED",
@@ -160,6 +171,31 @@ export class TlsTransport implements Transport {
     return connection;
   }
 
+  /**
+   * A receiver looks at this side's certificate when the handshake is complete here. What it does
+   * not take should be known before anything is sent.
+   *
+   * @returns What the receiver has said meanwhile.
+   */
+  #awaitVerdict(state: number, fd: number, peer: string, waitMs: number): Uint8Array | undefined {
+    const own = this.#config.kind === "x509" ? tlsOwnCertificate(state) : "not asked for";
+    if (own === "not asked for") return undefined;
+    if (own === "missing") {
+      throw new TlsError(
+        "ERR_MULTIFD_TLS_HANDSHAKE",
+        `Cannot open TLS connection with ${peer}: the receiver requires a certificate, and this side ` +
+          "has none that it takes: client-cert.pem must be there and of its authority",
+        { peer },
+      );
+    }
+    if (waitMs === 0 || !isReadable(fd, waitMs)) return undefined;
+    const byte = new Arena(1);
+    const got = tlsReceive(state, byte.address, 1);
+    if (got > 0) return byte.u8.slice(0, 1);
+    if (isRepeated(got)) return undefined;
+    throw handshakeFailure(state, got || TlsResult.PREMATURE_TERMINATION, "client", peer);
+  }
+
   #makeSession(fd: number, side: TlsSide): number {
     if (this.#side !== side) this.prepare(side);
     const session = this.#credentials!.settings.makeSession(fd);
@@ -230,6 +266,13 @@ class TlsOpening implements Opening {
     return got;
   }
 
+  get earlyEnd(): string {
+    return (
+      `Cannot open TLS connection with ${this.#peer}: the sender ended the connection after the ` +
+      "handshake; it may not take the certificate of this side"
+    );
+  }
+
   get link(): Link {
     return { fd: this.#fd, state: this.#session, head: this.#head.slice(0, this.#filled) };
   }
@@ -253,6 +296,7 @@ class TlsOpening implements Opening {
     if (this.#config.kind !== "x509" || this.#config.allow === undefined) return;
     const name = tlsPeerName(this.#session);
     if (name !== undefined && this.#config.allow.includes(name)) return;
+    tlsDeny(this.#session);
     throw new TlsError(
       "ERR_MULTIFD_TLS_NAME",
       `Cannot take TLS connection of ${this.#peer}: the sender's certificate is that of ` +

@@ -67,6 +67,8 @@ export interface Opening extends Disposable {
   peek(address: number, bytesMax: number): number;
   /** Takes what comes next. @returns bytes, 0 at the end, or `-errno`. */
   read(address: number, bytesMax: number): number;
+  /** What it means that the peer has ended before it said anything, if that means something. */
+  readonly earlyEnd?: string;
   /** The connection as it is then, for the thread that uses it; this object is done with. */
   readonly link: Link;
   /** Lets go of a connection that nobody will use, not of its descriptor. */
@@ -81,17 +83,19 @@ export interface Transport extends Disposable {
   /**
    * Reads what it needs to open connections on that side, which otherwise happens with the first.
    *
+   * @returns What its user should know all the same.
    * @throws {MultifdError} when something is missing.
    */
-  prepare(side: "client" | "server"): void;
+  prepare(side: "client" | "server"): readonly string[];
   /** Begins on an accepted descriptor that does not block. */
   open(fd: number, peer: string): Opening;
   /**
    * Opens a connection on a descriptor that has been connected and configured.
    *
+   * @param verdictMs How long a peer may take to refuse after all; it says nothing if it does not.
    * @throws {MultifdError} when that is not possible, {TimeoutError} after the limit.
    */
-  connect(fd: number, peer: string, limitMs: number, session: Stoppable): Link;
+  connect(fd: number, peer: string, limitMs: number, session: Stoppable, verdictMs?: number): Link;
   /** Uses a connection in both directions. */
   attach(
     link: Link,

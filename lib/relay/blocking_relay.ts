@@ -91,6 +91,7 @@ export class BlockingRelay implements RelayTarget, Disposable {
       anyUuid: true,
       control,
       statistics: incoming,
+      onWarning: hooks.onWarning,
       blocks: this.table.handle,
       devices: [],
       sink: {

@@ -41,6 +41,10 @@ import type { ThreadJob } from "../thread/thread_messages.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import { channelProgram, type ReceiveChannelParts } from "./channel_messages.ts";
 import type { SessionConfig } from "./session_config.ts";
+import type { SessionWarning } from "./session_warning.ts";
+
+/** Connections that the user is told of when they were refused; the others are only counted. */
+const REFUSAL_WARNINGS_MAX = 16;
 
 /** What a receive side is made of. */
 interface ReceiveSideParts {
@@ -51,6 +55,7 @@ interface ReceiveSideParts {
   readonly anyUuid: boolean;
   readonly control: SessionControl;
   readonly statistics: StatisticsTable;
+  readonly onWarning?: ((warning: SessionWarning) => void) | undefined;
   readonly blocks: BlockTableHandle;
   readonly devices: readonly DeviceQueueHandle[];
   /** Role of the channels' threads, and what that needs, where pages do not go into the blocks. */
@@ -100,7 +105,10 @@ export class ReceiveSide {
   /** Opens the socket; returns where it listens, with the port that was chosen for port 0. */
   listen(): Endpoint {
     const { control, config } = this.#parts;
-    this.#transport.prepare("server"); // a mistake in it is told before anybody connects
+    // A mistake in it is told before anybody connects.
+    for (const message of this.#transport.prepare("server")) {
+      this.#parts.onWarning?.({ code: "WARN_MULTIFD_TLS_KEY_FILE", message });
+    }
     this.#listener = listenAt(config.endpoint, CHANNELS_MAX + 1);
     control.registerDescriptor(LISTENER_DESCRIPTOR, this.#listener.fd);
     return this.#listener.endpoint;
@@ -116,6 +124,7 @@ export class ReceiveSide {
     const { acceptMs, connectMs } = config.timeouts;
     const uuid = anyUuid ? undefined : config.uuid;
     const counters = statistics.main();
+    let refusals = 0;
     let accepted: AcceptedConnections | undefined;
     {
       using acceptor = new Acceptor(
@@ -126,6 +135,10 @@ export class ReceiveSide {
         {
           onChannel: (channel, link, peer) => this.#takeChannel(channel, link, peer),
           onStranger: () => counters.addStranger(),
+          onRefused: (message) => {
+            if (refusals++ >= REFUSAL_WARNINGS_MAX) return;
+            this.#parts.onWarning?.({ code: "WARN_MULTIFD_TLS_REFUSED", message });
+          },
         },
       );
       try {

@@ -121,6 +121,7 @@ export class ReceiverSession implements Disposable {
       anyUuid: config.anyUuid,
       control,
       statistics,
+      onWarning: hooks.onWarning,
       blocks: this.#table.handle,
       devices: [
         ...config.devices.map(({ queue }) => queue),

@@ -6,7 +6,7 @@
  */
 import type { SendState } from "../engine/send_state.ts";
 import type { StatisticsTable } from "../engine/statistics.ts";
-import { WORKER_START_LIMIT_MS } from "../limits.ts";
+import { TLS_VERDICT_MS, WORKER_START_LIMIT_MS } from "../limits.ts";
 import type { BlockTableHandle } from "../memory/block_table.ts";
 import { connectTo, formatEndpoint } from "../net/endpoint.ts";
 import { OpenLink } from "../net/open_link.ts";
@@ -61,7 +61,7 @@ export class SendSide {
       control.registerDescriptor(descriptors + MAIN_DESCRIPTOR, socket),
     );
     const peer = formatEndpoint(endpoint);
-    const link = this.#transport.connect(fd, peer, timeouts.connectMs, control);
+    const link = this.#transport.connect(fd, peer, timeouts.connectMs, control, TLS_VERDICT_MS);
     this.#parts.statistics.main().setSuite(this.#transport.encryption(link));
     state.openConnectGate();
     const limitMs = timeouts.connectMs + WORKER_START_LIMIT_MS;

@@ -10,7 +10,12 @@ import type { OptionNames } from "../option_names.ts";
 /** Something that a caller should know while the session goes on. */
 export interface SessionWarning {
   /** Stays as it is from version to version. */
-  readonly code: "WARN_MULTIFD_RETURN_PATH";
+  readonly code:
+    | "WARN_MULTIFD_RETURN_PATH"
+    /** A key file that others may read or change. */
+    | "WARN_MULTIFD_TLS_KEY_FILE"
+    /** Somebody has tried to connect and could not; the wait goes on. */
+    | "WARN_MULTIFD_TLS_REFUSED";
   readonly message: string;
 }
 

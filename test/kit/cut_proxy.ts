@@ -1,6 +1,6 @@
 /**
  * A relay between the two sides of a session that can spoil it at a chosen moment. It tells the main
- * connection from channels by the first byte.
+ * connection from channels by the first byte; with TLS all are alike, and the first is the main one.
  */
 import type { Socket, TCPSocketListener } from "bun";
 
@@ -9,6 +9,8 @@ type RelayFilter = (
   chunk: Buffer,
   from: "source" | "destination",
   connection: "main" | "channel",
+  /** Its place in the order in which the source has connected. */
+  number: number,
 ) => Buffer | undefined;
 
 const CHANNEL_FIRST_BYTE = 0x11;
@@ -30,7 +32,7 @@ export class CutProxy implements Disposable {
       port: 0,
       socket: {
         open: (socket) => {
-          socket.data = new Relay(this, socket, hostname, Number(port));
+          socket.data = new Relay(this, socket, hostname, Number(port), this.#relays.size);
           this.#relays.add(socket.data);
         },
         data: (socket, chunk) => socket.data.fromSource(chunk),
@@ -55,14 +57,22 @@ export class CutProxy implements Disposable {
 /** One connection from each side, with what could not be written yet. */
 class Relay {
   readonly #proxy: CutProxy;
+  readonly #number: number;
   readonly #source: Socket<Relay>;
   #destination: Socket | undefined;
   #connection: "main" | "channel" | undefined;
   readonly #toSource: Buffer[] = [];
   readonly #toDestination: Buffer[] = [];
 
-  constructor(proxy: CutProxy, source: Socket<Relay>, hostname: string, port: number) {
+  constructor(
+    proxy: CutProxy,
+    source: Socket<Relay>,
+    hostname: string,
+    port: number,
+    number: number,
+  ) {
     this.#proxy = proxy;
+    this.#number = number;
     this.#source = source;
     void Bun.connect({
       hostname,
@@ -102,7 +112,8 @@ class Relay {
   }
 
   #pass(chunk: Buffer, from: "source" | "destination", queue: Buffer[]): void {
-    const passed = this.#proxy.filter(Buffer.from(chunk), from, this.#connection ?? "main");
+    const connection = this.#connection ?? "main";
+    const passed = this.#proxy.filter(Buffer.from(chunk), from, connection, this.#number);
     if (passed === undefined) return this.#proxy.cut();
     queue.push(passed);
     this.drained();

@@ -30,6 +30,8 @@ export interface Side {
   readonly version?: QemuVersion | undefined;
   /** Properties of its TLS credentials object, `tls-creds-x509` or `tls-creds-psk`. */
   readonly tlsObject?: string | undefined;
+  /** Distinguished name that it takes in a certificate. */
+  readonly tlsAuthz?: string | undefined;
   /** Default true. */
   readonly returnPath?: boolean | undefined;
   readonly switchoverAck?: boolean | undefined;
@@ -185,6 +187,7 @@ export async function configure(vm: Qemu, side: Side): Promise<void> {
     "max-bandwidth": UNLIMITED,
     "downtime-limit": UNHURRIED_MS,
     ...(side.tlsObject === undefined ? {} : { "tls-creds": "tls0" }),
+    ...(side.tlsAuthz === undefined ? {} : { "tls-authz": "a0" }),
     ...(side.zeroPageDetection === undefined
       ? {}
       : { "zero-page-detection": side.zeroPageDetection }),

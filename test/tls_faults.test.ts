@@ -1,0 +1,239 @@
+import { expect, test } from "bun:test";
+import { randomBytes } from "node:crypto";
+import { connect, listen, RamBlock, type MultifdError } from "../mod.ts";
+import { CutProxy } from "./kit/cut_proxy.ts";
+import { rejectionOf } from "./kit/errors.ts";
+import { differingPages } from "./kit/page_content.ts";
+import { expectReleased, resourcesNow } from "./kit/resources.ts";
+
+const key = randomBytes(32).toString("hex");
+const tls = { kind: "psk", keys: `qemu:${key}\n` } as const;
+const block = RamBlock.allocate("pc.ram", 512 * 4096);
+block.view(0, block.bytes).set(randomBytes(block.bytes));
+
+/** Short ones: what is spoiled early leaves a receiver waiting for somebody else. */
+const timeouts = { connectMs: 2500, acceptMs: 2500, idleMs: 8000, stallMs: 5000 } as const;
+const CHANNELS = 2;
+/** More than any handshake here has, and less than each channel carries. */
+const IN_THE_DATA = 60_000;
+
+type Filter = CutProxy["filter"];
+
+/**
+ * Spoils bytes of one connection of the source, once so many have gone by: of the main one, or of the
+ * first channel that has so many, since any of them may carry most of the pages.
+ */
+function after(
+  bytes: number,
+  where: "main" | "channel",
+  spoil: (chunk: Buffer) => Buffer | undefined,
+): Filter {
+  const passed: number[] = [];
+  let done = false;
+  return (chunk, from, _, number) => {
+    if (from !== "source" || (number === 0) !== (where === "main") || done) return chunk;
+    passed[number] = (passed[number] ?? 0) + chunk.byteLength;
+    if (passed[number] < bytes) return chunk;
+    done = true;
+    return spoil(chunk);
+  };
+}
+
+/** A transfer through a man in the middle: what became of both sides. */
+async function through(filter: Filter): Promise<{
+  errors: (MultifdError | undefined)[];
+  blocks: readonly RamBlock[];
+}> {
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    channels: CHANNELS,
+    tls,
+    timeouts,
+  });
+  using proxy = new CutProxy(receiver.endpoint);
+  proxy.filter = filter;
+  const receiving = receiver.complete();
+  const sending = (async () => {
+    await using sender = await connect({
+      endpoint: proxy.endpoint,
+      channels: CHANNELS,
+      blocks: [block],
+      tls,
+      timeouts,
+    });
+    await sender.send();
+    await sender.complete();
+  })();
+  const ends = await Promise.allSettled([sending, receiving]);
+  const errors = ends.map((end) => {
+    if (end.status === "fulfilled") return undefined;
+    return end.reason as MultifdError;
+  });
+  return { errors, blocks: receiver.blocks };
+}
+
+/** Both sides fail, and with errors of their own. */
+async function expectBothFail(filter: Filter): Promise<MultifdError[]> {
+  const { errors } = await through(filter);
+  expect(errors.map((error) => error?.side)).toEqual(["source", "destination"]);
+  for (const error of errors) {
+    expect(error?.code).toMatch(/^ERR_MULTIFD_(TLS|CHANNEL|TIMEOUT|PEER|SYSTEM|STREAM)/);
+    expect(error?.message).not.toContain(key);
+  }
+  return errors as MultifdError[];
+}
+
+function flipped(chunk: Buffer): Buffer {
+  chunk[chunk.byteLength >> 1]! ^= 0x10;
+  return chunk;
+}
+
+/** Alerts in the clear, as anybody can write them. */
+const alert = (level: number, description: number): Buffer =>
+  Buffer.from([0x15, 3, 3, 0, 2, level, description]);
+
+test("a transfer through somebody who only looks on is whole", async () => {
+  const { errors, blocks } = await through((chunk) => chunk);
+  expect(errors).toEqual([undefined, undefined]);
+  expect(differingPages(block, blocks[0]!)).toEqual([]);
+});
+
+test("a bit that is changed, anywhere on any connection, fails both sides", async () => {
+  const before = resourcesNow();
+  for (const [where, bytes] of [
+    ["main", 1],
+    ["main", 600],
+    ["channel", 1],
+    ["channel", 600],
+    ["channel", 3 * IN_THE_DATA],
+  ] as const) {
+    await expectBothFail(after(bytes, where, flipped));
+  }
+  const { errors } = await through(after(IN_THE_DATA, "channel", flipped));
+  expect(errors[1]?.code).toBe("ERR_MULTIFD_TLS_RECORD");
+  expect(errors[1]?.channel).toBeNumber();
+  await expectReleased(before);
+}, 120_000);
+
+test("records that are cut, in the handshake and in the data, fail both sides", async () => {
+  const half = (chunk: Buffer): Buffer => chunk.subarray(0, chunk.byteLength >> 1);
+  for (const [where, bytes] of [
+    ["main", 1],
+    ["channel", 1],
+    ["channel", IN_THE_DATA],
+  ] as const) {
+    await expectBothFail(after(bytes, where, half));
+    await expectBothFail(after(bytes, where, () => undefined));
+  }
+}, 120_000);
+
+test("alerts and handshakes in the middle of the data are taken for no end and no beginning", async () => {
+  let hello: Buffer | undefined;
+  const first: Filter = (chunk, from, _, number) => {
+    if (from === "source" && number === 1) hello ??= Buffer.from(chunk);
+    return chunk;
+  };
+  await through(first);
+  for (const inserted of [alert(1, 0), alert(2, 40), alert(1, 100), hello!]) {
+    const spoil = (chunk: Buffer): Buffer => Buffer.concat([inserted, chunk]);
+    await expectBothFail(after(IN_THE_DATA, "channel", spoil));
+    await expectBothFail(after(2 * IN_THE_DATA, "channel", spoil));
+  }
+}, 120_000);
+
+test("what was said on one channel is not heard on another one", async () => {
+  const passed = [0, 0, 0];
+  const latest: (Buffer | undefined)[] = [];
+  await expectBothFail((chunk, from, _, number) => {
+    if (from !== "source" || number === 0) return chunk;
+    passed[number]! += chunk.byteLength;
+    const other = latest[3 - number];
+    latest[number] = Buffer.from(chunk);
+    return passed[number]! < IN_THE_DATA ? chunk : (other ?? chunk);
+  });
+});
+
+test("a channel of another session, said again, is not taken", async () => {
+  const recorded: Buffer[] = [];
+  const recording = await through((chunk, from, _, number) => {
+    if (from === "source" && number === 1) recorded.push(Buffer.from(chunk));
+    return chunk;
+  });
+  expect(recording.errors).toEqual([undefined, undefined]);
+  let at = 0;
+  await expectBothFail((chunk, from, _, number) => {
+    if (from !== "source" || number !== 1) return chunk;
+    return recorded[at++] ?? Buffer.alloc(0);
+  });
+  // Its handshake as it is, and the data of the other one.
+  at = 1;
+  await expectBothFail((chunk, from, _, number) => {
+    if (from !== "source" || number !== 1 || chunk.byteLength < 4096) return chunk;
+    return recorded[at++] ?? Buffer.alloc(0);
+  });
+}, 60_000);
+
+test("an end that somebody has swallowed changes nothing about what has arrived", async () => {
+  const CLOSE_NOTIFY_BYTES = 24; // header 5, alert 2, type 1, tag 16
+  let swallowed = 0;
+  const { errors, blocks } = await through((chunk, from) => {
+    const header = chunk.subarray(-CLOSE_NOTIFY_BYTES, -CLOSE_NOTIFY_BYTES + 5).toString("hex");
+    if (from !== "source" || header !== "1703030013") return chunk;
+    swallowed++;
+    return chunk.subarray(0, -CLOSE_NOTIFY_BYTES);
+  });
+  expect(swallowed).toBeGreaterThan(0); // both sides may be done before the last of them comes by
+  expect(errors).toEqual([undefined, undefined]);
+  expect(differingPages(block, blocks[0]!)).toEqual([]);
+});
+
+test("somebody with the key who asks for new keys and says nothing holds up nobody", async () => {
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    channels: CHANNELS,
+    tls,
+    timeouts: { ...timeouts, acceptMs: 10_000 },
+  });
+  const received = receiver.complete();
+  const connection = `s_client -connect ${receiver.endpoint} -tls1_3 -psk ${key} -psk_identity qemu`;
+  const command = ["openssl", ...connection.split(" "), "-ciphersuites", "TLS_AES_128_GCM_SHA256"];
+  await using client = Bun.spawn(command, {
+    stdin: "pipe",
+    stdout: "pipe",
+    stderr: "ignore",
+    timeout: 20_000,
+  });
+  const output = client.stdout.getReader();
+  let said = "";
+  while (!said.includes("TLS_AES_128_GCM_SHA256")) {
+    const { value, done } = await output.read();
+    if (done) break;
+    said += Buffer.from(value).toString();
+  }
+  expect(said).toContain("TLS_AES_128_GCM_SHA256"); // it is in
+  void client.stdin.write("K\n".repeat(20));
+  await client.stdin.flush();
+  await using sender = await connect({
+    endpoint: receiver.endpoint,
+    channels: CHANNELS,
+    blocks: [block],
+    tls,
+    timeouts,
+  });
+  await sender.send();
+  await Promise.all([sender.complete(), received]);
+  expect(differingPages(block, receiver.blocks[0]!)).toEqual([]);
+}, 40_000);
+
+test("a sender ends although a receiver never ends its handshake", async () => {
+  using silent = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: { data: () => {} },
+  });
+  const endpoint = `127.0.0.1:${silent.port}`;
+  const error = await rejectionOf(
+    connect({ endpoint, blocks: [block], tls, timeouts: { ...timeouts, connectMs: 500 } }),
+  );
+  expect(error).toMatchObject({ code: "ERR_MULTIFD_TIMEOUT_TLS", side: "source" });
+});
