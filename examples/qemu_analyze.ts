@@ -6,14 +6,9 @@
  * @module
  */
 import { parseArgs } from "node:util";
-import {
-  analyze,
-  type AnalyzedDevice,
-  type Analysis,
-  type DeviceField,
-  type DeviceSubsection,
-} from "../mod.ts";
+import type { AnalyzedDevice, Analysis, DeviceField, DeviceSubsection } from "../mod.ts";
 import { byteCount, HelpRequest, UsageError } from "./arguments.ts";
+import { library } from "./library.ts";
 import { runProgram } from "./program.ts";
 import { printFailure } from "./summary.ts";
 import { formatBytes } from "./units.ts";
@@ -58,7 +53,7 @@ function analyzeArguments() {
 async function analyzeFile(signal: AbortSignal): Promise<void> {
   const { file, device, sections, offset, json } = analyzeArguments();
   try {
-    const analysis = await analyze(file, { offset, signal });
+    const analysis = await library().analyze(file, { offset, signal });
     if (json) return console.log(JSON.stringify({ ok: true, file, ...analysis }));
     console.log(overview(analysis, sections).join("\n"));
     const isWanted = ({ name }: AnalyzedDevice): boolean =>

@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { listenSecondary, writeRecording, type ColoSecondary } from "../mod.ts";
+import type { ColoSecondary } from "../mod.ts";
 import {
   fromArguments,
   parseProgramArguments,
@@ -16,6 +16,7 @@ import {
   TRANSFER_USAGE,
   wholeNumber,
 } from "./arguments.ts";
+import { library } from "./library.ts";
 import { runProgram, throwIfCancelled } from "./program.ts";
 import {
   checkOutputFile,
@@ -99,13 +100,13 @@ async function keepGuest(signal: AbortSignal): Promise<void> {
   let secondary: ColoSecondary | undefined;
   try {
     await checkOutputFile("--output", output);
-    secondary = await fromArguments(listenSecondary({ ...options, signal }));
+    secondary = await fromArguments(library().listenSecondary({ ...options, signal }));
     await using listening = secondary;
     follow(listening, json, checkpoints);
     printListening(json, listening.endpoint);
     const { epoch, pending, cause, recording } = await listening.ended();
     throwIfCancelled(signal);
-    const { machine, uuid, devices } = await writeRecording(output, recording!, signal); // captured
+    const { machine, uuid, devices } = await library().writeRecording(output, recording!, signal); // captured
     if (!json) {
       console.log(`guest      ${machine}, uuid ${uuid}, as of checkpoint ${epoch}`);
       if (cause !== undefined) console.log(`ended by   ${cause.message}`);

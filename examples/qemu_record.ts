@@ -6,7 +6,7 @@
  *
  * @module
  */
-import { record, type Recorder } from "../mod.ts";
+import type { Recorder } from "../mod.ts";
 import {
   fromArguments,
   parseProgramArguments,
@@ -15,6 +15,7 @@ import {
   required,
   TRANSFER_USAGE,
 } from "./arguments.ts";
+import { library } from "./library.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import {
@@ -80,7 +81,7 @@ async function recordGuest(signal: AbortSignal): Promise<void> {
   let recorder: Recorder | undefined;
   try {
     await checkOutputFile("--output", options.output);
-    recorder = await fromArguments(record({ ...options, signal }));
+    recorder = await fromArguments(library().record({ ...options, signal }));
     await using listening = recorder;
     printListening(json, listening.endpoint);
     using progress = new ProgressBar("recording", () => listening.statistics());

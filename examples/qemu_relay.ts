@@ -7,7 +7,7 @@
  *
  * @module
  */
-import { relay, type Relay } from "../mod.ts";
+import type { Relay } from "../mod.ts";
 import {
   byteCount,
   channelCount,
@@ -18,6 +18,7 @@ import {
   parseProgramArguments,
   sessionOptions,
 } from "./arguments.ts";
+import { library } from "./library.ts";
 import { runProgram } from "./program.ts";
 import { ProgressBar } from "./progress.ts";
 import { SOURCE_OPTIONS, SOURCE_USAGE, sourceOptions } from "./qemu_arguments.ts";
@@ -121,7 +122,7 @@ async function relayGuest(signal: AbortSignal): Promise<void> {
   const { json, options } = relayArguments();
   let relaying: Relay | undefined;
   try {
-    relaying = await fromArguments(relay({ ...options, signal }));
+    relaying = await fromArguments(library().relay({ ...options, signal }));
     await using listening = relaying;
     printListening(json, listening.endpoint);
     using progress = new ProgressBar("relaying", () => listening.statistics().incoming);
