@@ -1,7 +1,17 @@
 /** Guests that run before their memory has arrived, in real QEMUs of three ages. */
 import { expect } from "bun:test";
-import { readFileSync, truncateSync } from "node:fs";
+import {
+  closeSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  truncateSync,
+} from "node:fs";
 import { copyFile } from "node:fs/promises";
+import { LIBC } from "../../ffi/libc.ts";
+import { openLibrary } from "../../ffi/library.ts";
+import { NativeType } from "../../ffi/runtime/runtime.ts";
 import { openGuest, openSnapshot, restore, writeRecording } from "../../mod.ts";
 import { rejectionOf } from "../kit/errors.ts";
 import { CutProxy } from "../kit/cut_proxy.ts";
@@ -9,6 +19,7 @@ import { ExampleProgram, runExample } from "../kit/example_program.ts";
 import { TemporaryFolder } from "../kit/temporary_folder.ts";
 import { pskFolder } from "../kit/tls_folders.ts";
 import { LARGE_MACHINE } from "./large_machine.ts";
+import { until } from "../kit/threads.ts";
 import { InstantGuest, KINDS, recoverAt } from "./instant_guest.ts";
 import { qemuTest } from "./qemu_case.ts";
 import type { QemuVersion } from "./qemu_versions.ts";
@@ -19,6 +30,36 @@ const VERSIONS: readonly QemuVersion[] = ["7.2", "10.0", "11.1"];
 const LONG = process.env["MULTIFD_QEMU_MATRIX"] !== undefined;
 const ROW = LONG ? 200 : 20;
 const CUTS = LONG ? 50 : 4;
+
+/** Lets every read of a file fail, for as long as it is open here, until disposed. */
+function breakReads(path: string): Disposable {
+  const INT = NativeType.i32;
+  const libc = openLibrary(LIBC, { dup2: { args: [INT, INT], returns: INT } } as const);
+  const open = readdirSync("/proc/self/fd")
+    .filter((fd) => linkOf(`/proc/self/fd/${fd}`) === path)
+    .map(Number);
+  const folder = openSync("/", "r");
+  const file = openSync(path, "r");
+  for (const fd of open) libc.dup2(folder, fd);
+  closeSync(folder);
+  let broken = true;
+  return {
+    [Symbol.dispose]() {
+      if (!broken) return;
+      broken = false;
+      for (const fd of open) libc.dup2(file, fd);
+      closeSync(file);
+    },
+  };
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    return ""; // closed meanwhile
+  }
+}
 
 for (const version of VERSIONS) {
   for (const preempt of [false, true]) {
@@ -192,6 +233,39 @@ qemuTest("a destination that is killed is told of, with what has become of the g
     expect(message).toMatch(/the file is as it was/);
   }
   await guest.expectRestored({}, { input });
+});
+
+qemuTest("a disk that fails is read again while the guest waits, and then told of", async () => {
+  await using guest = await InstantGuest.create();
+  const input = guest.test.path("snapshot");
+  for (const heals of [true, false]) {
+    const { vm, endpoint } = await guest.start();
+    await using target = vm;
+    const notices: string[] = [];
+    const onNotice = (notice: string): void => void notices.push(notice);
+    const options = { instant: true, input, endpoint, maxBandwidth: 4 * MIB, onNotice } as const;
+    await using restorer = await restore(options);
+    await restorer.running();
+    using broken = breakReads(input);
+    await until("a read has failed", () => notices.length > 0);
+    expect(notices[0]).toMatch(/EISDIR: page \d+ of .* is tried again, the guest waits/);
+    if (heals) {
+      broken[Symbol.dispose]();
+      await restorer.complete();
+      await target.waitMigration(LIMIT_MS);
+      await guest.expectGoesOn(target);
+      continue;
+    }
+    const { errno, message } = await rejectionOf(restorer.complete());
+    expect(errno).toBe("EISDIR");
+    expect(message).toMatch(/the guest runs at the destination without \d+ of its pages/);
+    broken[Symbol.dispose]();
+    const at = await recoverAt(target, guest.test.path("recover"));
+    await using other = await restore({ instant: true, input, endpoint: at, resume: true });
+    await other.complete();
+    await target.waitMigration(LIMIT_MS);
+    await guest.expectGoesOn(target);
+  }
 });
 
 qemuTest("what cannot work is refused before the switch, and the guest runs nowhere", async () => {
