@@ -202,6 +202,21 @@ faultTest(
 );
 
 faultTest(
+  "page server: a monitor ends where the server is disposed of while pages are given back",
+  async () => {
+    for (let round = 0; round < 6; round++) {
+      const server = await Served.open(pathOf("zst"), folder.file("uffd.sock"));
+      await using program = run(server.server.path, "work");
+      await Bun.sleep(40 + 30 * round);
+      await server[Symbol.asyncDispose]();
+      const { killed, stdout } = await program.end();
+      expect(killed).toBeFalse();
+      if (stdout !== "") expect(resultOf(stdout)).toMatchObject({ wrong: 0, kept: 0 });
+    }
+  },
+);
+
+faultTest(
   "page server: complete() gives those that are there all pages, and lets them go",
   async () => {
     await using served = await Served.open(pathOf("zst"), folder.file("uffd.sock"));

@@ -5,7 +5,7 @@
  * @module
  */
 import { Arena } from "../../ffi/arena.ts";
-import { close, Errno, fcntl } from "../../ffi/libc.ts";
+import { close, Errno, fcntl, yieldProcessor } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag } from "../../ffi/linux.ts";
 import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import { Userfaultfd } from "../../ffi/userfaultfd.ts";
@@ -24,6 +24,9 @@ const USERFAULTFD_LINK = "anon_inode:[userfaultfd]";
 /** The lowest address that a process may map, and hardly any does: to ask whether one has memory. */
 const PROBE_ADDRESS = 65_536;
 const PROBE_BYTES = 65_536; // whole pages wherever
+
+/** How often a page is poisoned anew, because others are being given back meanwhile. */
+const POISON_TRIES_MAX = 10_000;
 
 /** Its memory, once it has said what that is. */
 interface ClientMemory {
@@ -230,10 +233,15 @@ export class FaultClient {
     const { userfaultfd } = this.#memory!;
     const address = range.address + first * range.unitBytes;
     const bytes = (end - first) * range.unitBytes;
+    let triesLeft = POISON_TRIES_MAX;
     for (let at = 0; at < bytes;) {
       const done = userfaultfd.poison(address + at, bytes - at);
       if (done > 0) at += done;
-      else if (done === -Errno.EEXIST) at += range.unitBytes;
+      else if (done === -Errno.EAGAIN && --triesLeft > 0) {
+        // Somebody gives pages back, and waits until that is read.
+        userfaultfd.read();
+        yieldProcessor();
+      } else if (done === -Errno.EEXIST) at += range.unitBytes;
       else return done === -Errno.ESRCH || done === -Errno.ENOENT; // nobody is there to be told
     }
     return true;
