@@ -26,17 +26,23 @@ export function isRepeated(result: number): boolean {
   return result === TlsResult.AGAIN || result === TlsResult.INTERRUPTED;
 }
 
-/** An error about a handshake that ended with `result` on this side. */
+/**
+ * An error about a handshake that ended with `result` on this side.
+ *
+ * @param unshown Whether the peer has asked for a certificate and got none.
+ */
 export function handshakeFailure(
   session: number,
   result: number,
   side: TlsSide,
   peer: string,
+  unshown = false,
 ): TlsError {
   const other = side === "client" ? "the receiver" : "the sender";
   return new TlsError(
     "ERR_MULTIFD_TLS_HANDSHAKE",
-    `Cannot open TLS connection with ${peer}: ${reasonOf(session, result, other)}`,
+    `Cannot open TLS connection with ${peer}: ${reasonOf(session, result, other)}` +
+      (unshown ? "; it asked for a certificate, and this side has none that it takes" : ""),
     { peer },
   );
 }

@@ -121,10 +121,13 @@ export class GuestTest implements AsyncDisposable {
     return vm;
   }
 
-  #arguments({ tlsObject }: Side, machine: GuestMachine = {}): readonly string[] {
+  #arguments({ tlsObject, tlsAuthz }: Side, machine: GuestMachine = {}): readonly string[] {
     const { extraArgs = [] } = { ...this.machine, ...machine };
-    const credentials = tlsObject === undefined ? [] : ["-object", `${tlsObject},id=tls0`];
-    return [...extraArgs, ...credentials];
+    const objects = [
+      ...(tlsObject === undefined ? [] : [`${tlsObject},id=tls0`]),
+      ...(tlsAuthz === undefined ? [] : [`authz-simple,id=a0,identity=${tlsAuthz}`]),
+    ];
+    return [...extraArgs, ...objects.flatMap((one) => ["-object", one])];
   }
 
   /** Bytes of the guest's RAM. */

@@ -118,7 +118,7 @@ const TARGETS: readonly (readonly [name: string, make: MakeRefusal, words: RegEx
         qemu: tlsObject("x509", ca.folder("server", "server", {}), "server"),
       };
     },
-    /the receiver requires a certificate, and this side has none that it takes/,
+    /it asked for a certificate, and this side has none that it takes/,
   ],
   [
     "does not know the authority of the sender's certificate",
@@ -131,7 +131,7 @@ const TARGETS: readonly (readonly [name: string, make: MakeRefusal, words: RegEx
         qemu: tlsObject("x509", ca.folder("server", "server", {}), "server"),
       };
     },
-    /the receiver requires a certificate, and this side has none that it takes/,
+    /it asked for a certificate, and this side has none that it takes/,
   ],
   [
     "does not take an expired certificate of the sender",
