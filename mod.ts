@@ -24,6 +24,12 @@ export { connect, Sender } from "./lib/session/sender.ts";
 export { listen, Receiver } from "./lib/session/receiver.ts";
 export { BlockingSender, connectBlocking } from "./lib/session/connect_blocking.ts";
 export { BlockingReceiver, listenBlocking } from "./lib/session/listen_blocking.ts";
+export {
+  prepare,
+  PreparedThreads,
+  releaseThreads,
+  type PrepareOptions,
+} from "./lib/session/prepare.ts";
 export { relay, Relay, type RelayStatistics } from "./lib/relay/relay.ts";
 export type {
   ReturnPathOptions,

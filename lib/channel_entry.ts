@@ -9,11 +9,16 @@ import { transportOf } from "./net/endpoint.ts";
 import { runPageWorker, type PageWorkerJob } from "./memory/page_worker.ts";
 import { runRelayChannel } from "./relay/relay_channel_worker.ts";
 import type { RelayChannelJob } from "./relay/relay_messages.ts";
+import { rehearse, type RehearsalJob } from "./rehearsal/rehearse.ts";
+import type { GetReadyJob } from "./session/prepare.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
 import { runReceiveChannel, runSendChannel } from "./session/channel_worker.ts";
 import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
 
-serveJobs((job: SendChannelJob | ReceiveChannelJob | RelayChannelJob | PageWorkerJob) => {
+type ChannelProgramJob =
+  SendChannelJob | ReceiveChannelJob | RelayChannelJob | PageWorkerJob | RehearsalJob | GetReadyJob;
+
+serveJobs((job: ChannelProgramJob) => {
   switch (job.role) {
     case "send-channel":
       return runSendChannel(job, transportOf(job.endpoint));
@@ -23,6 +28,10 @@ serveJobs((job: SendChannelJob | ReceiveChannelJob | RelayChannelJob | PageWorke
       return runRelayChannel(job, transportOf(job.endpoint));
     case "page-worker":
       return runPageWorker(job);
+    case "rehearse":
+      return rehearse(job);
+    case "get-ready":
+      return; // it has loaded
     default:
       return unknownRole(job);
   }

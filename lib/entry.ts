@@ -15,7 +15,9 @@ import type { InstantJob } from "./qemu/instant_messages.ts";
 import type { RecordingPagesJob } from "./recording/recording_pages.ts";
 import type { RecordingJob } from "./recording/recording_messages.ts";
 import type { RelayChannelJob, RelayJob, RelayReturnJob } from "./relay/relay_messages.ts";
+import type { RehearsalJob } from "./rehearsal/rehearse.ts";
 import type { ReceiveChannelJob, SendChannelJob } from "./session/channel_messages.ts";
+import type { GetReadyJob } from "./session/prepare.ts";
 import type { ReceiverJob, SenderJob } from "./session/session_messages.ts";
 import type { PoolJob } from "./thread/pool_messages.ts";
 import { serveJobs, unknownRole } from "./thread/serve_jobs.ts";
@@ -38,7 +40,9 @@ type WorkerJob =
   | RelayChannelJob
   | RelayReturnJob
   | ColoPrimaryJob
-  | ColoSecondaryJob;
+  | ColoSecondaryJob
+  | RehearsalJob
+  | GetReadyJob;
 
 serveJobs(run);
 
@@ -59,6 +63,10 @@ async function run(job: WorkerJob): Promise<void> {
         job,
         await transport(job),
       );
+    case "get-ready":
+      return void (await import("./session/session_worker.ts"));
+    case "rehearse":
+      return (await import("./rehearsal/rehearse.ts")).rehearse(job);
     case "pool":
       return (await import("./thread/pool_worker.ts")).runPoolWorker(job);
     case "save":

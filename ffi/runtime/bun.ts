@@ -127,7 +127,7 @@ export interface ThreadEvents {
 
 /** A thread, as its maker has it. */
 export interface NativeThread {
-  postMessage(message: unknown, transfer: readonly ArrayBuffer[]): void;
+  postMessage(message: unknown, transfer: readonly MessagePort[]): void;
   /** Whether the thread keeps the process alive; a new one does. */
   ref(): void;
   unref(): void;

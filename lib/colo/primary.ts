@@ -21,6 +21,7 @@ import {
   type SourceOptions,
 } from "../session/options.ts";
 import { senderConfig, sendRounds } from "../session/session_config.ts";
+import { senderCrews } from "../session/session_crew.ts";
 import type { NoReports, Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import {
@@ -105,7 +106,8 @@ export class ColoPrimary implements AsyncDisposable {
     this.#table = new StatisticsTable(config.channels);
     const buffers = { progress: this.#progress.buffer, statistics: this.#table.buffer };
     const job = { role: "colo-primary", config, ...buffers } satisfies Unstarted<ColoPrimaryJob>;
-    this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
+    const owner = { side: "source", signal: options.signal } as const;
+    this.#thread = new ServiceThread(job, owner, {}, senderCrews(config));
     this.#thread.keep(holdBlocks(options.blocks));
   }
 

@@ -22,6 +22,7 @@ import {
 } from "../session/options.ts";
 import type { ReturnPathOptions } from "../session/session_warning.ts";
 import { receiverConfig } from "../session/session_config.ts";
+import { receiverCrews } from "../session/session_crew.ts";
 import { ownBlock } from "../session/receiver.ts";
 import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
@@ -130,7 +131,7 @@ export class ColoSecondary implements AsyncDisposable {
       ...buffers,
     } satisfies Unstarted<ColoSecondaryJob>;
     const owner = { side: "destination", signal: options.signal } as const;
-    this.#thread = new ServiceThread<SecondaryCalls, SecondaryReports>(job, owner, {
+    const reports: SecondaryReports = {
       blocks: (blocks, caches, channels) => {
         this.#channels = channels;
         this.#blocks = blocks.map((shared) => ownBlock(shared, options.blocks));
@@ -150,7 +151,11 @@ export class ColoSecondary implements AsyncDisposable {
         this.#log.add(record);
         return this.#tell("loaded", record);
       },
-    });
+    };
+    this.#thread = new ServiceThread<SecondaryCalls, SecondaryReports>(job, owner, reports, [
+      ...receiverCrews(config),
+      { program: "channel_entry", role: "page-worker", count: config.threads - 1 },
+    ]);
     this.#thread.keep(holdBlocks(options.blocks ?? []));
     this.#listening = this.#thread.post("listen");
     this.#followed = this.#thread.post("run");

@@ -26,7 +26,7 @@ import { filledRamBlock, type RamBlock } from "../memory/ram_block.ts";
 import { Residency } from "../memory/residency.ts";
 import type { OptionNames } from "../option_names.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { Thread } from "../thread/job_thread.ts";
+import type { Thread } from "../thread/thread.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { AttachedTask, AttachedWork } from "./attached_messages.ts";
 import { firstPagesOf, type FirstPages } from "./first_pages.ts";

@@ -20,6 +20,7 @@ import { ramPacketBytes } from "../wire/packet.ts";
 import { UUID_BYTES } from "../wire/uuid.ts";
 import { NOISE_PAGE_STEP, warmUpDecoder, warmUpEncoder } from "./codec_warm_up.ts";
 import { rehearsalQueue, warmUpDeviceReceiving, warmUpDeviceSending } from "./device_warm_up.ts";
+import { isPractised, practise } from "./practice.ts";
 import { PacketBuilder } from "../engine/packet_builder.ts";
 import { PacketPlacer } from "../engine/packet_placer.ts";
 import { ReceiveChannel } from "../engine/receive_channel.ts";
@@ -51,16 +52,22 @@ const IN_FLIGHT_BYTES = 98_304;
 const rehearsalControl = new SessionControl();
 
 /** What a channel is going to do. */
-interface ChannelPlan {
+export interface ChannelPlan {
   readonly pageSize: number;
   readonly compression: ResolvedCompression;
   /** Whether there will be device state too. */
   readonly devices: boolean;
 }
 
-/** Rehearses a send channel: builds packets and writes them. Ends early when `session` stops. */
+/**
+ * Rehearses a send channel: builds packets and writes them. Does what this thread has not rehearsed
+ * yet, and leaves the rest to the next time when `session` stops.
+ */
 export function warmUpSender(plan: ChannelPlan, session: Stoppable): void {
+  const whole = `send ${JSON.stringify(plan)}`;
+  if (session.stopping || isPractised(whole)) return;
   rehearseSending(plan, session);
+  practise(whole, 1, session, () => 1);
   releaseScratch();
 }
 
@@ -68,9 +75,10 @@ function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
   const { pageSize, compression, devices } = plan;
   using rehearsal = new Rehearsal(pageSize);
   const { builder, block, mixedPages, sparsePages, table, scratch, packetsInFlight } = rehearsal;
-  for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
+  practise(`build ${pageSize}`, LOOPED_PACKETS, session, (packet) => {
     builder.buildPages(block, mixedPages, 0, mixedPages.length, packet);
-  }
+    return 1;
+  });
   const options = { channels: 1, clients: 1, pageSize };
   const state = SendState.create(options, rehearsalControl);
   using channel = new SendChannel({
@@ -88,22 +96,25 @@ function rehearseSending(plan: ChannelPlan, session: Stoppable): void {
   const slot = state.slots[state.workingSlot(0)];
   const packets = Math.min(packetsInFlight, PACKETS_PER_JOB_MIN);
   for (let job = 0; job < packets; job++) slot.pages.set(sparsePages, job * sparsePages.length);
-  for (let sent = 0; sent < SENT_PACKETS && !session.stopping; sent += packets) {
+  practise(`send ${pageSize}`, SENT_PACKETS, session, () => {
     slot.type = Payload.RAM;
     slot.pageCount = packets * sparsePages.length;
     channel.serve(pair.near, slot);
     pair.far.receive(scratch.address, packets * sparsePacketBytes(pageSize));
-  }
-  warmUpEncoder(compression, block, session);
-  if (devices) warmUpDeviceSending(channel, slot, pair, session);
+    return packets;
+  });
+  if (!session.stopping) warmUpEncoder(compression, block, session);
+  if (devices && !session.stopping) warmUpDeviceSending(channel, slot, pair, session);
 }
 
 /**
- * Rehearses a receive channel: reads packets and puts their pages in place. Ends early when
- * `session` stops.
+ * Rehearses a receive channel: reads packets and puts their pages in place. As {@linkcode warmUpSender}.
  */
 export function warmUpReceiver(plan: ChannelPlan, session: Stoppable): void {
+  const whole = `receive ${JSON.stringify(plan)}`;
+  if (session.stopping || isPractised(whole)) return;
   rehearseReceiving(plan, session);
+  practise(whole, 1, session, () => 1);
   releaseScratch();
 }
 
@@ -127,27 +138,32 @@ function rehearseReceiving(plan: ChannelPlan, session: Stoppable): void {
   });
   builder.buildPages(block, mixedPages, 0, mixedPages.length, 0);
   copyMemory(placer.header.address, builder.headerAddress, placer.headerBytes);
-  for (let packet = 0; packet < LOOPED_PACKETS && !session.stopping; packet++) {
+  practise(`place ${pageSize}`, LOOPED_PACKETS, session, () => {
     placer.place(table.blocks);
     placer.placed(table.blocks);
-  }
+    return 1;
+  });
   builder.buildPages(block, sparsePages, 0, sparsePages.length, 0);
   const bytes = sparsePacketBytes(pageSize);
-  for (let packet = 0; packet < SENT_PACKETS && !session.stopping; packet += packetsInFlight) {
+  let gathered = false;
+  practise(`receive ${pageSize}`, SENT_PACKETS, session, () => {
     using pair = makePair();
-    if (packet === 0) {
+    if (!gathered) {
       // Once through a socket, which is how the packet's scattered parts become one piece.
       pair.near.sendList(builder.iovecs);
       pair.far.receive(scratch.address, bytes);
+      gathered = true;
     }
     for (let index = 0; index < packetsInFlight; index++) {
       pair.near.send(scratch.address, bytes);
     }
     pair.near.endSending();
     channel.run(pair.far);
-  }
-  warmUpDecoder(compression, block, session);
-  if (queue !== undefined) warmUpDeviceReceiving(channel, queue, makePair, session);
+    return packetsInFlight;
+  });
+  if (!session.stopping) warmUpDecoder(compression, block, session);
+  if (queue !== undefined && !session.stopping)
+    warmUpDeviceReceiving(channel, queue, makePair, session);
 }
 
 function makePair(): SocketPair {

@@ -6,6 +6,7 @@
 import { StatisticsTable, type Statistics } from "../engine/statistics.ts";
 import { CHANNELS_MAX } from "../limits.ts";
 import { formatEndpoint, type Endpoint } from "../net/endpoint.ts";
+import { channelCrew } from "../session/session_crew.ts";
 import type { Unstarted } from "../thread/service.ts";
 import { ServiceThread, started } from "../thread/service_thread.ts";
 import type { RelayCalls, RelayJob, RelayReports } from "./relay_messages.ts";
@@ -38,10 +39,15 @@ export class Relay implements AsyncDisposable {
     const statistics = { incoming: this.#incoming.buffer, outgoing: this.#outgoing.buffer };
     const job = { role: "relay", config, ...statistics } satisfies Unstarted<RelayJob>;
     const owner = { side: "destination", signal } as const;
-    this.#thread = new ServiceThread<RelayCalls, RelayReports>(job, owner, {
+    const reports: RelayReports = {
       warning: (warning) => onWarning?.(warning),
       connected: (incoming) => void (this.#channels = incoming),
-    });
+    };
+    this.#thread = new ServiceThread<RelayCalls, RelayReports>(job, owner, reports, [
+      channelCrew("relay-channel", config.incoming, config.incomingChannels),
+      channelCrew("send-channel", config.outgoing, config.outgoingChannels),
+      { program: "entry", role: "relay-return", count: 1 },
+    ]);
     this.#listening = this.#thread.post("listen");
     this.#relayed = this.#thread.post("run");
   }

@@ -43,7 +43,13 @@ export function runSendChannel(job: SendChannelJob, transport: Transport): void 
     });
     if (channel < REHEARSED_CHANNELS_MAX) {
       const { compression, devices } = job;
-      warmUpSender({ pageSize: job.state.pageSize, compression, devices }, control);
+      // As long as there is nothing else to do.
+      const waiting = {
+        get stopping() {
+          return control.stopping || state.connectGateOpen;
+        },
+      };
+      warmUpSender({ pageSize: job.state.pageSize, compression, devices }, waiting);
     }
     while (!state.connectGateOpen) {
       if (control.stopping) return;
@@ -93,7 +99,13 @@ export function runReceiveChannel(
     });
     if (channel < REHEARSED_CHANNELS_MAX) {
       const { pageSize, compression } = job;
-      warmUpReceiver({ pageSize, compression, devices: job.devices.length > 0 }, control);
+      const connected = state.connected(channel);
+      const waiting = {
+        get stopping() {
+          return control.stopping || connected.available;
+        },
+      };
+      warmUpReceiver({ pageSize, compression, devices: job.devices.length > 0 }, waiting);
     }
     if (state.connected(channel).take(Infinity) !== "taken") return;
     receiver.run(connections.attach(state.link(channel), control, timeouts));

@@ -18,6 +18,7 @@ import { withAddress } from "./address.ts";
 import { loadedProgress } from "./device_progress.ts";
 import { LISTEN_OPTIONS, type ListenOptions } from "./options.ts";
 import { receiverConfig, type ReceiverConfig } from "./session_config.ts";
+import { receiverCrews } from "./session_crew.ts";
 import type { ReceiverCalls, ReceiverJob, ReceiverReports } from "./session_messages.ts";
 
 /** A listening receiver of one migration, made by {@linkcode listen}. */
@@ -42,7 +43,7 @@ export class Receiver implements AsyncDisposable {
     const statistics = this.#table.buffer;
     const job = { role: "receiver", config, statistics } satisfies Unstarted<ReceiverJob>;
     const owner = { side: "destination", signal: options.signal } as const;
-    this.#thread = new ServiceThread<ReceiverCalls, ReceiverReports>(job, owner, {
+    const reports: ReceiverReports = {
       warning: (warning) => options.onWarning?.(warning),
       blocks: (blocks, channels) => {
         this.#channels = channels;
@@ -53,7 +54,13 @@ export class Receiver implements AsyncDisposable {
         this.#state = state;
         await options.finalize?.(this.#blocks, state);
       },
-    });
+    };
+    this.#thread = new ServiceThread<ReceiverCalls, ReceiverReports>(
+      job,
+      owner,
+      reports,
+      receiverCrews(config),
+    );
     this.#thread.keep(holdBlocks(options.blocks ?? []));
     const { control } = this.#thread;
     this.#devices = config.devices.map(({ queue }) => new DeviceQueue(queue, control));

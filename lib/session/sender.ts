@@ -23,6 +23,7 @@ import { withAddress } from "./address.ts";
 import { queuedProgress, requireClient } from "./device_progress.ts";
 import { CONNECT_OPTIONS, type ConnectOptions, type SendOptions } from "./options.ts";
 import { senderConfig, sendRounds, type SenderConfig } from "./session_config.ts";
+import { senderCrews } from "./session_crew.ts";
 import type { SenderCalls, SenderJob } from "./session_messages.ts";
 
 /** Pages collected before they are posted to the sender's thread as one list. */
@@ -51,7 +52,8 @@ export class Sender implements AsyncDisposable {
     this.#table = new StatisticsTable(config.channels);
     const statistics = this.#table.buffer;
     const job = { role: "sender", config, statistics } satisfies Unstarted<SenderJob>;
-    this.#thread = new ServiceThread(job, { side: "source", signal: options.signal }, {});
+    const owner = { side: "source", signal: options.signal } as const;
+    this.#thread = new ServiceThread(job, owner, {}, senderCrews(config));
     this.#thread.keep(holdBlocks(options.blocks));
   }
 

@@ -13,7 +13,7 @@ import { FILE_STRETCH_WINDOWS, JOIN_LIMIT_MS, LATE_CHANNELS_MS } from "../limits
 import { holdBlocks, type RamBlock } from "../memory/ram_block.ts";
 import type { OpenedFile } from "../storage/opened_file.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import type { Thread } from "../thread/job_thread.ts";
+import type { Thread } from "../thread/thread.ts";
 import { WorkerGroup } from "../thread/worker_group.ts";
 import type { FileChannelCommand, FileChannelJob } from "./file_channel_messages.ts";
 import type { SharedSeekTable } from "./seek_table.ts";

@@ -62,6 +62,11 @@ export class Semaphore {
     }
   }
 
+  /** Whether there is one to take. */
+  get available(): boolean {
+    return Atomics.load(this.#words, this.#count) > 0;
+  }
+
   /** Takes one without waiting; false when there is none. */
   tryTake(): boolean {
     let count = Atomics.load(this.#words, this.#count);

@@ -1,111 +1,57 @@
 /**
- * The maker's end of threads and their jobs: a thread ends with its job.
+ * The maker's end of a thread and its jobs.
  *
  * @module
  */
 import { startThread, type NativeThread } from "../../ffi/runtime/runtime.ts";
 import { SystemError } from "../errors.ts";
 import type { SessionControl } from "../sync/session_control.ts";
+import { Thread, type ThreadLine } from "./thread.ts";
 import {
   JobState,
-  markEnded,
   type MakerMessage,
   type ThreadJob,
+  type ThreadLease,
   type ThreadMessage,
 } from "./thread_messages.ts";
 import { programUrls, type ThreadProgram } from "./thread_program.ts";
 
-/** A thread that carries out a job, as the one who started the job has it. */
-export class Thread {
-  readonly #thread: JobThread;
-  readonly #number: number;
-  readonly #state: Int32Array;
-  readonly #messageListeners: ((message: unknown) => void)[] = [];
-  readonly #exitListeners: (() => void)[] = [];
-  #exited = false;
-  #keepsAlive = false;
+interface JobInHand {
+  readonly thread: Thread;
+  readonly control: SessionControl;
+  readonly state: Int32Array;
+}
 
-  constructor(thread: JobThread, number: number, state: Int32Array) {
-    this.#thread = thread;
-    this.#number = number;
-    this.#state = state;
-  }
-
-  /** Whether the job has ended, as it says in shared memory. */
-  get ended(): boolean {
-    return Atomics.load(this.#state, 0) === JobState.ENDED;
-  }
-
-  /** Sleeps until the job ends, at most `limitMs`. */
-  waitEnd(limitMs: number): void {
-    const state = Atomics.load(this.#state, 0);
-    if (state !== JobState.ENDED) Atomics.wait(this.#state, 0, state, limitMs);
-  }
-
-  /** Posts to the job. */
-  postMessage(message: unknown): void {
-    this.#thread.post({ kind: "message", number: this.#number, message });
-  }
-
-  /** Calls `listener` with each message of the job. */
-  onMessage(listener: (message: unknown) => void): void {
-    this.#messageListeners.push(listener);
-  }
-
-  /** Calls `listener` when the thread has ended; after all its messages. */
-  onExit(listener: () => void): void {
-    this.#exitListeners.push(listener);
-  }
-
-  /** Keeps the process alive as long as the job runs, or until {@linkcode unref}. */
-  ref(): void {
-    if (this.#exited || this.#keepsAlive) return;
-    this.#keepsAlive = true;
-    this.#thread.ref();
-  }
-
-  /** Takes {@linkcode ref} back. */
-  unref(): void {
-    if (!this.#keepsAlive) return;
-    this.#keepsAlive = false;
-    this.#thread.unref();
-  }
-
-  /** Ends the thread, the last resort: code behind a system call, cleanup included, never runs. */
-  terminate(): void {
-    this.#thread.terminate();
-  }
-
-  /** Of the thread: a message came. */
-  receive(message: unknown): void {
-    for (const listener of this.#messageListeners) listener(message);
-  }
-
-  /** Of the thread: the job has ended, or the thread has. */
-  exit(): void {
-    this.unref();
-    this.#exited = true;
-    if (!this.ended) markEnded(this.#state);
-    for (const listener of this.#exitListeners) listener();
-  }
+/** A thread on loan. */
+export interface LentThread {
+  readonly lease: ThreadLease;
+  /** To be called when the borrower has ended: a thread that is still at work is ended. */
+  readonly takeBack: () => void;
 }
 
 /** A thread. Belongs to the thread that made it. */
-export class JobThread {
+export class JobThread implements ThreadLine {
   readonly program: ThreadProgram;
+  /** What it has done so far, and therefore has the code for. */
+  readonly roles: Set<string> = new Set();
   readonly #native: NativeThread;
-  readonly #jobs = new Map<number, { readonly thread: Thread; readonly control: SessionControl }>();
+  readonly #onIdle: (thread: JobThread) => void;
+  readonly #jobs = new Map<number, JobInHand>();
+  readonly #gone = Promise.withResolvers<void>();
   #last = 0;
   #refs = 0;
+  #spent = false;
   #terminated = false;
 
   /**
    * Starts the thread; it does not keep the process alive.
    *
+   * @param onIdle Called whenever its last job has ended, unless it cannot have another one.
    * @throws {SystemError} when the machine has no memory, or no number, for one thread more.
    */
-  constructor(program: ThreadProgram) {
+  constructor(program: ThreadProgram, onIdle: (thread: JobThread) => void) {
     this.program = program;
+    this.#onIdle = onIdle;
     try {
       this.#native = startThread(programUrls()[program], {
         message: (message) => this.#take(message as ThreadMessage),
@@ -119,19 +65,60 @@ export class JobThread {
     this.#native.unref();
   }
 
-  /** Has the thread carry out a job; it must have none. */
-  run(job: ThreadJob, control: SessionControl): Thread {
-    const number = ++this.#last;
-    const state = new SharedArrayBuffer(4);
-    const thread = new Thread(this, number, new Int32Array(state));
-    this.#jobs.set(number, { thread, control });
+  /** Whether it has ended, or is about to. */
+  get terminated(): boolean {
+    return this.#terminated;
+  }
+
+  /** Resolves when it has ended. */
+  get gone(): Promise<void> {
+    return this.#gone.promise;
+  }
+
+  /**
+   * Has the thread carry out a job, when it has carried out those before.
+   *
+   * @param lend Lends it threads; called once this thread cannot be had by anybody else.
+   */
+  run(
+    job: ThreadJob,
+    control: SessionControl,
+    lend: () => readonly ThreadLease[] = () => [],
+  ): Thread {
+    const { number, thread, state } = this.#open(job.role, control);
+    const leases = lend();
+    Atomics.store(new Int32Array(state), 0, JobState.GIVEN);
     const programs = programUrls();
-    this.post({ kind: "job", number, job, control: control.buffer, state, programs });
+    const ports = leases.map(({ port }) => port);
+    this.#post(
+      { kind: "job", number, job, control: control.buffer, state, programs, leases },
+      ports,
+    );
     return thread;
   }
 
-  post(message: MakerMessage): void {
-    this.#native.postMessage(message, []);
+  /**
+   * Lends the thread for one job.
+   *
+   * @param role Of the job.
+   * @param control Session of the job, which hears of the thread's failures.
+   */
+  lend(role: string, control: SessionControl): LentThread {
+    const { number, thread, state } = this.#open(role, control);
+    const { port1: port, port2 } = new MessageChannel();
+    this.#post({ kind: "lend", port: port2 }, [port2]);
+    const words = new Int32Array(state);
+    return {
+      lease: { program: this.program, number, port, state },
+      takeBack: () => {
+        if (thread.ended || Atomics.load(words, 0) === JobState.NONE) this.giveBack(number);
+        else this.terminate();
+      },
+    };
+  }
+
+  postLetter(number: number, message: unknown): void {
+    this.#post({ kind: "message", number, message });
   }
 
   ref(): void {
@@ -142,23 +129,49 @@ export class JobThread {
     if (--this.#refs === 0) this.#native.unref();
   }
 
+  giveBack(number: number): void {
+    const inHand = this.#jobs.get(number);
+    if (inHand === undefined) return; // its end was heard of before
+    this.#jobs.delete(number);
+    if (Atomics.load(inHand.state, 0) === JobState.SPENT) this.#spent = true;
+    inHand.thread.exit();
+    if (this.#jobs.size > 0 || this.#terminated) return;
+    if (this.#spent) this.terminate();
+    else this.#onIdle(this);
+  }
+
   terminate(): void {
     if (this.#terminated) return;
     this.#terminated = true;
     this.#native.terminate();
   }
 
+  #open(
+    role: string,
+    control: SessionControl,
+  ): { number: number; thread: Thread; state: SharedArrayBuffer } {
+    this.roles.add(role);
+    const number = ++this.#last;
+    const state = new SharedArrayBuffer(4);
+    const words = new Int32Array(state);
+    const thread = new Thread(this, number, words);
+    this.#jobs.set(number, { thread, control, state: words });
+    return { number, thread, state };
+  }
+
+  #post(message: MakerMessage, transfer: readonly MessagePort[] = []): void {
+    this.#native.postMessage(message, transfer);
+  }
+
   #take(message: ThreadMessage): void {
-    if (message.kind === "message") {
-      return this.#jobs.get(message.number)?.thread.receive(message.message);
-    }
-    // It exits when the thread is gone, and with it all that it had.
-    this.terminate();
+    if (message.kind === "ended") return this.giveBack(message.number);
+    this.#jobs.get(message.number)?.thread.receive(message.message);
   }
 
   /** The program did not load, or something that a job had started threw when nobody waited for it. */
   #fail(error: Error): void {
     for (const { control } of this.#jobs.values()) control.fail(error);
+    this.terminate();
   }
 
   #end(): void {
@@ -166,5 +179,6 @@ export class JobThread {
     const jobs = [...this.#jobs.values()];
     this.#jobs.clear();
     for (const { thread } of jobs) thread.exit();
+    this.#gone.resolve();
   }
 }

@@ -1,14 +1,25 @@
 /**
  * What every program of a thread does: it carries out jobs, one after the other, and writes the end
  * and the error of each into shared memory, because the thread that waits for it may be blocked.
+ * A job leaves nothing behind; a thread whose job may have, has no other.
  *
  * @module
  */
 import { collectGarbage, serveMessages } from "../../ffi/runtime/runtime.ts";
+import { IDLE_COLLECT_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
-import { JobState, markEnded, type MakerMessage, type ThreadMessage } from "./thread_messages.ts";
-import { setThreadPort, ThreadPort } from "./thread_port.ts";
+import { borrowThreads, returnThreads } from "./borrowed_threads.ts";
+import {
+  JobState,
+  markEnded,
+  type JobMessage,
+  type MakerMessage,
+  type ThreadMessage,
+} from "./thread_messages.ts";
+import { isThreadSpent, setThreadPort, spendThread, ThreadPort } from "./thread_port.ts";
 import { adoptPrograms } from "./thread_program.ts";
+
+type Post = (message: ThreadMessage, transfer: readonly ArrayBuffer[]) => void;
 
 /** Of a program that was given a job it does not know. */
 export function unknownRole(job: never): never {
@@ -22,31 +33,53 @@ export function unknownRole(job: never): never {
  * @param run Carries out one; what it throws ends the job's session.
  */
 export function serveJobs(run: (job: never) => Promise<void> | void): void {
-  let port: ThreadPort | undefined;
+  const ports = new Map<number, ThreadPort>();
+  let last: Promise<void> = Promise.resolve();
+  let collecting: ReturnType<typeof setTimeout> | undefined;
 
-  const serve = async (start: MakerMessage & { readonly kind: "job" }): Promise<void> => {
-    const { number, job, control, state, programs } = start;
+  const serve = async (start: JobMessage, port: ThreadPort, post: Post): Promise<void> => {
+    const { number, job, control, state, programs, leases } = start;
     const words = new Int32Array(state);
     Atomics.store(words, 0, JobState.RUNNING);
+    clearTimeout(collecting);
     adoptPrograms(programs);
-    port = new ThreadPort(number, post);
+    borrowThreads(leases);
     setThreadPort(port);
     try {
       await run(job as never);
     } catch (error) {
       new SessionControl(control).fail(error);
+      spendThread();
     }
     port.close();
+    ports.delete(number);
     setThreadPort(undefined);
-    markEnded(words);
-    post({ kind: "ended", number } satisfies ThreadMessage, []);
+    returnThreads();
+    markEnded(words, isThreadSpent() ? JobState.SPENT : JobState.ENDED);
+    const end: ThreadMessage = { kind: "ended", number };
+    post(end, []);
+    if (post !== postToMaker) postToMaker(end, []);
     // Shared memory of the job would else stay for as long as the thread is idle.
-    setTimeout(collectGarbage);
+    collecting = setTimeout(collectGarbage, IDLE_COLLECT_MS);
   };
 
-  const post = serveMessages((message) => {
-    const received = message as MakerMessage;
-    if (received.kind === "job") void serve(received);
-    else port?.deliver(received);
-  });
+  const take = (message: MakerMessage, post: Post): void => {
+    switch (message.kind) {
+      case "job": {
+        const port = new ThreadPort(message.number, post);
+        ports.set(message.number, port);
+        last = last.then(() => serve(message, port, post));
+        return;
+      }
+      case "message":
+        return ports.get(message.number)?.deliver(message.message);
+      case "lend": {
+        const { port } = message;
+        const answer: Post = (reply, transfer) => port.postMessage(reply, [...transfer]);
+        port.onmessage = ({ data }) => take(data as MakerMessage, answer);
+      }
+    }
+  };
+
+  const postToMaker: Post = serveMessages((message) => take(message as MakerMessage, postToMaker));
 }

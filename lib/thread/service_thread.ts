@@ -19,7 +19,9 @@ import type {
   ServiceMessage,
   Unstarted,
 } from "./service.ts";
-import type { Thread } from "./job_thread.ts";
+import { lendThreads, type ThreadCrew } from "./idle_threads.ts";
+import type { LentThread } from "./job_thread.ts";
+import type { Thread } from "./thread.ts";
 import { WorkerGroup } from "./worker_group.ts";
 
 /** Whose thread it is. */
@@ -48,15 +50,28 @@ export class ServiceThread<Calls extends Functions<Calls>, Reports extends Funct
    * Starts the thread.
    *
    * @param reports What becomes of reports. What one throws ends the session.
+   * @param crews Threads that the job is known to need; they start at the same time.
    */
-  constructor(job: Unstarted<ServiceJob>, owner: ServiceOwner, reports: Reports) {
+  constructor(
+    job: Unstarted<ServiceJob>,
+    owner: ServiceOwner,
+    reports: Reports,
+    crews: readonly ThreadCrew[] = [],
+  ) {
     this.#owner = owner;
     this.#reports = reports;
     const service: ServiceHandle = {
       control: this.control.buffer,
       gate: this.#gate.buffer,
     };
-    this.#worker = new WorkerGroup(this.control).start({ ...job, service });
+    let lent: readonly LentThread[] = [];
+    this.#worker = new WorkerGroup(this.control).start({ ...job, service }, "entry", () => {
+      lent = crews.flatMap((crew) => lendThreads(crew, this.control));
+      return lent.map(({ lease }) => lease);
+    });
+    this.#worker.onExit(() => {
+      for (const { takeBack } of lent) takeBack();
+    });
     this.#worker.onExit(() => this.#exited.resolve());
     this.#worker.onMessage((message) => this.#take(message as ServiceMessage));
     owner.signal?.addEventListener("abort", this.#cancel, { once: true });

@@ -14,7 +14,7 @@ import { JOIN_LIMIT_MS, POOL_THREADS_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { PoolCommand, PoolJob } from "./pool_messages.ts";
 import { PoolState } from "./pool_state.ts";
-import type { Thread } from "./job_thread.ts";
+import type { Thread } from "./thread.ts";
 import { WorkerGroup } from "./worker_group.ts";
 
 /** What a task's function gets as its first argument. */

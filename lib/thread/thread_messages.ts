@@ -1,10 +1,10 @@
 /**
- * What a thread and the thread that made it say to each other. A thread carries out one job after
- * the other; messages of a job bear its number, so that none is taken for one of the next job.
+ * What a thread and whoever gives it jobs say to each other. A thread carries out one job after the
+ * other; messages of a job bear its number, so that none is taken for one of the next job.
  *
  * @module
  */
-import type { ProgramUrls } from "./thread_program.ts";
+import type { ProgramUrls, ThreadProgram } from "./thread_program.ts";
 
 /** What a thread is to do. Each feature adds what its own jobs need; the programs know the roles. */
 export interface ThreadJob {
@@ -12,31 +12,73 @@ export interface ThreadJob {
   readonly [part: string]: unknown;
 }
 
-/** From the maker: a job, or a message to it. */
+/**
+ * A thread that its maker lends to another thread for one job; that one gives the job through a port of
+ * its own and need not wait for the maker's event loop.
+ */
+export interface ThreadLease {
+  readonly program: ThreadProgram;
+  /** Of the job. */
+  readonly number: number;
+  readonly port: MessagePort;
+  /** One word, a `JobState`. */
+  readonly state: SharedArrayBuffer;
+}
+
+/** A job. */
+export interface JobMessage {
+  readonly kind: "job";
+  readonly number: number;
+  readonly job: ThreadJob;
+  /** Of the session, for an error that the job throws. */
+  readonly control: SharedArrayBuffer;
+  /** One word, a `JobState`. */
+  readonly state: SharedArrayBuffer;
+  /** For threads that the job starts. */
+  readonly programs: ProgramUrls;
+  /** Threads for jobs of the job. */
+  readonly leases: readonly ThreadLease[];
+}
+
+/** A message to a job, or of one. */
+export interface JobLetter {
+  readonly kind: "message";
+  readonly number: number;
+  readonly message: unknown;
+}
+
+/** From the maker, or from who has the thread on loan. */
 export type MakerMessage =
-  | {
-      readonly kind: "job";
-      readonly number: number;
-      readonly job: ThreadJob;
-      /** Of the session, for an error that the job throws. */
-      readonly control: SharedArrayBuffer;
-      /** One word, a `JobState`. */
-      readonly state: SharedArrayBuffer;
-      /** For threads that the job starts. */
-      readonly programs: ProgramUrls;
-    }
-  | { readonly kind: "message"; readonly number: number; readonly message: unknown };
+  JobMessage | JobLetter | { readonly kind: "lend"; readonly port: MessagePort };
 
-/** To the maker: a message of a job, or its end. */
-export type ThreadMessage =
-  | { readonly kind: "message"; readonly number: number; readonly message: unknown }
-  | { readonly kind: "ended"; readonly number: number };
+/** To who gave the job: a message of it, or its end. The maker hears of every end. */
+export type ThreadMessage = JobLetter | { readonly kind: "ended"; readonly number: number };
 
-/** State of a job, in shared memory because the maker may be blocked; the thread writes it. */
-export const JobState = { STARTING: 0, RUNNING: 1, ENDED: 2 } as const;
+/**
+ * State of a job, in shared memory because who waits for it may be blocked: written by who gives the
+ * job, then by the thread.
+ */
+export const JobState = {
+  /** None was given so far. */
+  NONE: 0,
+  GIVEN: 1,
+  RUNNING: 2,
+  /** The thread can have another job. */
+  ENDED: 3,
+  /** The thread must not have another job. */
+  SPENT: 4,
+} as const;
+
+/** Whether a job has ended. */
+export function jobEnded(state: Int32Array): boolean {
+  return Atomics.load(state, 0) >= JobState.ENDED;
+}
 
 /** Writes a job's end and wakes who joins it. */
-export function markEnded(state: Int32Array): void {
-  Atomics.store(state, 0, JobState.ENDED);
+export function markEnded(
+  state: Int32Array,
+  end: typeof JobState.ENDED | typeof JobState.SPENT,
+): void {
+  Atomics.store(state, 0, end);
   Atomics.notify(state, 0);
 }

@@ -3,12 +3,12 @@
  *
  * @module
  */
-import type { MakerMessage, ThreadMessage } from "./thread_messages.ts";
+import type { ThreadMessage } from "./thread_messages.ts";
 
 /** See the module comment. */
 export class ThreadPort {
   readonly #number: number;
-  readonly #post: (message: unknown, transfer: readonly ArrayBuffer[]) => void;
+  readonly #post: (message: ThreadMessage, transfer: readonly ArrayBuffer[]) => void;
   /** Messages that came before anybody listened. */
   #early: unknown[] | undefined = [];
   #listener: ((message: unknown) => void) | undefined;
@@ -16,9 +16,12 @@ export class ThreadPort {
 
   /**
    * @param number Of the job.
-   * @param post Posts to the maker.
+   * @param post Posts to who gave it.
    */
-  constructor(number: number, post: (message: unknown, transfer: readonly ArrayBuffer[]) => void) {
+  constructor(
+    number: number,
+    post: (message: ThreadMessage, transfer: readonly ArrayBuffer[]) => void,
+  ) {
     this.#number = number;
     this.#post = post;
   }
@@ -26,10 +29,7 @@ export class ThreadPort {
   /** Posts to the maker; after the job's end nothing happens. */
   postMessage(message: unknown, transfer: readonly ArrayBuffer[] = []): void {
     if (this.#closed) return;
-    this.#post(
-      { kind: "message", number: this.#number, message } satisfies ThreadMessage,
-      transfer,
-    );
+    this.#post({ kind: "message", number: this.#number, message }, transfer);
   }
 
   /** Gives all messages to `listener`, those that came before included. At most one can listen. */
@@ -40,11 +40,10 @@ export class ThreadPort {
     for (const message of early) queueMicrotask(() => this.#take(message));
   }
 
-  /** Takes a message of the maker. */
-  deliver(message: MakerMessage & { readonly kind: "message" }): void {
-    if (message.number !== this.#number) return;
-    if (this.#early !== undefined) this.#early.push(message.message);
-    else this.#take(message.message);
+  /** Takes a message to the job. */
+  deliver(message: unknown): void {
+    if (this.#early !== undefined) this.#early.push(message);
+    else this.#take(message);
   }
 
   /** The job has ended: what it left running can neither hear nor say anything any more. */
@@ -69,4 +68,16 @@ export function threadPort(): ThreadPort {
 /** Says which job this thread carries out from now on. */
 export function setThreadPort(port: ThreadPort | undefined): void {
   current = port;
+}
+
+let spent = false;
+
+/** Says that this thread is to have no job after this one, since it may have left something behind. */
+export function spendThread(): void {
+  spent = true;
+}
+
+/** Whether somebody has said so. */
+export function isThreadSpent(): boolean {
+  return spent;
 }

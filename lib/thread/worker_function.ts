@@ -4,6 +4,7 @@
  *
  * @module
  */
+import { spendThread } from "./thread_port.ts";
 
 /** See the module comment; the data must be cloneable (SharedArrayBuffers are shared, not copied). */
 export interface WorkerFunction {
@@ -27,6 +28,7 @@ export async function callWorkerFunction(
   { module, name = "default", data }: WorkerFunction,
   context: unknown,
 ): Promise<void> {
+  spendThread(); // what a module of somebody else's keeps, nobody can clear
   const exports = (await import(module)) as Record<string, unknown>;
   const found = exports[name];
   if (typeof found !== "function") {

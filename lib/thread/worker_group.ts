@@ -6,8 +6,10 @@
  */
 import { JOIN_LIMIT_MS, WAIT_TICK_MS } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
-import { JobThread, type Thread } from "./job_thread.ts";
-import type { ThreadJob } from "./thread_messages.ts";
+import { runOnBorrowed } from "./borrowed_threads.ts";
+import { takeThread } from "./idle_threads.ts";
+import type { Thread } from "./thread.ts";
+import type { ThreadJob, ThreadLease } from "./thread_messages.ts";
 import type { ThreadProgram } from "./thread_program.ts";
 
 /** See the module comment. Belongs to the thread that made it. */
@@ -20,13 +22,21 @@ export class WorkerGroup {
   }
 
   /**
-   * Starts a thread; it does not keep the process alive, and ends with its job.
+   * Has a thread carry out a job: one on loan, an idle one, or a new one. It does not keep the process
+   * alive.
    *
    * @param program What it loads; must know the job's role.
+   * @param lend Lends threads to the job; called when its own thread starts.
    * @throws {SystemError} when the machine has no memory, or no number, for one thread more.
    */
-  start(job: ThreadJob, program: ThreadProgram = "entry"): Thread {
-    const thread = new JobThread(program).run(job, this.#control);
+  start(
+    job: ThreadJob,
+    program: ThreadProgram = "entry",
+    lend: () => readonly ThreadLease[] = () => [],
+  ): Thread {
+    const thread =
+      runOnBorrowed(job, program, this.#control) ??
+      takeThread(program, job.role).run(job, this.#control, lend);
     this.#threads.push(thread);
     return thread;
   }
@@ -42,12 +52,12 @@ export class WorkerGroup {
     let clean = true;
     for (const thread of this.#threads) {
       while (!thread.ended && performance.now() < deadline) thread.waitEnd(WAIT_TICK_MS);
-      if (!thread.ended) {
+      if (thread.ended) thread.giveBack();
+      else {
         clean = false;
         this.#control.noteThreadsLeft();
+        thread.terminate();
       }
-      // Of those that have ended only the thread is left, idle and without a descriptor.
-      thread.terminate();
     }
     this.#threads.length = 0;
     return clean;

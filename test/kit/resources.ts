@@ -1,5 +1,6 @@
 /** What a process holds: threads and descriptors, as the kernel counts them. */
 import { readdirSync, readFileSync, readlinkSync } from "node:fs";
+import { releaseIdle } from "../../lib/thread/idle_threads.ts";
 import { LimitMs } from "./limits.ts";
 
 /** Counts at one moment. */
@@ -25,8 +26,12 @@ export function resourcesNow(): Resources {
   return { workers: workerThreads(), sockets, descriptors: names.length };
 }
 
-/** What this process holds once that has not changed for a while: workers start and load in the dark. */
+/**
+ * What this process holds beside idle threads once that has not changed for a while: workers start and
+ * load in the dark.
+ */
 export async function settledResources(): Promise<Resources> {
+  await releaseIdle();
   let last = resourcesNow();
   for (let unchanged = 0; unchanged < 10;) {
     await Bun.sleep(20);
@@ -38,7 +43,7 @@ export async function settledResources(): Promise<Resources> {
 }
 
 /**
- * Waits until this process holds no more than `before`.
+ * Waits until this process holds no more than `before`, idle threads apart, which it ends.
  *
  * @throws {Error} naming what is left over after `limitMs`.
  */
@@ -48,6 +53,7 @@ export async function expectReleased(
 ): Promise<void> {
   const deadline = performance.now() + limitMs;
   for (;;) {
+    await releaseIdle();
     const now = resourcesNow();
     if (
       now.workers <= before.workers &&
