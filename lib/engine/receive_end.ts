@@ -81,8 +81,10 @@ export function requireQuietChannels(ending: EndingChannels): void {
           `it has come to sync point ${state.syncs(channel)}, the main stream has ${syncPoints}`,
         );
       }
+      // In this order: what a channel takes from its socket between the two looks is seen by the second.
+      const hasArrived = transport.hasArrived(link);
       const isUnderWay = state.isUnderWay(channel);
-      if (!isUnderWay && !transport.hasArrived(link)) break;
+      if (!isUnderWay && !hasArrived) break;
       requireSynced(ending);
       control.throwIfFailed();
       if (performance.now() > deadline || !pause(1, control)) {
