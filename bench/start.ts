@@ -75,11 +75,11 @@ async function printParts(): Promise<void> {
   const sessions: JobThread[] = [];
   await repeat("a channel's thread, until its program is there", async (run) => {
     channels[run] = new JobThread("channel_entry", () => {});
-    await carryOut(channels[run]!, { role: "get-ready" });
+    await carryOut(channels[run], { role: "get-ready" });
   });
   await repeat("a session's thread, until its program is there", async (run) => {
     sessions[run] = new JobThread("entry", () => {});
-    await carryOut(sessions[run]!, { role: "get-ready" });
+    await carryOut(sessions[run], { role: "get-ready" });
   });
   for (const [channel, direction] of [
     ["send-channel", "encode"],
@@ -130,7 +130,7 @@ async function sendSessions(channels: number, prepared: boolean): Promise<void> 
 }
 
 /** A process of this program in another role; its answers come line by line. */
-function start(childRole: string, channels: number) {
+function startProcess(childRole: string, channels: number) {
   const command = [process.execPath, import.meta.path, String(channels), method, childRole];
   const child = Bun.spawn(command, { stdin: "pipe", stdout: "pipe", stderr: "inherit" });
   const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
@@ -149,13 +149,13 @@ function start(childRole: string, channels: number) {
 }
 
 async function printSessions(channels: number): Promise<void> {
-  const receiver = start("receive", channels);
+  const receiver = startProcess("receive", channels);
   for (const kind of ["send", "send-prepared"]) {
-    const sender = start(kind, channels);
+    const sender = startProcess(kind, channels);
     const costs: Cost[] = [];
     for (let session = 0; session < SESSIONS; session++) {
-      sender.child.stdin.write(`${await receiver.next()}\n`);
-      sender.child.stdin.flush();
+      await sender.child.stdin.write(`${await receiver.next()}\n`);
+      await sender.child.stdin.flush();
       costs.push(JSON.parse(await sender.next()) as Cost);
     }
     sender.child.kill();

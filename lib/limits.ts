@@ -256,21 +256,6 @@ export const PAGE_TASK_LIMIT_MS = 600_000;
 /** How long joining a stopped worker may take before it is terminated. */
 export const JOIN_LIMIT_MS = 5000;
 
-/**
- * Threads without a job that are kept beside those of `prepare()`, some 2 MiB each: enough for a
- * migration of 16 channels with both of its sides in one process.
- */
-export const IDLE_THREADS_MAX = 34;
-
-/** How long such a thread waits for its next job. */
-export const IDLE_THREAD_MS = 30_000;
-
-/** Threads that all `prepare()` of a process may keep: those of two migrations of the most channels. */
-export const PREPARED_THREADS_MAX = 2 * (CHANNELS_MAX + 1);
-
-/** How long a thread is idle before it frees what is left of its last job; that costs 3 ms. */
-export const IDLE_COLLECT_MS = 20;
-
 /** How long a worker may take to load before the session is given up. */
 export const WORKER_START_LIMIT_MS = 30_000;
 

@@ -10,8 +10,7 @@ import {
   ThreadPool,
   type ListenOptions,
 } from "../mod.ts";
-import { IDLE_THREADS_MAX } from "../lib/limits.ts";
-import { takeThread } from "../lib/thread/idle_threads.ts";
+import { IDLE_THREADS_MAX, takeThread } from "../lib/thread/idle_threads.ts";
 import { SessionControl } from "../lib/sync/session_control.ts";
 import { rejectionOf } from "./kit/errors.ts";
 import { LimitMs, testTimeouts } from "./kit/limits.ts";

@@ -6,7 +6,7 @@
 import { resolveCompression, type Compression } from "../codec/registry.ts";
 import type { CompressionMethod } from "../codec/methods.ts";
 import { LimitError } from "../errors.ts";
-import { PREPARED_THREADS_MAX, REHEARSED_CHANNELS_MAX } from "../limits.ts";
+import { CHANNELS_MAX, REHEARSED_CHANNELS_MAX } from "../limits.ts";
 import { checkPageSize } from "../memory/ram_block_options.ts";
 import { checkOptionNames, type OptionNames } from "../option_names.ts";
 import type { RehearsalJob } from "../rehearsal/rehearse.ts";
@@ -21,6 +21,9 @@ import {
 } from "../thread/idle_threads.ts";
 import type { ThreadJob } from "../thread/thread_messages.ts";
 import { senderChannels } from "./channel_count.ts";
+
+/** Threads that all calls together may have wait: those of two migrations of the most channels. */
+const PREPARED_THREADS_MAX = 2 * (CHANNELS_MAX + 1);
 
 /** What threads are prepared for. */
 export interface PrepareOptions {
@@ -55,19 +58,17 @@ type ReadyingJob = ThreadJob & (RehearsalJob | GetReadyJob);
 
 /** Threads that wait for sessions of the thread that called {@linkcode prepare}. */
 export class PreparedThreads implements AsyncDisposable {
-  #counts: readonly ThreadCount[];
+  readonly #release: () => Promise<void>;
+  #released: Promise<void> | undefined;
 
   /** Made by {@linkcode prepare}. */
-  constructor(counts: readonly ThreadCount[]) {
-    this.#counts = counts;
+  constructor(release: () => Promise<void>) {
+    this.#release = release;
   }
 
   /** Ends as many idle threads; what works meanwhile goes on. Safe to call twice. */
-  async [Symbol.asyncDispose](): Promise<void> {
-    const counts = this.#counts;
-    this.#counts = [];
-    for (const { program, count } of counts) reserve({ program, count: -count });
-    await Promise.all(counts.map((count) => releaseIdle(count)));
+  [Symbol.asyncDispose](): Promise<void> {
+    return (this.#released ??= this.#release());
   }
 }
 
@@ -118,7 +119,10 @@ export async function prepare(options: PrepareOptions = {}): Promise<PreparedThr
     );
   }
   for (const group of counts) reserve(group);
-  const prepared = new PreparedThreads(counts);
+  const prepared = new PreparedThreads(async () => {
+    for (const reserved of counts) reserve({ ...reserved, count: -reserved.count });
+    await Promise.all(counts.map((one) => releaseIdle(one)));
+  });
   try {
     await readyAll(groups);
     return prepared;

@@ -6,11 +6,19 @@
  * @module
  */
 import { SystemError } from "../errors.ts";
-import { IDLE_THREAD_MS, IDLE_THREADS_MAX } from "../limits.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import { isJobThread } from "./borrowed_threads.ts";
 import { JobThread, type LentThread } from "./job_thread.ts";
 import type { ThreadProgram } from "./thread_program.ts";
+
+/**
+ * Threads without a job that are kept beside those that are reserved, some 2 MiB each: enough for a
+ * migration of 16 channels with both of its sides in one process.
+ */
+export const IDLE_THREADS_MAX = 34;
+
+/** How long such a thread waits for its next job. */
+const IDLE_THREAD_MS = 30_000;
 
 /** How many threads of a program. */
 export interface ThreadCount {

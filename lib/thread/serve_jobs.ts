@@ -6,7 +6,6 @@
  * @module
  */
 import { collectGarbage, serveMessages } from "../../ffi/runtime/runtime.ts";
-import { IDLE_COLLECT_MS } from "../limits.ts";
 import { SessionControl } from "../sync/session_control.ts";
 import { borrowThreads, returnThreads } from "./borrowed_threads.ts";
 import {
@@ -18,6 +17,9 @@ import {
 } from "./thread_messages.ts";
 import { isThreadSpent, setThreadPort, spendThread, ThreadPort } from "./thread_port.ts";
 import { adoptPrograms } from "./thread_program.ts";
+
+/** How long a thread is idle before it frees what is left of its last job; that costs 3 ms. */
+const IDLE_COLLECT_MS = 20;
 
 type Post = (message: ThreadMessage, transfer: readonly ArrayBuffer[]) => void;
 

@@ -41,7 +41,7 @@ export interface JobMessage {
 }
 
 /** A message to a job, or of one. */
-export interface JobLetter {
+interface JobLetter {
   readonly kind: "message";
   readonly number: number;
   readonly message: unknown;
