@@ -204,6 +204,8 @@ test("attach: the pages of an order come in first, in that order, and then all o
   expect(() => firstPagesOf(wrong, blocks, "Cannot attach")).toThrow(
     "names pages 590 to 601 of 600",
   );
+  const twice = { blocks: ordered, runs: Uint32Array.of(1, 0, 400, 1, 100, 400) };
+  expect(() => firstPagesOf(twice, blocks, "Cannot attach")).toThrow("more than the 600 pages");
   const other = { blocks: [{ idstr: "a", pages: 7, pageSize: 4096 }], runs: new Uint32Array() };
   expect(() => firstPagesOf(other, blocks, "Cannot attach")).toThrow("the order is of 7 pages");
 });

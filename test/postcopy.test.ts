@@ -121,8 +121,8 @@ test("PagePlan loses no page and sends none twice, whatever is asked for, given 
 test("an order of pages is kept with neighbours merged, and fits the guest that it is of only", async () => {
   using folder = new TemporaryFolder();
   const path = folder.file("guest.order");
-  const recorder = new OrderRecorder(Uint32Array.of(1, 8, 10));
-  for (const page of [300, 301, 302, 7, 303]) recorder.add(0, page, page + 1);
+  const recorder = new OrderRecorder(BLOCKS, Uint32Array.of(1, 8, 10));
+  for (const page of [300, 301, 302, 7, 303, 301]) recorder.add(0, page, page + 1);
   await writePageOrder(path, { blocks: BLOCKS, runs: recorder.runs });
   const read = readPageOrder(path, BLOCKS);
   expect([...read.runs]).toEqual([1, 8, 10, 0, 300, 303, 0, 7, 8, 0, 303, 304]);
@@ -137,6 +137,36 @@ test("an order of pages is kept with neighbours merged, and fits the guest that 
   expect(await rejectionOf(writePageOrder(folder.file("no/way"), read))).toBeInstanceOf(
     MultifdError,
   );
+});
+
+test("an order that names a page twice is refused, and none is recorded", async () => {
+  using folder = new TemporaryFolder();
+  const path = folder.file("guest.order");
+  const recorder = new OrderRecorder(BLOCKS, Uint32Array.of(0, 5, 10));
+  recorder.add(0, 0, 20);
+  recorder.add(0, 7, 21);
+  expect([...recorder.runs]).toEqual([0, 5, 10, 0, 0, 5, 0, 10, 21]);
+  await writePageOrder(path, { blocks: BLOCKS, runs: recorder.runs });
+  expect(orderedPages(readPageOrder(path, BLOCKS))).toBe(21);
+  const twice = [BLOCKS[0]!, BLOCKS[0]!];
+  for (const [blocks, runs] of [
+    [BLOCKS, [0, 5, 10, 1, 0, 64, 0, 9, 11]],
+    [twice, [0, 5, 10, 1, 5, 10]], // a block that is there twice is one
+  ] as const) {
+    await writePageOrder(path, { blocks, runs: Uint32Array.from(runs) });
+    const { code, message } = thrownBy(() => readPageOrder(path, BLOCKS));
+    expect(code).toBe("ERR_MULTIFD_ORDER");
+    expect(message).toContain("twice");
+  }
+});
+
+test("PagePlan looks for pages of a long run of the order where it found the last, and behind what was given back", () => {
+  const plan = new PagePlan(BLOCKS, [1, 1], Uint32Array.of(0, 100, 400));
+  expect([plan.nextOrdered(64), plan.start, plan.end]).toEqual([true, 100, 164]);
+  plan.giveBack(130);
+  expect([plan.nextOrdered(64), plan.start, plan.end]).toEqual([true, 130, 194]);
+  plan.resume(0, new PageBitmap(1000), 1);
+  expect([plan.nextOrdered(64), plan.start, plan.end]).toEqual([true, 100, 164]);
 });
 
 test("a damaged order of pages is refused, whatever is damaged", async () => {

@@ -46,11 +46,18 @@ export function firstPagesOf(
     );
   });
   const pieces: number[] = [];
+  const unnamed = order.blocks.map(({ pages }) => pages);
   for (let at = 0; at + RUN_WORDS <= order.runs.length; at += RUN_WORDS) {
     const [block, first, end] = order.runs.subarray(at, at + RUN_WORDS);
     const { pages, pageSize } = order.blocks[block] ?? { pages: 0, pageSize: 1 };
     if (!(first < end && end <= pages)) {
       throw new RangeError(`${action}: the order names pages ${first} to ${end} of ${pages}`);
+    }
+    unnamed[block] -= end - first;
+    if (unnamed[block] < 0) {
+      throw new RangeError(
+        `${action}: the order names more than the ${pages} pages of a RAM block`,
+      );
     }
     const piece = FILE_JOB_BYTES / pageSize;
     for (let start = first; places[block] >= 0 && start < end; start += piece) {

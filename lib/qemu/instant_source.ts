@@ -107,7 +107,7 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
     const { blocks } = this.#source;
     this.#units = blocks.map(({ pageSize }, index) => config.hostPages[index] / pageSize);
     this.#plan = new PagePlan(blocks, this.#units, config.order);
-    this.#order = config.learn ? new OrderRecorder(config.order) : undefined;
+    this.#order = config.learn ? new OrderRecorder(blocks, config.order) : undefined;
     this.#limit = config.bandwidth === undefined ? undefined : new BandwidthShare(config.bandwidth);
   }
 

@@ -8,6 +8,7 @@ import { crc32 } from "../../ffi/runtime/runtime.ts";
 import { Arena } from "../../ffi/arena.ts";
 import { MultifdError } from "../errors.ts";
 import { BLOCKS_MAX, ORDER_FILE_BYTES_MAX, ORDER_RUNS_MAX } from "../limits.ts";
+import { PageBitmap } from "../memory/page_bitmap.ts";
 import { replaceFile } from "../storage/file_replacement.ts";
 import { openRegularFile } from "../storage/opened_file.ts";
 
@@ -40,20 +41,32 @@ export interface PageOrder {
   readonly runs: Uint32Array;
 }
 
-/** Collects an order while pages are asked for. */
+/** Collects an order while pages are asked for; a page that is asked for again stays where it is. */
 export class OrderRecorder {
   #runs = new Uint32Array(1024 * ORDER_RUN_WORDS);
   #words = 0;
+  readonly #known: readonly PageBitmap[];
 
   /** @param runs What goes in front. */
-  constructor(runs: Uint32Array) {
+  constructor(blocks: readonly Pick<OrderedBlock, "pages">[], runs: Uint32Array) {
+    this.#known = blocks.map(({ pages }) => new PageBitmap(pages));
     for (let at = 0; at < runs.length; at += ORDER_RUN_WORDS) {
       this.add(runs[at], runs[at + 1], runs[at + 2]);
     }
   }
 
-  /** Adds pages, to the run before if they go on with it; beyond the limit they are left out. */
+  /** Adds those of some pages that are not there yet; beyond the limit they are left out. */
   add(block: number, first: number, end: number): void {
+    const known = this.#known[block];
+    for (let from = known.nextClear(first, end); from < end; from = known.nextClear(from, end)) {
+      const to = known.nextSet(from, end);
+      known.setRange(from, to);
+      this.#append(block, from, to);
+    }
+  }
+
+  /** Adds a run, to the one before if it goes on with that. */
+  #append(block: number, first: number, end: number): void {
     const last = this.#words - ORDER_RUN_WORDS;
     if (last >= 0 && this.#runs[last] === block && this.#runs[last + 2] === first) {
       this.#runs[last + 2] = end;
@@ -124,7 +137,16 @@ function fitOrder(path: string, order: PageOrder, blocks: readonly OrderedBlock[
     );
   });
   const { runs } = order;
-  for (let at = 0; at < runs.length; at += ORDER_RUN_WORDS) runs[at] = places[runs[at]];
+  const known = blocks.map(({ pages }) => new PageBitmap(pages));
+  for (let at = 0; at < runs.length; at += ORDER_RUN_WORDS) {
+    runs[at] = places[runs[at]];
+    const [block, first, end] = runs.subarray(at, at + ORDER_RUN_WORDS);
+    // Else a small file could name all memory a million times.
+    if (known[block].nextSet(first, end) < end) {
+      throw orderError(path, `it names a page of ${first} to ${end} of RAM block ${block} twice`);
+    }
+    known[block].setRange(first, end);
+  }
   return { blocks, runs };
 }
 

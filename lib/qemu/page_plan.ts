@@ -33,6 +33,8 @@ export class PagePlan {
   readonly #blocks: readonly PlannedBlock[];
   readonly #order: Uint32Array;
   #orderAt = 0;
+  /** Where in that run the next pages are looked for: from its beginning, large runs would take long. */
+  #orderPage = 0;
   /** Where the pages behind the last fault begin, and how many of them still go first. */
   #nearBlock = 0;
   #near = 0;
@@ -88,7 +90,12 @@ export class PagePlan {
     const order = this.#order;
     for (; this.#orderAt < order.length; this.#orderAt += ORDER_RUN_WORDS) {
       const at = this.#orderAt;
-      if (this.#take(order[at], order[at + 1], order[at + 2], pagesMax)) return true;
+      const from = Math.max(order[at + 1], this.#orderPage);
+      if (this.#take(order[at], from, order[at + 2], pagesMax)) {
+        this.#orderPage = this.end;
+        return true;
+      }
+      this.#orderPage = 0;
     }
     return false;
   }
@@ -102,6 +109,7 @@ export class PagePlan {
   giveBack(from: number): void {
     this.#blocks[this.block].sent.clearRange(from, this.end);
     this.left += this.end - from;
+    if (this.#orderPage === this.end) this.#orderPage = from;
     this.end = from;
     // The sweep may have been there; near pages and those of an order come with it at last.
     if (this.block < this.#sweepBlock || (this.block === this.#sweepBlock && from < this.#sweep)) {
@@ -119,7 +127,7 @@ export class PagePlan {
     const { sent, pages } = this.#blocks[block];
     sent.clearRange(0, pages);
     for (let page = 0; page < pages; page++) if (received.has(page * unit)) sent.set(page);
-    this.#sweepBlock = this.#sweep = this.#orderAt = this.#nearLeft = 0;
+    this.#sweepBlock = this.#sweep = this.#orderAt = this.#orderPage = this.#nearLeft = 0;
     this.left = this.#countLeft();
   }
 
