@@ -8,9 +8,9 @@
  */
 import { NativeType, readNative } from "./runtime/runtime.ts";
 import { Arena } from "./arena.ts";
-import { close, errnoName, LIBC, openFile, readFd } from "./libc.ts";
+import { close, errnoName, fcntl, LIBC, openFile, readFd } from "./libc.ts";
 import { openLibrary } from "./library.ts";
-import { OpenFlag } from "./linux.ts";
+import { FileControl, OpenFlag } from "./linux.ts";
 
 const ADDRESS = NativeType.ptr;
 const INT = NativeType.i32;
@@ -18,7 +18,7 @@ const LONG = NativeType.i64_fast;
 
 const SYMBOLS = {
   __errno_location: { args: [], returns: ADDRESS }, // int * of the calling thread
-  syscall: { args: [LONG, LONG], returns: LONG }, // number, first argument; variadic in C
+  syscall: { args: [LONG, LONG, LONG, LONG, LONG, LONG, LONG], returns: LONG }, // number, arguments; variadic in C
   ioctl: { args: [INT, NativeType.u64_fast, ADDRESS], returns: INT }, // fd, request, struct *; variadic in C
   getpagesize: { args: [], returns: INT },
 } as const;
@@ -54,13 +54,18 @@ export function kernelPageBytes(): number {
 }
 
 const SYSCALL_NUMBERS: Readonly<Record<string, number>> = { x64: 323, arm64: 282 };
+const PREADV2_NUMBERS: Readonly<Record<string, number>> = { x64: 327, arm64: 286 };
+const RWF_NOWAIT = 8;
+const POSITION_NONE = -1;
 const DEVICE = "/dev/userfaultfd";
 const DESCRIPTOR_FLAGS = OpenFlag.CLOEXEC | OpenFlag.NONBLOCK;
 /** What an unprivileged process may have: system calls on absent pages fail with EFAULT. */
 const USER_MODE_ONLY = 1;
 const EPERM = 1;
 const EAGAIN = 11;
+const EINVAL = 22;
 const ENOSYS = 38;
+const EOPNOTSUPP = 95;
 
 /*
  * struct uffdio_api                 struct uffdio_register          struct uffdio_copy
@@ -70,8 +75,10 @@ const ENOSYS = 38;
  *
  * struct uffdio_zeropage and uffdio_poison: 0 u64 start  8 u64 length  16 u64 mode  24 s64 done
  *
+ * struct iovec at 40 u64 address  48 u64 length, of the events
+ *
  * struct uffd_msg, 32 bytes: 0 u8 event; of a fault 8 u64 flags, 16 u64 address; of a removal
- * 8 u64 start, 16 u64 end
+ * 8 u64 start, 16 u64 end; of a fork 8 u32 descriptor of the child
  */
 const UFFDIO_API = 0xc018_aa3f;
 const UFFDIO_REGISTER = 0xc020_aa00;
@@ -86,6 +93,7 @@ const MESSAGE_BYTES = 32;
 /** Events that one read takes. */
 const MESSAGES_MAX = 64;
 const MESSAGES_AT = 64;
+const IOVEC_AT = 40;
 
 /** What a kernel can do beyond placing missing pages; bits of the handshake. */
 export const FaultFeature = { WP_ASYNC: 1 << 15 } as const;
@@ -94,7 +102,7 @@ export const FaultFeature = { WP_ASYNC: 1 << 15 } as const;
 export const FaultMode = { MISSING: 1, WRITE_PROTECT: 2 } as const;
 
 /** Events that are read. */
-export const FaultEvent = { PAGEFAULT: 0x12, REMOVE: 0x15 } as const;
+export const FaultEvent = { PAGEFAULT: 0x12, FORK: 0x13, REMOVE: 0x15 } as const;
 
 /** Who may touch absent pages: code of the process only, or system calls as well. */
 type FaultScope = "user" | "all";
@@ -104,10 +112,13 @@ export class Userfaultfd implements Disposable {
   /** The descriptor. */
   readonly fd: number;
   readonly #arena = new Arena(MESSAGES_AT + MESSAGES_MAX * MESSAGE_BYTES);
+  #hasNoWait = true;
 
   /** @param fd Belongs to whoever disposes the object. */
   constructor(fd: number) {
     this.fd = fd;
+    this.#arena.setPointer(IOVEC_AT, this.#arena.address + MESSAGES_AT);
+    this.#arena.setPointer(IOVEC_AT + 8, MESSAGES_MAX * MESSAGE_BYTES);
   }
 
   /**
@@ -180,12 +191,18 @@ export class Userfaultfd implements Disposable {
     return this.#placed(this.#control(UFFDIO_POISON), 24);
   }
 
-  /** Reads what has happened; the number of events, 0 when nothing has. */
+  /**
+   * Reads what has happened; the number of events, 0 when nothing has. Never waits, `-EINVAL` where it
+   * would. The descriptor that comes with a fork is closed: nobody serves the child.
+   */
   read(): number {
-    const arena = this.#arena;
-    const bytes = readFd(this.fd, arena.address + MESSAGES_AT, MESSAGES_MAX * MESSAGE_BYTES);
-    if (bytes >= 0) return bytes / MESSAGE_BYTES;
-    return bytes === -EAGAIN ? 0 : bytes;
+    const bytes = this.#readAtOnce();
+    if (bytes < 0) return bytes === -EAGAIN ? 0 : bytes;
+    const { u8, view } = this.#arena;
+    for (let at = MESSAGES_AT; at < MESSAGES_AT + bytes; at += MESSAGE_BYTES) {
+      if (u8[at] === FaultEvent.FORK) close(view.getInt32(at + 8, true));
+    }
+    return bytes / MESSAGE_BYTES;
   }
 
   /** Kind of an event that was read, a {@linkcode FaultEvent}. */
@@ -209,6 +226,31 @@ export class Userfaultfd implements Disposable {
    */
   [Symbol.dispose](): void {
     close(this.fd);
+  }
+
+  /** Whoever passed the descriptor can have it wait at any moment: its flags are not ours alone. */
+  #readAtOnce(): number {
+    const { fd } = this;
+    const { address } = this.#arena;
+    const number = PREADV2_NUMBERS[process.arch];
+    if (this.#hasNoWait && number !== undefined) {
+      const bytes = result(
+        native().syscall(
+          number,
+          fd,
+          address + IOVEC_AT,
+          1,
+          POSITION_NONE,
+          POSITION_NONE,
+          RWF_NOWAIT,
+        ),
+      );
+      if (bytes !== -EOPNOTSUPP && bytes !== -ENOSYS) return bytes;
+      this.#hasNoWait = false; // before Linux 6.10
+    }
+    const flags = fcntl(fd, FileControl.GETFL, 0);
+    if (flags < 0 || (flags & OpenFlag.NONBLOCK) === 0) return -EINVAL;
+    return readFd(fd, address + MESSAGES_AT, MESSAGES_MAX * MESSAGE_BYTES);
   }
 
   #range(address: number, bytes: number, mode: number): void {
@@ -263,7 +305,7 @@ function openDescriptor(scope: FaultScope): number {
   const number = SYSCALL_NUMBERS[process.arch];
   if (process.platform !== "linux" || number === undefined) return -ENOSYS;
   const flags = DESCRIPTOR_FLAGS | (scope === "user" ? USER_MODE_ONLY : 0);
-  const fd = result(native().syscall(number, flags));
+  const fd = result(native().syscall(number, flags, 0, 0, 0, 0, 0));
   if (fd !== -EPERM) return fd;
   const device = openFile(DEVICE, OpenFlag.RDWR | OpenFlag.CLOEXEC);
   if (device < 0) return fd; // why the call itself was refused

@@ -248,7 +248,7 @@ faultTest(
 
 for (const [way, reason] of [
   ["file", "is no userfaultfd"],
-  ["bare", "Cannot read page faults: EINVAL"],
+  ["bare", "must have had its handshake"],
 ] as const) {
   faultTest(
     `page server: a monitor that passes another descriptor (${way}) is refused with the reason`,
@@ -259,6 +259,29 @@ for (const [way, reason] of [
       const [ended] = await served.ended(1);
       expect(ended).toMatchObject({ end: "failed" });
       expect(ended?.reason).toContain(reason);
+    },
+  );
+}
+
+for (const [way, reason] of [
+  ["block", "must stay O_NONBLOCK"],
+  ["fork", "the process has forked"],
+] as const) {
+  faultTest(
+    `page server: a monitor that turns on the server (${way}) is refused, and the others go on`,
+    async () => {
+      await using served = await Served.open(pathOf("snap"), folder.file("uffd.sock"));
+      await using good = run(served.server.path, "wait");
+      expect(await good.firstLine()).toBe("ready 1");
+      const before = await settledResources();
+      await using program = run(served.server.path, way);
+      expect(resultOf((await program.end()).stdout)).toEqual({ right: 1, refused: 1 });
+      const [ended] = await served.ended(1);
+      expect(ended).toMatchObject({ end: "failed", pid: program.pid });
+      expect(ended?.reason).toContain(reason);
+      await expectReleased(before);
+      await using next = run(served.server.path, "wait");
+      expect(await next.firstLine()).toBe("ready 1");
     },
   );
 }
@@ -320,6 +343,8 @@ test("page server: regions that cannot be served are refused", () => {
     [region({ size: 2 ** 60 })],
     [region({ base_host_virt_addr: 0 })],
     [region({ base_host_virt_addr: 4097 })],
+    [region({ base_host_virt_addr: 0x1_0000 })],
+    [region({ base_host_virt_addr: 0x1_f000 })],
     [region({ base_host_virt_addr: 2 ** 56 })],
     [region({ offset: 2 * pages * PAGE })],
     [region({ offset: (2 * pages - 1) * PAGE })],

@@ -6,7 +6,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { close, Errno, fcntl, yieldProcessor } from "../../ffi/libc.ts";
-import { FileControl, OpenFlag } from "../../ffi/linux.ts";
+import { FileControl, OpenFlag, PollEvent } from "../../ffi/linux.ts";
 import { fileSystem } from "../../ffi/runtime/runtime.ts";
 import { Userfaultfd } from "../../ffi/userfaultfd.ts";
 import { StreamError, SystemError } from "../errors.ts";
@@ -18,12 +18,12 @@ import { PageFiller } from "./page_filler.ts";
 import { PagePlacer } from "./page_placer.ts";
 import { PageRange } from "./page_range.ts";
 import type { PageReader } from "./page_reader.ts";
-import { parseJson, rangesOf, type ServedBlock } from "./region_message.ts";
+import { parseJson, rangesOf, REGION_ADDRESS_MIN, type ServedBlock } from "./region_message.ts";
 
 const USERFAULTFD_LINK = "anon_inode:[userfaultfd]";
-/** The lowest address that a process may map, and hardly any does: to ask whether one has memory. */
-const PROBE_ADDRESS = 65_536;
-const PROBE_BYTES = 65_536; // whole pages wherever
+/** In front of all regions: to ask whether a process has memory, without ever changing it. */
+const PROBE_BYTES = REGION_ADDRESS_MIN / 2; // whole pages wherever
+const PROBE_ADDRESS = REGION_ADDRESS_MIN - PROBE_BYTES;
 
 /** How often a page is poisoned anew, because others are being given back meanwhile. */
 const POISON_TRIES_MAX = 10_000;
@@ -122,8 +122,16 @@ export class FaultClient {
     }
   }
 
-  /** Serves what has been touched; the number of events, or `-errno`. */
-  serve(): number {
+  /**
+   * Serves what has been touched; the number of events, or `-errno`.
+   *
+   * @param ready What the userfaultfd was found to be, {@linkcode PollEvent}.
+   * @throws {StreamError} for one that cannot be read without waiting, and for what is not served.
+   */
+  serve(ready: number): number {
+    if (ready !== PollEvent.IN) {
+      throw refuse("the userfaultfd must have had its handshake, and must stay O_NONBLOCK");
+    }
     return this.#memory?.target.serve() ?? 0;
   }
 

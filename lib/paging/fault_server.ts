@@ -107,16 +107,17 @@ class FaultServer implements Disposable {
     let served = false;
     for (const [index, client] of clients.entries()) {
       try {
-        if (this.#isReady(1 + 2 * index)) {
-          const events = unwrap("Cannot read page faults", client.serve());
+        const ready = this.#readiness(1 + 2 * index);
+        if (ready !== 0) {
+          const events = unwrap("Cannot read page faults", client.serve(ready));
           if (events > 0) served = true;
         }
-        if (this.#isReady(2 + 2 * index)) this.#receive(client, reader);
+        if (this.#readiness(2 + 2 * index) !== 0) this.#receive(client, reader);
       } catch (error) {
         this.#refuse(client, error);
       }
     }
-    if (this.#isReady(0)) this.#accept();
+    if (this.#readiness(0) !== 0) this.#accept();
     return served;
   }
 
@@ -203,7 +204,7 @@ class FaultServer implements Disposable {
     this.#pollfds.view.setInt16(at + 6, 0, true);
   }
 
-  #isReady(index: number): boolean {
-    return this.#pollfds.view.getInt16(index * POLLFD_BYTES + 6, true) !== 0;
+  #readiness(index: number): number {
+    return this.#pollfds.view.getInt16(index * POLLFD_BYTES + 6, true);
   }
 }

@@ -5,6 +5,7 @@
  * @module
  */
 import { FaultEvent, type Userfaultfd } from "../../ffi/userfaultfd.ts";
+import { StreamError } from "../errors.ts";
 import { FAULT_AROUND_BYTES, FAULT_READ_PAUSE_MS, FAULT_READS_MAX } from "../limits.ts";
 import type { PagePlacer } from "./page_placer.ts";
 import type { PageRange } from "./page_range.ts";
@@ -61,6 +62,7 @@ export class FaultTarget {
    * Serves what has happened since the last call, or else the neighbours of a page.
    *
    * @returns How many things were done, or `-errno`.
+   * @throws {StreamError} for an event that is not served.
    */
   serve(): number {
     const events = this.#userfaultfd.read();
@@ -68,7 +70,10 @@ export class FaultTarget {
     // Removals first: what is touched after that is zero. Whoever removes waits until it is read, so
     // a page that was placed before is removed behind it.
     for (let index = 0; index < events; index++) {
-      if (this.#userfaultfd.eventAt(index) === FaultEvent.REMOVE) this.#remove(index);
+      const event = this.#userfaultfd.eventAt(index);
+      if (event === FaultEvent.REMOVE) this.#remove(index);
+      else if (event === FaultEvent.FORK)
+        throw refuse("the process has forked, and no child is served");
     }
     for (let index = 0; index < events; index++) {
       if (this.#userfaultfd.eventAt(index) === FaultEvent.PAGEFAULT) {
@@ -181,4 +186,8 @@ export class FaultTarget {
     const range = this.#ranges[low - 1];
     return range !== undefined && address < range.address + range.bytes ? range : undefined;
   }
+}
+
+function refuse(reason: string): StreamError {
+  return new StreamError("ERR_MULTIFD_STREAM_REGIONS", `Cannot serve page faults: ${reason}`);
 }

@@ -24,6 +24,8 @@ interface Region {
   readonly unitBytes: number;
 }
 
+/** Lowest address of a region: the memory in front of it tells whether a process is there, no more. */
+export const REGION_ADDRESS_MIN = 131_072;
 /** No address of a process is as high: 2^56 bytes, with five levels of page tables. */
 const ADDRESS_MAX = 0x100_0000_0000_0000;
 const PAGE_BYTES = 4096;
@@ -71,10 +73,10 @@ function regionOf(json: unknown, least: number): Region {
   const offset = numberOf(fields, "offset");
   const unitBytes = Math.max(least, pageSizeOf(fields));
   const isWhole = [address, bytes, offset].every((value) => value % unitBytes === 0);
-  if (!isWhole || bytes === 0 || address === 0 || address + bytes > ADDRESS_MAX) {
-    throw refuse(
-      `a region of ${bytes} bytes at ${address}, content at ${offset}: must be whole pages of ${unitBytes}`,
-    );
+  const isInside = address >= REGION_ADDRESS_MIN && address + bytes <= ADDRESS_MAX;
+  if (!isWhole || bytes === 0 || !isInside) {
+    const need = `whole pages of ${unitBytes} from ${REGION_ADDRESS_MIN} on`;
+    throw refuse(`a region of ${bytes} bytes at ${address}, content at ${offset}: must be ${need}`);
   }
   return { address, bytes, offset, unitBytes };
 }
