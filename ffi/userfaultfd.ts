@@ -104,6 +104,9 @@ export const FaultMode = { MISSING: 1, WRITE_PROTECT: 2 } as const;
 /** Events that are read. */
 export const FaultEvent = { PAGEFAULT: 0x12, FORK: 0x13, REMOVE: 0x15 } as const;
 
+/** What a fault says that is not about a page that is absent. */
+export const FaultFlag = { WRITE_PROTECTED: 2, MINOR: 4 } as const;
+
 /** Who may touch absent pages: code of the process only, or system calls as well. */
 type FaultScope = "user" | "all";
 
@@ -208,6 +211,11 @@ export class Userfaultfd implements Disposable {
   /** Kind of an event that was read, a {@linkcode FaultEvent}. */
   eventAt(index: number): number {
     return this.#arena.u8[MESSAGES_AT + index * MESSAGE_BYTES];
+  }
+
+  /** Bits of a fault, {@linkcode FaultFlag}. */
+  flagsAt(index: number): number {
+    return this.#arena.view.getUint32(MESSAGES_AT + index * MESSAGE_BYTES + 8, true);
   }
 
   /** Address of the fault, or where the range ends that was removed. */

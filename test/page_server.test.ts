@@ -139,8 +139,8 @@ class Served implements AsyncDisposable {
   }
 }
 
-const run = (socket: string, way: string): Program =>
-  new Program([monitor, socket, image, way, String(PAGE)], { timeoutMs: LimitMs.program });
+const run = (socket: string, way: string, content = image): Program =>
+  new Program([monitor, socket, content, way, String(PAGE)], { timeoutMs: LimitMs.program });
 
 const resultOf = (stdout: string): Readonly<Record<string, number | string>> =>
   JSON.parse(stdout.trimEnd().split("\n").at(-1) ?? "") as Record<string, number>;
@@ -263,9 +263,35 @@ for (const [way, reason] of [
   );
 }
 
+for (const fill of [false, true]) {
+  faultTest(
+    `page server: a monitor gives back parts of the pages of a snapshot, and has all the rest${fill ? ", with the rest behind it" : ""}`,
+    async () => {
+      const pageSize = 65_536;
+      const block = RamBlock.allocate("pc.ram", 24 * MIB, { pageSize });
+      for (let page = 0; page < block.bytes / PAGE; page++) {
+        if ((page >> 4) % 5 !== 3) block.view(page * PAGE, PAGE).fill(1 + (page % 250));
+      }
+      const path = folder.file("large.snap");
+      const content = folder.file("large.image");
+      await using writer = await createSnapshot({ path, blocks: [block], sync: false });
+      await writer.write();
+      await writer.complete();
+      await Bun.write(content, block.view(0, block.bytes));
+      await using served = await Served.open(path, folder.file("uffd.sock"), fill);
+      await using program = run(served.server.path, "part", content);
+      const { status, stdout } = await program.end();
+      expect(status).toBe(0);
+      expect(resultOf(stdout)).toEqual({ wrong: 0, removed: 1248, kept: 0 });
+      expect(served.lost).toEqual([]);
+    },
+  );
+}
+
 for (const [way, reason] of [
   ["block", "must stay O_NONBLOCK"],
   ["fork", "the process has forked"],
+  ["protect", "must be of pages that are absent"],
 ] as const) {
   faultTest(
     `page server: a monitor that turns on the server (${way}) is refused, and the others go on`,

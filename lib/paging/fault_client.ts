@@ -8,7 +8,7 @@ import { Arena } from "../../ffi/arena.ts";
 import { close, Errno, fcntl, yieldProcessor } from "../../ffi/libc.ts";
 import { FileControl, OpenFlag, PollEvent } from "../../ffi/linux.ts";
 import { fileSystem } from "../../ffi/runtime/runtime.ts";
-import { Userfaultfd } from "../../ffi/userfaultfd.ts";
+import { kernelPageBytes, Userfaultfd } from "../../ffi/userfaultfd.ts";
 import { StreamError, SystemError } from "../errors.ts";
 import { FAULT_LINGER_MS, REGION_MESSAGE_BYTES_MAX } from "../limits.ts";
 import { closePassed, peerProcess, receivePassed } from "../net/passed_descriptor.ts";
@@ -249,8 +249,10 @@ export class FaultClient {
         // Somebody gives pages back, and waits until that is read.
         userfaultfd.read();
         yieldProcessor();
-      } else if (done === -Errno.EEXIST) at += range.unitBytes;
-      else return done === -Errno.ESRCH || done === -Errno.ENOENT; // nobody is there to be told
+      } else if (done === -Errno.EEXIST) at += Math.min(kernelPageBytes(), range.unitBytes);
+      else if (done === -Errno.EINVAL && at % range.unitBytes !== 0) {
+        at += range.unitBytes - (at % range.unitBytes); // a huge page, which is there as a whole
+      } else return done === -Errno.ESRCH || done === -Errno.ENOENT; // nobody is there to be told
     }
     return true;
   }

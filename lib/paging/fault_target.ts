@@ -4,7 +4,8 @@
  *
  * @module
  */
-import { FaultEvent, type Userfaultfd } from "../../ffi/userfaultfd.ts";
+import { Errno } from "../../ffi/libc.ts";
+import { FaultEvent, FaultFlag, kernelPageBytes, type Userfaultfd } from "../../ffi/userfaultfd.ts";
 import { StreamError } from "../errors.ts";
 import { FAULT_AROUND_BYTES, FAULT_READ_PAUSE_MS, FAULT_READS_MAX } from "../limits.ts";
 import type { PagePlacer } from "./page_placer.ts";
@@ -32,6 +33,8 @@ interface FaultCounts {
 
 /** Pages whose neighbours may have to wait. */
 const LONELY_PAGES_MAX = 64;
+
+const NOT_ABSENT = FaultFlag.WRITE_PROTECTED | FaultFlag.MINOR;
 
 const pause = new Int32Array(new SharedArrayBuffer(4));
 
@@ -74,6 +77,12 @@ export class FaultTarget {
       if (event === FaultEvent.REMOVE) this.#remove(index);
       else if (event === FaultEvent.FORK)
         throw refuse("the process has forked, and no child is served");
+      else if (
+        event === FaultEvent.PAGEFAULT &&
+        (this.#userfaultfd.flagsAt(index) & NOT_ABSENT) !== 0
+      ) {
+        throw refuse("faults must be of pages that are absent, not protected or minor ones");
+      }
     }
     for (let index = 0; index < events; index++) {
       if (this.#userfaultfd.eventAt(index) === FaultEvent.PAGEFAULT) {
@@ -88,7 +97,7 @@ export class FaultTarget {
     const range = this.#find(address);
     if (range === undefined) return;
     const unit = Math.floor((address - range.address) / range.unitBytes);
-    if (range.placed.has(unit)) return this.#refault(range, unit);
+    if (range.placed.has(unit)) return this.#refault(range, unit, address);
     // Whoever has taken it on wakes those who wait for it.
     if (!range.claim(unit)) return;
     if (!this.#bringIn(range, unit)) return;
@@ -109,11 +118,20 @@ export class FaultTarget {
     return 1;
   }
 
-  /** A page that was placed and has gone is one that its owner has given back: it is zero. */
-  #refault(range: PageRange, unit: number): void {
-    const { unitBytes } = range;
-    const to = range.address + unit * unitBytes;
-    if (this.#placer.clear(to, unitBytes) < 0) this.#userfaultfd.wake(to, unitBytes);
+  /**
+   * A page that was placed and has gone is one that its owner has given back: it is zero. The others of
+   * its unit may be there, unless they are one huge page.
+   */
+  #refault(range: PageRange, unit: number, address: number): void {
+    let bytes = Math.min(kernelPageBytes(), range.unitBytes);
+    let to = address - (address % bytes);
+    let done = this.#placer.clear(to, bytes);
+    if (done === -Errno.EINVAL) {
+      bytes = range.unitBytes;
+      to = range.address + unit * bytes;
+      done = this.#placer.clear(to, bytes);
+    }
+    if (done < 0) this.#userfaultfd.wake(to, bytes);
   }
 
   /** Brings in a unit that was taken on, with patience; whether it is there. */
@@ -167,10 +185,12 @@ export class FaultTarget {
       const from = Math.max(start, range.address) - range.address;
       const to = Math.min(end, range.address + range.bytes) - range.address;
       if (from >= to) continue;
-      const first = Math.floor(from / range.unitBytes);
-      const last = Math.ceil(to / range.unitBytes);
-      range.claimAll(first, last);
-      range.placed.setRange(first, last);
+      const { unitBytes } = range;
+      const first = Math.ceil(from / unitBytes);
+      const last = Math.floor(to / unitBytes);
+      if (first < last) removeUnits(range, first, last);
+      if (from < first * unitBytes) removePart(range, from, Math.min(to, first * unitBytes));
+      if (first <= last && last * unitBytes < to) removePart(range, last * unitBytes, to);
       this.counts.removed += to - from;
     }
   }
@@ -186,6 +206,19 @@ export class FaultTarget {
     const range = this.#ranges[low - 1];
     return range !== undefined && address < range.address + range.bytes ? range : undefined;
   }
+}
+
+/** Units that were given back need nothing any more. */
+function removeUnits(range: PageRange, first: number, end: number): void {
+  range.claimAll(first, end);
+  range.placed.setRange(first, end);
+}
+
+/** The rest of the unit has its content yet; where it is in place, what was given back is touched anew. */
+function removePart(range: PageRange, from: number, to: number): void {
+  const unit = Math.floor(from / range.unitBytes);
+  if (range.placed.has(unit)) return;
+  if (range.removePart(from, to)) removeUnits(range, unit, unit + 1);
 }
 
 function refuse(reason: string): StreamError {

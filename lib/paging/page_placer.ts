@@ -6,6 +6,7 @@
  */
 import { Arena } from "../../ffi/arena.ts";
 import { clearMemory, Errno, errnoName, yieldProcessor } from "../../ffi/libc.ts";
+import { kernelPageBytes } from "../../ffi/userfaultfd.ts";
 import { SystemError } from "../errors.ts";
 import { FILE_JOB_BYTES } from "../limits.ts";
 import type { PageRange } from "./page_range.ts";
@@ -56,10 +57,13 @@ export class PagePlacer {
           ? this.#memory.zero(to + at, bytes - at)
           : this.#memory.copy(to + at, this.#stage.address + at, bytes - at);
         if (got > 0) at += got;
-        // Somebody else has put it there, or has made it part of something larger.
+        // Somebody else has put it there, or has made it part of something larger; what is behind it
+        // in the unit may still be absent.
         else if (got === -Errno.EEXIST) {
-          this.#memory.wake(to + at, unitBytes);
-          at += unitBytes;
+          this.#memory.wake(to + at - (at % unitBytes), unitBytes);
+          at += Math.min(kernelPageBytes(), unitBytes);
+        } else if (got === -Errno.EINVAL && at % unitBytes !== 0) {
+          at += unitBytes - (at % unitBytes); // a huge page, which is there as a whole
         } else if (got === -Errno.EAGAIN) {
           yieldProcessor();
           break;
@@ -105,5 +109,6 @@ export class PagePlacer {
       });
     }
     clearUpTo(bytes);
+    range.visitRemoved({ first, end }, (at, length) => clearMemory(address + at, length));
   }
 }

@@ -5,6 +5,7 @@
  *
  * @module
  */
+import { kernelPageBytes } from "../../ffi/userfaultfd.ts";
 import { PageBitmap } from "../memory/page_bitmap.ts";
 
 /** A range in the form that can be posted to another thread. */
@@ -52,6 +53,8 @@ export class PageRange {
   readonly #claimed: PageBitmap;
   readonly #firstPage: number;
   readonly #unitPages: number;
+  /** Pages of the kernel that were given back before their unit was in place; none at first. */
+  #removed: PageBitmap | undefined;
 
   constructor(shared: SharedPageRange) {
     const { idstr, address, bytes, unitBytes, pageSize, block } = shared;
@@ -111,6 +114,34 @@ export class PageRange {
   /** Takes on units whatever is with them. */
   claimAll(first: number, end: number): void {
     this.#claimed.setRange(first, end);
+  }
+
+  /**
+   * Has bytes of one unit, whole pages of the kernel, be zero when it is brought in. Known to this
+   * object only.
+   *
+   * @returns Whether that is all of the unit by now.
+   */
+  removePart(from: number, to: number): boolean {
+    const pageBytes = kernelPageBytes();
+    const removed = (this.#removed ??= new PageBitmap(Math.ceil(this.bytes / pageBytes)));
+    removed.setRange(from / pageBytes, to / pageBytes);
+    const start = from - (from % this.unitBytes);
+    const end = (start + this.unitBytes) / pageBytes;
+    return removed.nextClear(start / pageBytes, end) === end;
+  }
+
+  /** Calls `visit` with each run of bytes of the units that was given back, by its place in them. */
+  visitRemoved({ first, end }: UnitRun, visit: (offset: number, bytes: number) => void): void {
+    if (this.#removed === undefined) return;
+    const pageBytes = kernelPageBytes();
+    const start = (first * this.unitBytes) / pageBytes;
+    const stop = (end * this.unitBytes) / pageBytes;
+    for (let page = this.#removed.nextSet(start, stop); page < stop;) {
+      const clear = this.#removed.nextClear(page, stop);
+      visit((page - start) * pageBytes, (clear - page) * pageBytes);
+      page = this.#removed.nextSet(clear, stop);
+    }
   }
 
   /** Calls `visit` with each run of bytes of the units that has content, by their place in the block. */
