@@ -263,21 +263,25 @@ for (const [way, reason] of [
   );
 }
 
+/** A snapshot whose pages are larger than the kernel's, and what it holds. */
+async function largePages(): Promise<{ readonly path: string; readonly content: string }> {
+  const block = RamBlock.allocate("pc.ram", 24 * MIB, { pageSize: 65_536 });
+  for (let page = 0; page < block.bytes / PAGE; page++) {
+    if ((page >> 4) % 5 !== 3) block.view(page * PAGE, PAGE).fill(1 + (page % 250));
+  }
+  const [path, content] = [folder.file("large.snap"), folder.file("large.image")];
+  await using writer = await createSnapshot({ path, blocks: [block], sync: false });
+  await writer.write();
+  await writer.complete();
+  await Bun.write(content, block.view(0, block.bytes));
+  return { path, content };
+}
+
 for (const fill of [false, true]) {
   faultTest(
     `page server: a monitor gives back parts of the pages of a snapshot, and has all the rest${fill ? ", with the rest behind it" : ""}`,
     async () => {
-      const pageSize = 65_536;
-      const block = RamBlock.allocate("pc.ram", 24 * MIB, { pageSize });
-      for (let page = 0; page < block.bytes / PAGE; page++) {
-        if ((page >> 4) % 5 !== 3) block.view(page * PAGE, PAGE).fill(1 + (page % 250));
-      }
-      const path = folder.file("large.snap");
-      const content = folder.file("large.image");
-      await using writer = await createSnapshot({ path, blocks: [block], sync: false });
-      await writer.write();
-      await writer.complete();
-      await Bun.write(content, block.view(0, block.bytes));
+      const { path, content } = await largePages();
       await using served = await Served.open(path, folder.file("uffd.sock"), fill);
       await using program = run(served.server.path, "part", content);
       const { status, stdout } = await program.end();
@@ -287,6 +291,16 @@ for (const fill of [false, true]) {
     },
   );
 }
+
+faultTest("page server: a monitor whose memory takes no pages is refused at once", async () => {
+  const { path, content } = await largePages();
+  await using served = await Served.open(path, folder.file("uffd.sock"));
+  await using program = run(served.server.path, "short", content);
+  expect(resultOf((await program.end()).stdout)).toEqual({ right: 1, refused: 1 });
+  const [ended] = await served.ended(1);
+  expect(ended).toMatchObject({ end: "failed", pid: program.pid });
+  expect(ended?.reason).toContain("Cannot place pages of RAM block pc.ram: EFAULT");
+});
 
 for (const [way, reason] of [
   ["block", "must stay O_NONBLOCK"],

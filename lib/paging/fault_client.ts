@@ -15,7 +15,7 @@ import { closePassed, peerProcess, receivePassed } from "../net/passed_descripto
 import type { FaultClientFacts } from "./fault_server_messages.ts";
 import { FaultTarget } from "./fault_target.ts";
 import { PageFiller } from "./page_filler.ts";
-import { PagePlacer } from "./page_placer.ts";
+import { PagePlacer, PlacementError } from "./page_placer.ts";
 import { PageRange } from "./page_range.ts";
 import type { PageReader } from "./page_reader.ts";
 import { parseJson, rangesOf, REGION_ADDRESS_MIN, type ServedBlock } from "./region_message.ts";
@@ -219,6 +219,8 @@ export class FaultClient {
         isNeedless: (_, error) =>
           this.isGone() || (error instanceof SystemError && error.errno === "ENOENT"),
         lost: (range, unit, error) => {
+          // Its memory is not what it has said: the next page would fail as well.
+          if (error instanceof PlacementError) throw error;
           this.#poison(range, unit, unit + 1);
           this.#onLost(this, error);
         },

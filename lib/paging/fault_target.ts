@@ -8,7 +8,7 @@ import { Errno } from "../../ffi/libc.ts";
 import { FaultEvent, FaultFlag, kernelPageBytes, type Userfaultfd } from "../../ffi/userfaultfd.ts";
 import { StreamError } from "../errors.ts";
 import { FAULT_AROUND_BYTES, FAULT_READ_PAUSE_MS, FAULT_READS_MAX } from "../limits.ts";
-import type { PagePlacer } from "./page_placer.ts";
+import { PlacementError, type PagePlacer } from "./page_placer.ts";
 import type { PageRange } from "./page_range.ts";
 
 /** What becomes of faults. */
@@ -17,7 +17,7 @@ interface FaultEvents {
   placed(range: PageRange, units: number): void;
   /** Whether a range needs nothing any more, so that an error in it is none. */
   isNeedless(range: PageRange, error: unknown): boolean;
-  /** A unit that somebody waits for cannot be brought in, whatever was tried. */
+  /** A unit that somebody waits for cannot be brought in, whatever was tried; may throw to give up. */
   lost(range: PageRange, unit: number, error: unknown): void;
 }
 
@@ -144,7 +144,7 @@ export class FaultTarget {
       } catch (error) {
         if (this.#events.isNeedless(range, error)) return false;
         if (!range.claim(unit)) return false; // somebody else tries
-        if (attempt === FAULT_READS_MAX) {
+        if (attempt === FAULT_READS_MAX || error instanceof PlacementError) {
           // It stays taken on: nobody is to try again.
           this.#events.lost(range, unit, error);
           return false;

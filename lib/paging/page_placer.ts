@@ -15,6 +15,9 @@ import type { PageReader } from "./page_reader.ts";
 /** Largest unit for which the kernel has a page of zeros ready. */
 const ZERO_UNIT_BYTES_MAX = 65_536;
 
+/** The kernel refuses to put pages in place; to try again is of no use. */
+export class PlacementError extends SystemError {}
+
 /** What pages are put into. All return bytes done, or `-errno`. */
 export interface PageMemory {
   copy(to: number, from: number, bytes: number): number;
@@ -69,7 +72,7 @@ export class PagePlacer {
           break;
         } else {
           const errno = errnoName(-got);
-          throw new SystemError(`Cannot place pages of RAM block ${range.idstr}: ${errno}`, {
+          throw new PlacementError(`Cannot place pages of RAM block ${range.idstr}: ${errno}`, {
             errno,
           });
         }
