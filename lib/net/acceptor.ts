@@ -183,13 +183,14 @@ export class Acceptor implements Disposable {
   #checkTime(acceptDeadline: number): void {
     const { acceptMs, connectMs } = this.#options;
     const now = performance.now();
-    const silent = this.#pending.filter(({ acceptedMs }) => now - acceptedMs >= connectMs);
-    for (const pending of silent) this.#forget(pending);
-    this.#pending = this.#pending.filter((pending) => !silent.includes(pending));
+    this.#forgetAll(this.#pending.filter(({ acceptedMs }) => now - acceptedMs >= connectMs));
     const { since, isMixed } = this.#connections;
     if (since !== undefined) {
       const limitMs = connectMs + (isMixed ? 2 * SENDERS_SETTLE_MS : 0);
-      if (now - since >= limitMs) throw this.#late();
+      if (now - since < limitMs || this.#isComplete(false)) return;
+      // Whoever came before the sender, or between its connections, and says nothing is none of it.
+      this.#forgetAll([...this.#pending]);
+      if (!this.#isComplete(false)) throw this.#late();
       return;
     }
     // Who has come in time may still say that it is a sender.
@@ -201,6 +202,11 @@ export class Acceptor implements Disposable {
         (this.#strangers === 0 ? "" : `, and ${this.#strangers} connections were none`) +
         (this.#refused === undefined ? "" : `: ${this.#refused}`),
     );
+  }
+
+  #forgetAll(silent: readonly Pending[]): void {
+    for (const pending of silent) this.#forget(pending);
+    this.#pending = this.#pending.filter((pending) => !silent.includes(pending));
   }
 
   /** One round: waits at most a tick, accepts, reads. Returns whether a connection was accepted. */
