@@ -17,6 +17,9 @@ const CHANNELS = 2;
 /** More than any handshake here has, and less than each channel carries. */
 const IN_THE_DATA = 60_000;
 
+/** Sooner than any wait of the library ends, and for longer than a test waits. */
+const [DRIP_MS, DRIP_ENDS_MS] = [40, 8000];
+
 type Filter = CutProxy["filter"];
 
 /**
@@ -223,3 +226,74 @@ test("a sender ends although a receiver never ends its handshake", async () => {
   );
   expect(error).toMatchObject({ code: "ERR_MULTIFD_TIMEOUT_TLS", side: "source" });
 });
+
+test("a sender ends although a receiver's handshake goes on, a byte at a time", async () => {
+  // A long message of the handshake, of which a byte comes before any wait for it has ended.
+  const beginning = Buffer.from([0x16, 3, 3, 0x3f, 0xff, 2, 0, 0x3f, 0xfb]);
+  const timers: ReturnType<typeof setInterval>[] = [];
+  using slow = Bun.listen({
+    hostname: "127.0.0.1",
+    port: 0,
+    socket: {
+      open: (socket) => {
+        socket.write(beginning);
+        timers.push(setInterval(() => socket.write(Buffer.of(3)), DRIP_MS));
+        setTimeout(() => socket.end(), DRIP_ENDS_MS);
+      },
+      data: () => {},
+    },
+  });
+  const endpoint = `127.0.0.1:${slow.port}`;
+  const connecting = (connectMs: number, signal?: AbortSignal): Promise<unknown> =>
+    rejectionOf(connect({ endpoint, blocks: [block], tls, timeouts: { connectMs }, signal }));
+  try {
+    expect(await connecting(500)).toMatchObject({ code: "ERR_MULTIFD_TIMEOUT_TLS" });
+    const start = performance.now();
+    const error = await connecting(30_000, AbortSignal.timeout(500));
+    expect(error).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
+    expect(performance.now() - start).toBeLessThan(DRIP_ENDS_MS / 2);
+  } finally {
+    timers.forEach(clearInterval);
+  }
+}, 40_000);
+
+test("a receiver is cancelled although a record of the main connection comes a byte at a time", async () => {
+  const abort = new AbortController();
+  await using receiver = await listen({
+    endpoint: "127.0.0.1:0",
+    channels: 1,
+    tls,
+    timeouts,
+    signal: abort.signal,
+  });
+  using proxy = new CutProxy(receiver.endpoint);
+  let passed = 0;
+  let chunks = 0;
+  proxy.filter = (chunk, from, _, number) => {
+    if (from === "destination" || number !== 0) return chunk;
+    // The end of the handshake, and a record by which the receiver knows the main connection.
+    if (chunk[0] === 0x17 && ++chunks === 3) proxy.dripFrom = passed + 8;
+    passed += chunk.byteLength;
+    return chunk;
+  };
+  const receiving = rejectionOf(receiver.complete());
+  const sending = rejectionOf(
+    (async () => {
+      await using sender = await connect({
+        endpoint: proxy.endpoint,
+        channels: 1,
+        blocks: [block],
+        tls,
+        timeouts,
+      });
+      await sender.send();
+      await sender.complete();
+    })(),
+  );
+  while (proxy.dripped < 5) await Bun.sleep(DRIP_MS);
+  const start = performance.now();
+  abort.abort();
+  expect(await receiving).toMatchObject({ code: "ERR_MULTIFD_CANCELLED" });
+  expect(performance.now() - start).toBeLessThan(1000); // as cancelling promises
+  await sending;
+}, 40_000);

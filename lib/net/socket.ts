@@ -164,8 +164,7 @@ export function acceptSocket(
  * every thread inside a call comes back to look at the stop word.
  */
 export function configureSocket(fd: number): void {
-  const flags = unwrap("Cannot read socket flags", fcntl(fd, FileControl.GETFL, 0));
-  unwrap("Cannot make socket blocking", fcntl(fd, FileControl.SETFL, flags & ~SocketType.NONBLOCK));
+  setBlocking(fd, true);
   const { arena, integer } = structs();
   arena.setPointer(integer, 0);
   arena.setPointer(integer + 8, WAIT_TICK_MS * 1000);
@@ -175,6 +174,14 @@ export function configureSocket(fd: number): void {
       setsockopt(fd, SocketOption.SOL_SOCKET, option, arena.address + integer, 16),
     );
   }
+}
+
+/** Has calls on `fd` wait or not, those of libraries included. */
+export function setBlocking(fd: number, blocking: boolean): void {
+  const flags = unwrap("Cannot read socket flags", fcntl(fd, FileControl.GETFL, 0));
+  const others = flags & ~SocketType.NONBLOCK;
+  const wanted = blocking ? others : others | SocketType.NONBLOCK;
+  unwrap("Cannot set socket flags", fcntl(fd, FileControl.SETFL, wanted));
 }
 
 /** Has small packets of TCP sent without delay. */

@@ -16,7 +16,7 @@ import { Mutex } from "../sync/mutex.ts";
 import type { Stoppable } from "../sync/semaphore.ts";
 import type { Connection } from "./connection.ts";
 import type { Progress } from "./progress.ts";
-import { isEndedByPeer, isReadable } from "./socket.ts";
+import { isEndedByPeer, isReadable, setBlocking } from "./socket.ts";
 import { isRepeated, recordFailure } from "./tls_failure.ts";
 import { RECORD_BYTES, RecordReader, RecordWriter } from "./tls_records.ts";
 import type { Link } from "./transport.ts";
@@ -148,7 +148,7 @@ export class TlsConnection implements Connection, Disposable {
     if (this.#reader) return this.#lookAt(this.#reader);
     if (this.holdsBytes) return "byte";
     if (!isReadable(this.#fd, 0) || !this.#enter()) return "nothing";
-    const got = tlsReceive(this.#state, this.#ahead.address, 1);
+    const got = this.#receiveRecord(this.#ahead.address, 1);
     this.#leave();
     if (got > 0) {
       this.#aheadFrom = 0;
@@ -177,15 +177,15 @@ export class TlsConnection implements Connection, Disposable {
       list.consume(bytes);
       return bytes;
     }
-    if (this.#lock !== undefined && tlsPending(this.#state) === 0) {
-      // The other direction is not to wait for this one's peer.
+    if (!this.#reader && tlsPending(this.#state) === 0) {
+      // Here and not in the library, which is not to hold up the other direction either.
       if (!isReadable(this.#fd, WAIT_TICK_MS)) return this.#again("receive", idle);
     }
     if (!this.#enter()) return this.#again("receive", idle);
     const got = this.#reader ? this.#reader.receive(list) : this.#receiveByLibrary(list);
     this.#leave();
     if (got > 0) {
-      this.#progress.made("receive", got);
+      this.#progress.made("receive", got, idle);
       return got;
     }
     if (got === 0 || got === TlsResult.PREMATURE_TERMINATION || got === INVALID_SESSION) return 0;
@@ -194,13 +194,21 @@ export class TlsConnection implements Connection, Disposable {
   }
 
   #receiveByLibrary(list: IovecList): number {
-    const got = tlsReceive(this.#state, list.addressAt(0), list.bytesAt(0));
+    const got = this.#receiveRecord(list.addressAt(0), list.bytesAt(0));
     if (got <= 0) return got;
     list.consume(got);
     // Nothing of a record is left there: the next one begins where this thread reads.
     if (this.#receivesLists && this.#reader === undefined && tlsPending(this.#state) === 0) {
       this.#reader = RecordReader.open(this.#link) ?? null;
     }
+    return got;
+  }
+
+  /** What is here: where it may wait, the library does so for each byte of a record, whatever happens. */
+  #receiveRecord(address: number, bytes: number): number {
+    setBlocking(this.#fd, false);
+    const got = tlsReceive(this.#state, address, bytes);
+    setBlocking(this.#fd, true);
     return got;
   }
 

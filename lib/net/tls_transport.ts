@@ -22,10 +22,11 @@ import {
 import { tlsCipher, tlsOwnCertificate, tlsPeerName } from "../../ffi/libgnutls_facts.ts";
 import { Shutdown } from "../../ffi/linux.ts";
 import { ChannelError, TimeoutError, TlsError } from "../errors.ts";
+import { WAIT_TICK_MS } from "../limits.ts";
 import type { ActiveSession, Stoppable } from "../sync/semaphore.ts";
 import type { Connection, ConnectionLimits } from "./connection.ts";
 import { Progress } from "./progress.ts";
-import { isReadable, peek } from "./socket.ts";
+import { isReadable, peek, setBlocking } from "./socket.ts";
 import { TlsConnection } from "./tls_connection.ts";
 import { loadCredentials, type LoadedCredentials, type TlsSide } from "./tls_credentials.ts";
 import { handshakeFailure, isRepeated } from "./tls_failure.ts";
@@ -72,10 +73,13 @@ export class TlsTransport implements Transport {
   connect(fd: number, peer: string, limitMs: number, session: Stoppable, verdictMs = 0): Link {
     const state = this.#makeSession(fd, "client");
     const deadline = performance.now() + limitMs;
+    // A library that may wait does so for each byte of a message.
+    setBlocking(fd, false);
     for (;;) {
       const result = tlsHandshake(state);
       if (result === 0) {
         const head = this.#awaitVerdict(state, fd, peer, verdictMs);
+        setBlocking(fd, true);
         return { fd, state, ...(head === undefined ? {} : { head }) };
       }
       if (session.stopping) {
@@ -88,7 +92,11 @@ export class TlsTransport implements Transport {
         tlsAlert(state, result);
         throw handshakeFailure(state, result, "client", peer);
       }
-      if (performance.now() < deadline) continue;
+      const leftMs = deadline - performance.now();
+      if (leftMs > 0) {
+        isReadable(fd, Math.min(WAIT_TICK_MS, leftMs));
+        continue;
+      }
       throw new TimeoutError(
         "ERR_MULTIFD_TIMEOUT_TLS",
         `Cannot open TLS connection with ${peer}: no end of the handshake within ${limitMs} ms`,

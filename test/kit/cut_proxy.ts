@@ -13,6 +13,8 @@ type RelayFilter = (
   number: number,
 ) => Buffer | undefined;
 
+/** Sooner than any wait of the library ends. */
+const DRIP_MS = 40;
 const CHANNEL_FIRST_BYTE = 0x11;
 
 /** See the module comment. Listens on a port of its own; dispose to end all connections. */
@@ -21,6 +23,10 @@ export class CutProxy implements Disposable {
   readonly endpoint: string;
   /** Looks at everything; replace it at any time. */
   filter: RelayFilter = (chunk) => chunk;
+  /** The byte of the first connection from which on the source's come one at a time. */
+  dripFrom = Infinity;
+  /** How many have come like that. */
+  dripped = 0;
   readonly #listener: TCPSocketListener<Relay>;
   readonly #relays = new Set<Relay>();
 
@@ -63,6 +69,9 @@ class Relay {
   #connection: "main" | "channel" | undefined;
   readonly #toSource: Buffer[] = [];
   readonly #toDestination: Buffer[] = [];
+  #fromSource = 0;
+  #slow = Buffer.of();
+  #timer: ReturnType<typeof setInterval> | undefined;
 
   constructor(
     proxy: CutProxy,
@@ -103,10 +112,12 @@ class Relay {
   }
 
   end(): void {
+    clearInterval(this.#timer);
     this.#destination?.end();
   }
 
   cut(): void {
+    clearInterval(this.#timer);
     this.#source.terminate();
     this.#destination?.terminate();
   }
@@ -115,8 +126,23 @@ class Relay {
     const connection = this.#connection ?? "main";
     const passed = this.#proxy.filter(Buffer.from(chunk), from, connection, this.#number);
     if (passed === undefined) return this.#proxy.cut();
-    queue.push(passed);
+    queue.push(from === "source" && this.#number === 0 ? this.#atOnce(passed) : passed);
     this.drained();
+  }
+
+  /** What of `chunk` passes now; the rest follows slowly. */
+  #atOnce(chunk: Buffer): Buffer {
+    const left = Math.max(0, this.#proxy.dripFrom - this.#fromSource);
+    this.#fromSource += chunk.byteLength;
+    if (chunk.byteLength <= left) return chunk;
+    this.#slow = Buffer.concat([this.#slow, chunk.subarray(left)]);
+    this.#timer ??= setInterval(() => {
+      if (this.#slow.byteLength > 0) this.#proxy.dripped++;
+      this.#toDestination.push(this.#slow.subarray(0, 1));
+      this.#slow = this.#slow.subarray(1);
+      this.drained();
+    }, DRIP_MS);
+    return chunk.subarray(0, left);
   }
 }
 
