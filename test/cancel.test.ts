@@ -163,6 +163,24 @@ const cases: readonly [string, Session][] = [
   ["a receiver that nobody connects to", receiving(async () => {})],
   ["a receiver that waits for more channels", receiving((peer) => peer.open(handshake(0)), 3)],
   [
+    "a receiver whose source keeps a byte coming, sooner than any wait ends,",
+    async (signal, ready) => {
+      const stream = mainStream("whole");
+      let at = mainStream("header").byteLength;
+      let timer: ReturnType<typeof setInterval> | undefined;
+      try {
+        await receiving(async (peer) => {
+          const main = await peer.open(stream.subarray(0, at));
+          await peer.open(handshake(0));
+          timer = setInterval(() => peer.write(main, stream.subarray(at, ++at)), 40);
+          await Bun.sleep(200);
+        })(signal, ready);
+      } finally {
+        clearInterval(timer);
+      }
+    },
+  ],
+  [
     "a receiver in the middle of a packet",
     receiving(async (peer) => {
       await peer.open(mainStream("part"));

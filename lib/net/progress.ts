@@ -6,6 +6,7 @@
  */
 import { Errno, errnoName } from "../../ffi/libc.ts";
 import { ChannelError, TimeoutError } from "../errors.ts";
+import { PEER_REASON_MS } from "../limits.ts";
 import type { ActiveSession } from "../sync/semaphore.ts";
 import type { ConnectionLimits } from "./connection.ts";
 import type { Patience } from "./transport.ts";
@@ -19,6 +20,8 @@ export class Progress {
   #waitingSince = 0;
   /** The session's activity as it was then. */
   #activity = 0;
+  /** When bytes moved for the first time after the stop; 0 before. */
+  #movedSince = 0;
 
   constructor(session: ActiveSession, limits: ConnectionLimits, patience: Patience) {
     this.#session = session;
@@ -27,7 +30,8 @@ export class Progress {
   }
 
   /**
-   * True when `result` is a count; false when the call is to be repeated.
+   * True when `result` is a count; false when the call is to be repeated. After a stop, bytes that move
+   * may be the last words of either side, which have their time; the rest of something begun is none.
    *
    * @param result A count or `-errno`.
    * @param idle Whether the peer owes nothing here.
@@ -36,14 +40,10 @@ export class Progress {
     if (result > 0) {
       this.#waitingSince = 0;
       this.#session.noteActivity();
+      if (this.#session.stopping) this.#requireLastWords(action, idle);
       return true;
     }
-    if (this.#session.stopping) {
-      throw new ChannelError(
-        "ERR_MULTIFD_CHANNEL_STOPPED",
-        `Cannot ${action}: the session was stopped`,
-      );
-    }
+    if (this.#session.stopping) throw stopped(action);
     if (result !== -Errno.EAGAIN && result !== -Errno.EINTR) {
       const errno = errnoName(-result);
       throw new ChannelError("ERR_MULTIFD_CHANNEL", `Cannot ${action}: ${errno}`, { errno });
@@ -66,15 +66,28 @@ export class Progress {
 
   /** An error about a connection that ends where more must come. */
   ended(): ChannelError {
-    if (this.#session.stopping) {
-      return new ChannelError(
-        "ERR_MULTIFD_CHANNEL_STOPPED",
-        "Cannot receive: the session was stopped",
-      );
-    }
+    if (this.#session.stopping) return stopped("receive");
     return new ChannelError(
       "ERR_MULTIFD_CHANNEL_ENDED",
       "Cannot receive: the peer ended the connection in the middle of the data",
     );
   }
+
+  /** Ends what a peer keeps going with a byte now and then; whoever speaks next has its time anew. */
+  #requireLastWords(action: "send" | "receive", idle: boolean): void {
+    const now = performance.now();
+    if (action === "send" || idle) {
+      if (this.#movedSince === 0) this.#movedSince = now;
+      if (now - this.#movedSince < PEER_REASON_MS) return;
+    }
+    this.#movedSince = 0;
+    throw stopped(action);
+  }
+}
+
+function stopped(action: "send" | "receive"): ChannelError {
+  return new ChannelError(
+    "ERR_MULTIFD_CHANNEL_STOPPED",
+    `Cannot ${action}: the session was stopped`,
+  );
 }
