@@ -18,6 +18,7 @@ import {
 } from "../sync/session_control.ts";
 import { ByteReader } from "../wire/byte_reader.ts";
 import { ByteWriter } from "../wire/byte_writer.ts";
+import { MainStreamWriter } from "../wire/main_stream_writer.ts";
 import { wantsPreemptFirst } from "../wire/machine_type.ts";
 import { PostcopyReplies, type PostcopyReplyHandler } from "../wire/postcopy_replies.ts";
 import type { InstantConfig } from "./instant_messages.ts";
@@ -38,8 +39,6 @@ export class InstantLink implements Disposable {
   readonly connection: Connection;
   readonly out: ByteWriter;
   readonly pages: PageSender;
-  /** When the destination has said something last, as `performance.now()`. */
-  heardMs: number = performance.now();
   readonly #parts: LinkParts;
   readonly #transports = new DisposableStack();
   readonly #replies: PostcopyReplies;
@@ -73,9 +72,17 @@ export class InstantLink implements Disposable {
     return this.#urgent ?? this.pages;
   }
 
-  /** Whether the destination has not taken the connection for them: it takes none more than it expects. */
-  get isUrgentRefused(): boolean {
-    return this.#urgentConnection?.isEndedByPeer(0) ?? false;
+  /**
+   * Requires that the destination has taken the connection for them: it takes none more than it expects.
+   *
+   * @param hint What must be so over there, for the message.
+   */
+  requireUrgent(hint: string): void {
+    if (!(this.#urgentConnection?.isEndedByPeer(0) ?? false)) return;
+    throw new ChannelError(
+      "ERR_MULTIFD_CHANNEL_ENDED",
+      `Cannot set up: the destination took no connection for requested pages; ${hint}`,
+    );
   }
 
   /** Bytes of pages sent so far. */
@@ -88,9 +95,11 @@ export class InstantLink implements Disposable {
     return this.#replies.arrivedMs;
   }
 
-  /** Hears what the destination says: waits for it, and takes all that is there then. */
+  /** Hears what the destination says: waits for it, and takes what is there then, for a tick at most. */
   hear(waitMs: number): void {
-    for (let wait = waitMs; this.#replies.read(wait); wait = 0) this.heardMs = performance.now();
+    const until = performance.now() + waitMs + WAIT_TICK_MS;
+    let wait = waitMs;
+    while (this.#replies.read(wait) && performance.now() < until) wait = 0;
   }
 
   /**
@@ -118,9 +127,14 @@ export class InstantLink implements Disposable {
     }
   }
 
-  /** Says that nothing follows, where that is said beside the main stream. */
-  endUrgent(): void {
+  /** Says that nothing follows, on the connection for what is asked for and in the main stream. */
+  end(): void {
     this.#urgent?.end();
+    const writer = new MainStreamWriter(this.out, this.#parts.config.state.ramSectionId);
+    writer.beginRamSection("end");
+    writer.endRamSection();
+    writer.endMark();
+    this.out.flush();
   }
 
   /** Closes the connections. */

@@ -34,12 +34,10 @@ import { pause } from "../sync/semaphore.ts";
 import type { SessionControl } from "../sync/session_control.ts";
 import type { ByteReader } from "../wire/byte_reader.ts";
 import { PING_VALUE } from "../wire/main_stream.ts";
-import { MainStreamWriter } from "../wire/main_stream_writer.ts";
 import { replyError, type PostcopyReplyHandler } from "../wire/postcopy_replies.ts";
 import {
   PostcopyPing,
   writeBitmapRequest,
-  writeDiscard,
   writePackage,
   writePing,
   writeResume,
@@ -82,15 +80,18 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
   #answered = false;
   #switched = false;
   #hasRun = false;
-  #resumed = false;
+  #resuming = false;
   #shut: number | undefined;
-  #bitmaps = 0;
+  /** Blocks whose bitmap was asked for and has not come. */
+  #bitmaps = new Set<number>();
   /** PINGs behind lists: how many were sent, and how many of them the destination has answered. */
   #lists = 0;
   #listsPlaced = 0;
   #listPages = POSTCOPY_PAGES_MAX;
   #reserved = 0;
   #askedMs = 0;
+  /** When the memory over there has become more last, as `performance.now()`; other words are no progress. */
+  #progressMs = 0;
 
   constructor(
     config: InstantConfig,
@@ -119,14 +120,11 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
       this.#link = this.#open();
     });
     this.#during("setup", () => {
-      const { state, pages } = this.#config;
       const { out } = this.#link!;
       writeInstantStart(out, this.#config);
       this.#link!.await(() => this.#answered, this.#preemptHint);
       this.#link!.connectUrgent();
       writeInstantSetup(out, this.#config);
-      if (state.switchoverStart) new MainStreamWriter(out).switchoverStart();
-      for (const block of pages.blocks) writeDiscard(out, block);
       writePing(out, PostcopyPing.PAGES); // whoever refuses any of this does not answer
       out.flush();
       this.#lists = 1;
@@ -134,12 +132,7 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
         () => this.#listsPlaced === 1,
         "it must have capability postcopy-ram on, and the same machine, devices and memory",
       );
-      if (this.#link!.isUrgentRefused) {
-        throw new ChannelError(
-          "ERR_MULTIFD_CHANNEL_ENDED",
-          `Cannot set up: the destination took no connection for requested pages; ${this.#preemptHint}`,
-        );
-      }
+      this.#link!.requireUrgent(this.#preemptHint);
     });
   }
 
@@ -164,16 +157,18 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
       const { out } = this.#link!;
       const { blocks } = this.#source;
       this.#switched = this.#hasRun = true;
-      this.#resumed = false;
-      this.#bitmaps = this.#lists = this.#listsPlaced = 0;
+      this.#resuming = false;
+      this.#bitmaps = new Set(blocks.keys());
+      this.#lists = this.#listsPlaced = 0;
       for (const { idstr } of blocks) writeBitmapRequest(out, idstr);
       out.flush();
       const waits = "it must wait for migrate-recover";
-      this.#link!.await(() => this.#bitmaps === blocks.length, waits);
+      this.#link!.await(() => this.#bitmaps.size === 0, waits);
       this.#link!.connectUrgent();
+      this.#resuming = true;
       writeResume(out);
       out.flush();
-      this.#link!.await(() => this.#resumed, waits);
+      this.#link!.await(() => !this.#resuming, waits);
       this.#runs();
     });
   }
@@ -205,21 +200,30 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
 
   pong(value: number): void {
     if (value === PING_VALUE) this.#answered = true;
-    else if (value === PostcopyPing.RUNNING) this.#runs();
-    else if (value >= PostcopyPing.PAGES) this.#listsPlaced = value - PostcopyPing.PAGES + 1;
-    if (this.#listsPlaced > this.#lists)
-      throw replyError(`PONG ${value} came, which no PING asked for`);
+    else if (value === PostcopyPing.RUNNING && this.#switched) {
+      if (!this.#hasRun) this.#runs();
+    } else if (value >= PostcopyPing.PAGES) {
+      const placed = value - PostcopyPing.PAGES + 1;
+      if (placed > this.#lists) throw replyError(`PONG ${value} came, which no PING asked for`);
+      if (placed <= this.#listsPlaced) return;
+      this.#listsPlaced = placed;
+      this.#progressMs = performance.now();
+    }
   }
 
   receivedBitmap(block: number, reader: ByteReader): void {
     const unit = this.#units[block];
-    const { pages } = this.#source.blocks[block];
+    const { pages, idstr } = this.#source.blocks[block];
+    // Whoever says unasked that it has all would end with a guest that has not.
+    if (!this.#bitmaps.delete(block)) {
+      throw replyError(`a bitmap of RAM block ${idstr} came, which was not asked for`);
+    }
     this.#plan.resume(block, readReceivedBitmap(reader, pages), unit);
-    this.#bitmaps++;
   }
 
   resumed(): void {
-    this.#resumed = true;
+    if (!this.#resuming) throw replyError("the destination goes on before it was asked to");
+    this.#resuming = false;
   }
 
   shut(value: number): void {
@@ -238,6 +242,7 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
 
   #runs(): void {
     this.#hasRun = true;
+    this.#progressMs = performance.now();
     this.#statistics.running();
     this.#hooks.onRunning();
   }
@@ -266,28 +271,25 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
 
   /** Sends everything, what is asked for first, and ends the stream. */
   #serveAll(): void {
-    const { out, connection } = this.#link!;
     while (this.#plan.left > 0) {
       this.#control.throwIfFailed();
       const waitMs = this.#mayGo();
       this.#link!.hear(waitMs);
       if (waitMs === 0) this.#sendList();
-      else this.#requireProgress();
+      else if (!this.#hasRun || this.#lists > this.#listsPlaced) {
+        this.#requireProgress("put nothing in place");
+      }
     }
     this.#plan.requireNone();
     this.#link!.await(() => this.#hasRun, "its devices take that long");
-    const writer = new MainStreamWriter(out, this.#config.state.ramSectionId);
-    this.#link!.endUrgent();
-    writer.beginRamSection("end");
-    writer.endRamSection();
-    writer.endMark();
     this.#control.phase = "complete";
-    out.flush();
+    this.#link!.end();
     while (this.#shut === undefined) {
       this.#link!.hear(WAIT_TICK_MS);
       this.#control.throwIfFailed();
+      if (this.#shut === undefined) this.#requireProgress("did not confirm");
     }
-    connection.endSending();
+    this.#link!.connection.endSending();
   }
 
   get #preemptHint(): string {
@@ -295,14 +297,13 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
   }
 
   /** A destination that is not ready, or has stopped, takes pages and says nothing. */
-  #requireProgress(): void {
-    if (this.#hasRun && this.#lists === this.#listsPlaced) return;
+  #requireProgress(lack: string): void {
     const { connectMs, stallMs } = this.#config.timeouts;
     const limitMs = this.#hasRun ? stallMs : connectMs;
-    if (performance.now() - this.#link!.heardMs < limitMs) return;
+    if (performance.now() - this.#progressMs < limitMs) return;
     throw new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_STALL",
-      `Cannot restore: the destination put nothing in place for ${limitMs} ms` +
+      `Cannot restore: the destination ${lack} for ${limitMs} ms` +
         (this.#hasRun ? "" : `; ${this.#preemptHint}`),
     );
   }
@@ -373,6 +374,7 @@ export class InstantSource implements PostcopyReplyHandler, Disposable {
   }
 
   #count(pages: number): void {
+    this.#progressMs = performance.now();
     this.#statistics.sent(pages, this.#plan.left, this.#link!.wireBytes);
   }
 

@@ -10,7 +10,7 @@ import type { ByteWriter } from "../wire/byte_writer.ts";
 import { PING_VALUE } from "../wire/main_stream.ts";
 import { MainStreamWriter } from "../wire/main_stream_writer.ts";
 import { replyError } from "../wire/postcopy_replies.ts";
-import { writeAdvise } from "../wire/postcopy_stream.ts";
+import { writeAdvise, writeDiscard } from "../wire/postcopy_stream.ts";
 import type { InstantConfig } from "./instant_messages.ts";
 
 /** Writes everything up to the first PING, and flushes. */
@@ -27,7 +27,7 @@ export function writeInstantStart(out: ByteWriter, { state, uuid }: InstantConfi
   out.flush();
 }
 
-/** Writes that memory may follow, the sections in front of RAM, and which RAM there is. */
+/** Writes that memory may follow, the sections in front of RAM, which RAM there is, and that none has come. */
 export function writeInstantSetup(out: ByteWriter, config: InstantConfig): void {
   const { state, pages, hostPages } = config;
   const writer = new MainStreamWriter(out, state.ramSectionId);
@@ -43,6 +43,8 @@ export function writeInstantSetup(out: ByteWriter, config: InstantConfig): void 
     hostPages,
   );
   writer.endRamSection();
+  if (state.switchoverStart) writer.switchoverStart();
+  for (const block of pages.blocks) writeDiscard(out, block);
 }
 
 const BITMAP_END = [0x0123_4567, 0x89ab_cdef] as const;
