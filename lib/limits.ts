@@ -389,7 +389,7 @@ export const REGIONS_MAX = 256;
 /** Largest pages of such memory, which are placed whole: 2 MiB, what virtual machine monitors use. */
 export const REGION_PAGE_BYTES_MAX = 2 * 1_048_576;
 
-/** Processes whose faults one server serves at once; each costs two bits of memory a page. */
+/** Processes whose faults one server serves at once; each costs up to three bits a page. */
 export const FAULT_CLIENTS_MAX = 64;
 
 /** How long a process may take to hand its memory over once it has connected. */
