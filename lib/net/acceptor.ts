@@ -172,11 +172,14 @@ export class Acceptor implements Disposable {
     // A source writes to the main connection only after every channel has connected, so nobody is
     // missing once the backlog was empty and everybody who was in it has been identified.
     if (this.#sequenceAtMain === undefined && !accepted) this.#sequenceAtMain = this.#sequence;
-    if (this.#options.channels !== undefined) {
-      return channels === this.#options.channels && isSettled;
-    }
+    const { channels: wanted } = this.#options;
+    if (!isSettled || channels === 0 || (wanted !== undefined && channels !== wanted)) return false;
     const last = this.#sequenceAtMain ?? Infinity;
-    return channels > 0 && isSettled && this.#pending.every(({ sequence }) => sequence >= last);
+    // One channel too many may be about to say so; with a number to go by that takes no longer.
+    const since = wanted === undefined ? -Infinity : performance.now() - SENDERS_SETTLE_MS;
+    return this.#pending.every(
+      ({ sequence, acceptedMs }) => sequence >= last || acceptedMs < since,
+    );
   }
 
   /** Drops who has been silent for too long, and ends the wait when there is no time left. */
@@ -187,11 +190,11 @@ export class Acceptor implements Disposable {
     const { since, isMixed } = this.#connections;
     if (since !== undefined) {
       const limitMs = connectMs + (isMixed ? 2 * SENDERS_SETTLE_MS : 0);
-      if (now - since < limitMs || this.#isComplete(false)) return;
+      if (now - since < limitMs) return;
       // Whoever came before the sender, or between its connections, and says nothing is none of it.
       this.#forgetAll([...this.#pending]);
-      if (!this.#isComplete(false)) throw this.#late();
-      return;
+      if (this.#isComplete(false)) return;
+      throw this.#late();
     }
     // Who has come in time may still say that it is a sender.
     if (now < acceptDeadline) return;
@@ -276,8 +279,7 @@ export class Acceptor implements Disposable {
     if (isOpen === undefined) return this.#forget(pending);
     if (!isOpen) return false;
     if (!pending.isChannel) {
-      const address = this.#handshakes.address + pending.at;
-      const got = pending.opening.peek(address, MAGIC_BYTES);
+      const got = pending.opening.peek(this.#handshakes.address + pending.at, MAGIC_BYTES);
       if (got === -Errno.EAGAIN || got === -Errno.EINTR) return false;
       if (got <= 0) {
         const { earlyEnd } = pending.opening;
@@ -354,9 +356,8 @@ export class Acceptor implements Disposable {
       this.#uuid ??= handshakeUuid(view);
       return channel;
     } catch (error) {
-      if (error instanceof HandshakeError)
-        throw new HandshakeError(error.code, error.message, { peer });
-      throw error;
+      if (!(error instanceof HandshakeError)) throw error;
+      throw new HandshakeError(error.code, error.message, { peer });
     }
   }
 
@@ -385,15 +386,14 @@ export class Acceptor implements Disposable {
   #late(): Error {
     const { channels, connectMs } = this.#options;
     this.#connections.requireSingle();
-    const hasMain = this.#connections.main !== undefined;
-    const main = hasMain ? "the main connection" : "no main connection";
+    const { main, channels: came } = this.#connections;
     const advice =
-      hasMain && this.#connections.channels === 0
+      main !== undefined && came === 0
         ? "the source must have multifd on (libvirt: --parallel, without --postcopy)"
         : "both sides must use the same number of channels";
     return new TimeoutError(
       "ERR_MULTIFD_TIMEOUT_CONNECT",
-      `Cannot accept connections: ${main} and ${this.#connections.channels} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ${advice}` +
+      `Cannot accept connections: ${main ? "the" : "no"} main connection and ${came} of ${channels ?? "any number of"} channels came within ${connectMs} ms; ${advice}` +
         (this.#refused === undefined ? "" : `; ${this.#refused}`),
     );
   }
