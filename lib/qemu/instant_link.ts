@@ -24,6 +24,9 @@ import { PostcopyReplies, type PostcopyReplyHandler } from "../wire/postcopy_rep
 import type { InstantConfig } from "./instant_messages.ts";
 import { PageSender } from "./page_sender.ts";
 
+/** How long a destination may take to close a connection that it does not expect: the guest waits as long. */
+const URGENT_VERDICT_MS = 20;
+
 /** What a link is made of. */
 interface LinkParts {
   readonly config: InstantConfig;
@@ -78,7 +81,7 @@ export class InstantLink implements Disposable {
    * @param hint What must be so over there, for the message.
    */
   requireUrgent(hint: string): void {
-    if (!(this.#urgentConnection?.isEndedByPeer(0) ?? false)) return;
+    if (!(this.#urgentConnection?.isEndedByPeer(URGENT_VERDICT_MS) ?? false)) return;
     throw new ChannelError(
       "ERR_MULTIFD_CHANNEL_ENDED",
       `Cannot set up: the destination took no connection for requested pages; ${hint}`,
