@@ -50,6 +50,17 @@ test("the next session has the threads of the last one, and releaseThreads() end
   await until("no thread is left", () => workers() === 0);
 });
 
+test("what was prepared before releaseThreads() takes no thread away from what was after it", async () => {
+  const options = { channels: 1, side: "source" } as const;
+  const first = await prepare(options);
+  await releaseThreads();
+  await using second = await prepare(options);
+  await first[Symbol.asyncDispose]();
+  expect(workers()).toBe(2);
+  await second[Symbol.asyncDispose]();
+  await until("no thread is left", () => workers() === 0);
+});
+
 test("threads that work when releaseThreads() is called end with their session", async () => {
   await using receiver = await listen({ endpoint: "127.0.0.1:0", timeouts: testTimeouts });
   await releaseThreads();

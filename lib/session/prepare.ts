@@ -25,6 +25,9 @@ import { senderChannels } from "./channel_count.ts";
 /** Threads that all calls together may have wait: those of two migrations of the most channels. */
 const PREPARED_THREADS_MAX = 2 * (CHANNELS_MAX + 1);
 
+/** Calls of {@linkcode releaseThreads}: what was prepared before one is not there any more. */
+let releases = 0;
+
 /** What threads are prepared for. */
 export interface PrepareOptions {
   /** Channels of a session, 1 to 255 or "auto". Default 2. */
@@ -119,7 +122,9 @@ export async function prepare(options: PrepareOptions = {}): Promise<PreparedThr
     );
   }
   for (const group of counts) reserve(group);
+  const before = releases;
   const prepared = new PreparedThreads(async () => {
+    if (releases !== before) return;
     for (const reserved of counts) reserve({ ...reserved, count: -reserved.count });
     await Promise.all(counts.map((one) => releaseIdle(one)));
   });
@@ -145,6 +150,7 @@ export async function prepare(options: PrepareOptions = {}): Promise<PreparedThr
  * ```
  */
 export function releaseThreads(): Promise<void> {
+  releases++;
   return releaseIdle();
 }
 
